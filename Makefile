@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# xlb: `make demo` and `make test` need nothing but git and make on Debian or
+# Ubuntu, as root; `make deps` installs what they use.
+
+B := build
+CC := gcc
+CLANG := clang
+BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
+PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle libarchive
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+PREFIX ?= /usr
+DESTDIR ?=
+
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wformat=2 -Wvla -Wundef -Wswitch-enum -Wimplicit-fallthrough \
+	-Wconversion -Wnull-dereference -Werror
+HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE \
+	-fstack-clash-protection -fcf-protection
+CPPFLAGS := -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' \
+	-I. -Ireconciler -I$(B)
+CFLAGS := -std=gnu17 -O2 -g $(WARN) $(HARDEN)
+LDFLAGS := -pie -Wl,-z,relro,-z,now
+# Packages appear only after `make deps`, so ask late.
+PKG_CFLAGS = $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -linotifytools -lm -lpthread
+
+# `make SANITIZE=1 ...` builds everything of user space under ASan and UBSan.
+ifeq ($(SANITIZE),1)
+B := build/sanitize
+CPPFLAGS := -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' -I. -Ireconciler -I$(B)
+CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-null-dereference \
+	-fsanitize=address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer
+LDFLAGS := -fsanitize=address,undefined
+endif
+
+ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
+	-D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
+	-idirafter /usr/include/$(shell uname -m)-linux-gnu
+
+BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
+SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
+LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
+	reconciler/*/*.c state/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
+TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
+TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
+	tests/net/*_test.c)
+TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
+BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
+
+.PHONY: all deps test demo bench soak fuzz install clean lint check-tools
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(B)/xlb-reconcile $(TOOL_BIN)
+
+deps:
+	@tools/deps.sh
+
+# The demo and the tests install what is missing, then start again so that
+# every variable above sees it.
+test: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+	@tests/run.py
+
+demo: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) all guest
+	@examples/demo/demo.py
+
+bench: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+	@tests/bench/run.py
+
+soak: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+	@tests/run.py --soak
+
+fuzz: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+	@tests/run.py --fuzz
+
+.PHONY: build-all guest
+build-all: all tests-bin bench-bin guest
+tests-bin: $(TEST_BIN)
+bench-bin: $(BENCH_BIN)
+guest:
+	@examples/guest/build.sh $(abspath $(B))/guest
+
+lint:
+	@tests/lint.sh
+
+$(B)/xlb-reconcile: $(B)/reconciler/main.o $(B)/libxlb.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(B)/libxlb.a: $(LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/xlb-%: tools/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< -lpthread -lm
+
+$(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+$(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
+	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
+# schemas/history.sql is embedded: one copy, read by people and by the store.
+$(B)/state/history_sql.c: schemas/history.sql
+	@mkdir -p $(@D)
+	@{ echo 'extern const char history_sql[];'; echo 'const char history_sql[] ='; \
+	  sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&\\n"/' $<; echo ';'; } > $@
+
+$(B)/state/history_sql.o: $(B)/state/history_sql.c
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
+
+$(B)/%.o: %.c | $(SKEL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/tests/%: tests/%.c $(B)/libxlb.a | $(SKEL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+		$(B)/libxlb.a $(LIBS) -lcmocka
+
+$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a | $(SKEL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+		$(B)/libxlb.a $(LIBS)
+
+install: all
+	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
+	install -D -m 644 schemas/history.sql $(DESTDIR)$(PREFIX)/share/xlb/history.sql
+	install -D -m 644 examples/minimal/services.yaml \
+		$(DESTDIR)$(PREFIX)/share/doc/xlb/examples/services.yaml
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

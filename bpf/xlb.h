@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The one definition of everything that the kernel programs and user space
+ * share.  Every table is an array or a plain hash map that user space fills;
+ * the kernel only computes a hash and loads.
+ *
+ * Byte order: addresses and ports are in network order wherever they are
+ * compared with, or stored into, packets.  All else is in host order.
+ */
+#ifndef XLB_H
+#define XLB_H
+
+#include <linux/types.h>
+
+/* Changes whenever a struct below does; a pinned map of another ABI is refused. */
+#define XLB_ABI 1
+
+#define XLB_VIP_BUCKETS 4096 /* displacement values a copy */
+#define XLB_VIP_LINES 8192 /* lines a copy; at most XLB_VIP_MAX are used */
+#define XLB_VIP_MAX 4096 /* (address, port, protocol) triples */
+#define XLB_BACKENDS 32768 /* ids are 15 bits; id 0 means "none" */
+#define XLB_SERVICES 4096 /* service ids; id 0 is never used */
+#define XLB_LINE_SLOTS 16 /* slots in one 64-byte line */
+#define XLB_NAME_MAX 64 /* bytes of a name with its NUL */
+#define XLB_FLOW_WAYS 8 /* memories in one line */
+
+enum xlb_forwarding {
+	XLB_NAT = 0,
+	XLB_DSR = 1,
+};
+
+/* struct xlb_vip.flags */
+#define XLB_VIP_ROUND_ROBIN 0x0001 /* a new flow takes the CPU's next slot */
+
+/*
+ * One declared (address, port, protocol).  proto 0: an empty line.
+ * IPv4 addresses stand in addr[0], the rest is 0.
+ */
+struct xlb_vip {
+	__u32 addr[4];
+	__u16 port; /* network order */
+	__u8 proto; /* IPPROTO_TCP, IPPROTO_UDP, 0 */
+	__u8 family; /* 4 or 6 */
+	__u16 service; /* id in the services map */
+	__u16 target_port; /* network order */
+	__u16 addr_sum; /* folded one's complement sum of addr */
+	__u16 port_sum; /* folded sum of ~port and target_port */
+	__u8 forwarding; /* enum xlb_forwarding */
+	__u8 slot_shift; /* 32 - log2(slots of the service) */
+	__u16 flags;
+	__u32 slot_base; /* index of the service's first slot */
+	__u8 pad[28];
+};
+
+/* struct xlb_backend.flags */
+#define XLB_BACKEND_TX 0x01 /* leaves where it came in: XDP_TX */
+#define XLB_BACKEND_STACK \
+	0x02 /* its port takes no XDP frames: rewritten, then
+				* given to the host's stack, which routes it */
+
+/*
+ * One backend.  l2_v4 and l2_v6 are the ready-made Ethernet addresses and the
+ * egress interface of the next hop of either family:
+ *   word 0: destination MAC (6 bytes), source MAC bytes 0..1
+ *   word 1: source MAC bytes 2..5, interface index (32 bits)
+ * so that an update of either is one store.  0 in both: no next hop.
+ */
+struct xlb_backend {
+	__u64 l2_v4[2];
+	__u64 l2_v6[2];
+	__u32 addr6[4];
+	__u32 addr4;
+	__u16 sum4; /* folded one's complement sums of the addresses */
+	__u16 sum6;
+	__u16 port; /* network order; 0: the VIP's target port */
+	__u16 mtu; /* of the egress interface, bytes of L3 packet */
+	__u8 generation;
+	__u8 flags;
+	__u16 pad;
+};
+
+/* A slot: cur 15 bits, prev 15, state 2; written by one aligned store. */
+enum xlb_slot_state {
+	XLB_REST = 0, /* no flow state is read or written */
+	XLB_MOVING = 1, /* flows of prev may still be alive, unremembered */
+	XLB_SETTLED = 2, /* moved; memories remain */
+};
+#define XLB_SLOT(cur, prev, state) \
+	((__u32)(cur) | (__u32)(prev) << 15 | (__u32)(state) << 30)
+#define XLB_SLOT_CUR(word) ((word)&0x7fffu)
+#define XLB_SLOT_PREV(word) (((word) >> 15) & 0x7fffu)
+#define XLB_SLOT_STATE(word) ((word) >> 30)
+
+struct xlb_slot_line {
+	__u32 slot[XLB_LINE_SLOTS];
+};
+
+/*
+ * Memories of flows, written by the kernel with compare-and-exchange:
+ * tag 32 | time 8 | generation 8 | half-open 1 | backend 15.  0: empty.
+ * time is the low byte of xlb_control.now.
+ */
+struct xlb_flow_line {
+	__u64 entry[XLB_FLOW_WAYS];
+};
+#define XLB_FLOW_BACKEND(e) ((__u32)(e)&0x7fffu)
+#define XLB_FLOW_HALF_OPEN (1ULL << 15)
+#define XLB_FLOW_GENERATION(e) ((__u8)((e) >> 16))
+#define XLB_FLOW_TIME(e) ((__u8)((e) >> 24))
+#define XLB_FLOW_TAG(e) ((__u32)((e) >> 32))
+
+/* counters[cpu * XLB_BACKENDS + backend]; user space sums over CPUs. */
+struct xlb_counter {
+	__u64 packets;
+	__u64 bytes;
+	__u64 flows; /* new connections: SYNs (tcp), remembered flows (udp) */
+	__u64 pad;
+};
+
+/* Why a packet was dropped, counted in the drops map (per CPU). */
+enum xlb_drop {
+	XLB_DROP_NONE = 0,
+	XLB_DROP_NO_BACKEND, /* the slot is empty */
+	XLB_DROP_NO_NEXT_HOP, /* the backend has none in this family */
+	XLB_DROP_MALFORMED, /* for a VIP, but cut short or contradictory */
+	XLB_DROP_FRAGMENT, /* a later fragment whose first was not seen */
+	XLB_DROP_TTL, /* hop limit reached */
+	XLB_DROP_TOO_BIG, /* over the egress MTU; answered where allowed */
+	XLB_DROP_HAIRPIN, /* a backend calls a VIP: not supported yet */
+	XLB_DROP_REPLY_TOO_BIG, /* an answer over the client side's MTU */
+	XLB_DROP_REPLY_NO_ROUTE,
+	XLB_DROP_ICMP, /* an ICMP error that can't be translated */
+	XLB_DROP_UNSUPPORTED, /* options, extension headers, VLAN in front of a VIP */
+	XLB_DROP_MAX,
+};
+
+/*
+ * One page of words that both sides read.  vip_copy is read once a packet;
+ * which of the two copies of vips[], displacement[] and vip_seed[] it names.
+ */
+struct xlb_control {
+	__u32 abi;
+	__u32 vip_copy;
+	__u64 vip_seed[2];
+	__u32 now; /* coarse time of flow memories; user space advances it */
+	__u32 pad;
+	__u8 build[32]; /* digest of object and constants that are loaded */
+	__u64 flow_seed;
+};
+
+/* Value of the services map (array by service id); only user space reads it. */
+struct xlb_service {
+	char name[XLB_NAME_MAX]; /* "": free */
+	__u32 slot_base;
+	__u8 slot_log2;
+	__u8 algorithm; /* enum algorithm of desired/model.h */
+	__u8 forwarding;
+	__u8 proto;
+	__u64 signature; /* of what the slots were compiled from */
+};
+
+/* Value of the owners map (hash by backend id); only user space reads it. */
+struct xlb_owner {
+	char name[XLB_NAME_MAX];
+	__u32 service;
+	__u32 weight;
+};
+
+/*
+ * What a guest's answer must become: (backend address, target port, protocol)
+ * to (VIP, listen port).  Key and value of the replies map.
+ */
+struct xlb_reply_key {
+	__u32 addr[4];
+	__u16 port;
+	__u8 proto;
+	__u8 family;
+};
+
+struct xlb_reply {
+	__u32 addr[4];
+	__u16 port; /* of the VIP, network order */
+	__u16 service;
+	__u32 backend;
+};
+
+/*
+ * Destinations to which a backend's packets are not answers through a VIP
+ * (this host, the backends' own networks, direct_clients); longest-prefix
+ * trie.  IPv4 addresses are written as ::ffff:a.b.c.d, prefix + 96.
+ */
+struct xlb_direct_key {
+	__u32 prefix_len;
+	__u32 addr[4];
+};
+
+_Static_assert(sizeof(struct xlb_vip) == 64, "one cache line");
+_Static_assert(sizeof(struct xlb_backend) == 64, "one cache line");
+_Static_assert(sizeof(struct xlb_slot_line) == 64, "one cache line");
+_Static_assert(sizeof(struct xlb_flow_line) == 64, "one cache line");
+_Static_assert(sizeof(struct xlb_counter) == 32, "two a cache line");
+_Static_assert(sizeof(struct xlb_control) == 72, "shared layout");
+_Static_assert(sizeof(struct xlb_service) == 80, "shared layout");
+_Static_assert(sizeof(struct xlb_owner) == 72, "shared layout");
+_Static_assert(sizeof(struct xlb_reply_key) == 20, "no padding in a key");
+
+/*
+ * Hash of a VIP (address words as in struct xlb_vip, port in network order).
+ * bucket = h >> 52; line = ((u32)(h >> 32) ^ displacement[bucket]) % LINES.
+ */
+static inline __attribute__((always_inline)) __u64
+xlb_vip_hash(__u64 addr_lo, __u64 addr_hi, __u16 port, __u8 proto, int v6,
+	     __u64 seed)
+{
+	__u64 key = addr_lo ^ (__u64)port << 32 ^ (__u64)proto << 48;
+	__u64 hash = (key ^ seed) * 0x9E3779B97F4A7C15ULL;
+
+	if (v6)
+		hash += (addr_hi ^ (hash >> 32)) * 0xD6E8FEB86659FD93ULL;
+	return hash;
+}
+
+#endif

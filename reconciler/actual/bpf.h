@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The kernel side of what is: programs, links and maps in the bpffs folder.
+ * Opening attaches to what an earlier process left there; nothing is lost or
+ * stopped when this process goes.
+ */
+#ifndef ACTUAL_BPF_H
+#define ACTUAL_BPF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/diag.h"
+#include "bpf/xlb.h"
+#include "tables/tables.h"
+
+struct datapath;
+
+struct datapath_config {
+	const char *bpffs; /* folder for the pins, made if absent */
+	bool read_only; /* open what is there; never load or write */
+	uint32_t slots; /* at least so many, when maps are made */
+	uint32_t flow_lines; /* power of two; 0: 16384 */
+	uint64_t flow_seed; /* used when maps are made; else the pinned one stays */
+};
+
+/*
+ * Open the pinned maps and programs, or (unless read_only) create, load and
+ * pin them.  read_only and nothing there: -ENOENT.  Pins of another ABI:
+ * -EPROTO.  A diag says what and what to do for every other failure.
+ */
+int datapath_open(const struct datapath_config *cfg, struct datapath **ret,
+		  struct diag_list *diags);
+void datapath_close(struct datapath *d); /* pins stay */
+
+/* Mapped tables, valid until close.  Read freely; write by the calls below. */
+struct datapath_view {
+	const struct xlb_control *control;
+	const struct xlb_vip *vips; /* 2 * XLB_VIP_LINES */
+	const uint16_t *displacement; /* 2 * XLB_VIP_BUCKETS */
+	const struct xlb_backend *backends; /* XLB_BACKENDS */
+	const uint32_t *slots; /* slot_count words */
+	uint32_t slot_count;
+	const struct xlb_service *services; /* XLB_SERVICES */
+	const struct xlb_flow_line *flows;
+	uint32_t flow_lines;
+	const struct xlb_counter *counters; /* cpus * XLB_BACKENDS */
+	uint32_t cpus;
+};
+const struct datapath_view *datapath_view(const struct datapath *d);
+
+/* Sum of a backend's counters over all CPUs. */
+struct xlb_counter datapath_count(const struct datapath *d, uint32_t backend);
+int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX]);
+const char *drop_name(enum xlb_drop reason); /* "no_backend"; stable names */
+
+/* Owners: which backend id is whose. Calls fn for each; 0 or -errno. */
+int datapath_owners(const struct datapath *d,
+		    void (*fn)(void *arg, uint32_t id,
+			       const struct xlb_owner *owner),
+		    void *arg);
+int datapath_set_owner(struct datapath *d, uint32_t id,
+		       const struct xlb_owner *owner); /* NULL: remove */
+
+/* Writes; each is visible to the next packet, each is whole for a packet. */
+int datapath_set_service(struct datapath *d, uint32_t id,
+			 const struct xlb_service *service);
+/* Next-hop words are stored one by one; the rest only while unused. */
+int datapath_set_backend(struct datapath *d, uint32_t id,
+			 const struct xlb_backend *line);
+/* words[i] -> slot base + i, where they differ; returns how many differed. */
+uint32_t datapath_write_slots(struct datapath *d, uint32_t base,
+			      const uint32_t *words, uint32_t count);
+/*
+ * Copy into the spare and flip.  Waits for the grace period of the flip
+ * before this one where it has not passed yet. 0 or -errno.
+ */
+int datapath_set_vips(struct datapath *d, const struct vip_table *t);
+/* Remove memories that name the backend; how many there were. */
+uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend);
+uint32_t datapath_remembered(const struct datapath *d, uint32_t backend);
+void datapath_set_now(struct datapath *d, uint32_t now);
+
+/* The replies and direct maps, as whole sets: writes only what differs. */
+struct reply_entry {
+	struct xlb_reply_key key;
+	struct xlb_reply value;
+};
+int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
+			 size_t count, size_t *ret_changed);
+int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
+			size_t count, size_t *ret_changed);
+
+/* Attachments.  Native XDP; EBUSY is explained (whose program it is). */
+enum attach_state {
+	ATTACH_NONE,
+	ATTACH_OURS, /* our program, through our pinned link */
+	ATTACH_FOREIGN, /* another program is in the way */
+	ATTACH_STALE, /* ours, but not the program that is loaded now */
+};
+enum attach_state datapath_attached(const struct datapath *d,
+				    const char *ifname, int ifindex);
+int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
+		    struct diag_list *diags);
+int datapath_detach(struct datapath *d, const char *ifname);
+/* Interfaces that have a pinned link of ours, NUL-separated names. */
+int datapath_links(const struct datapath *d,
+		   void (*fn)(void *arg, const char *ifname), void *arg);
+
+/* The reply program: tc ingress of an interface, fixed priority and handle. */
+enum attach_state datapath_reply_attached(const struct datapath *d,
+					  int ifindex);
+int datapath_reply_attach(struct datapath *d, int ifindex,
+			  struct diag_list *diags);
+int datapath_reply_detach(struct datapath *d, int ifindex);
+
+/* Remove all pins and the folder; programs go with their last reference. */
+int datapath_destroy(struct datapath *d);
+
+#endif

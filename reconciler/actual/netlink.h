@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The host's network: links, addresses, routes, neighbours, the bridges'
+ * forwarding tables, sysctls.  A cache kept fresh by netlink events; lookups
+ * never block.
+ */
+#ifndef ACTUAL_NETLINK_H
+#define ACTUAL_NETLINK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/ip.h"
+#include "desired/model.h"
+#include "loop.h"
+
+struct net;
+
+/*
+ * Reads everything once and subscribes.  changed(arg) runs on the loop after
+ * a batch of events that altered the cache.  l NULL: one snapshot, no events.
+ */
+int net_open(struct loop *l, loop_fn changed, void *arg, struct net **ret);
+void net_close(struct net *n);
+int net_refresh(struct net *n); /* dump all again; 0 or -errno */
+
+struct net_link {
+	int ifindex;
+	char name[16];
+	uint8_t mac[6];
+	uint32_t mtu;
+	bool up;
+	int master; /* ifindex of its bridge, 0: none */
+	bool bridge; /* is a bridge itself */
+	char kind[16]; /* "veth", "tun", "bridge", ""... */
+	bool xdp_target; /* takes frames redirected by native XDP */
+};
+const struct net_link *net_link(const struct net *n, int ifindex);
+const struct net_link *net_link_by_name(const struct net *n, const char *name);
+
+/* Addresses of this host: fn for each. */
+struct net_address {
+	struct ip address;
+	int prefix;
+	int ifindex;
+	bool ours; /* put there by xlb */
+};
+void net_addresses(const struct net *n,
+		   void (*fn)(void *arg, const struct net_address *a),
+		   void *arg);
+const struct net_address *net_find_address(const struct net *n,
+					   const struct ip *a);
+
+/*
+ * How a packet to `to` leaves this host now: the route's interface, the next
+ * hop's MAC, and, behind a bridge, the port.  known == false: not resolved
+ * yet; net_resolve() starts that, and changed() tells.
+ */
+struct net_path {
+	bool known;
+	int route_ifindex; /* where the route points: bridge or device */
+	int port_ifindex; /* where the frame goes: bridge port, or the same */
+	uint8_t dst_mac[6];
+	uint8_t src_mac[6];
+	uint16_t mtu;
+	bool on_link; /* no gateway between */
+};
+int net_path(const struct net *n, const struct ip *to, struct net_path *ret);
+/* Ask the kernel to resolve the neighbour of `to` (no packet of ours waits). */
+int net_resolve(struct net *n, const struct ip *to);
+
+/* VIPs on an interface: marked as ours, IPv6 nodad and preferred_lft 0. */
+int net_add_address(struct net *n, int ifindex, const struct ip *a);
+int net_del_address(struct net *n, int ifindex, const struct ip *a);
+/* Gratuitous ARP, or unsolicited neighbour advertisement, for a VIP. */
+int net_announce(struct net *n, int ifindex, const struct ip *a);
+
+/* /proc/sys access; name as "net/ipv4/ip_forward". 0 or -errno. */
+int sysctl_read(const char *name, char *ret, size_t size);
+int sysctl_write(const char *name, const char *value);
+
+#endif

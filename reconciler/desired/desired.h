@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Text to model.  parse.c makes the model, check.c holds it against itself,
+ * print.c writes it back in canonical form.  All pure: bytes come in as an
+ * argument; read.c, which opens files, is the one exception and calls them.
+ */
+#ifndef DESIRED_DESIRED_H
+#define DESIRED_DESIRED_H
+
+#include "base/buf.h"
+#include "base/diag.h"
+#include "desired/model.h"
+
+/* One file's bytes. */
+struct spec_text {
+	const char *path; /* used in messages and to resolve relative paths */
+	const char *data;
+	size_t len;
+};
+
+/*
+ * Parse and check `count` files (one, or a folder's) merged into one spec.
+ * Returns the spec, or NULL when diags->errors > 0.  Warnings may come with
+ * a spec.  Never partially applied, never guessed.
+ */
+struct spec *spec_parse(const char *path, const struct spec_text *texts,
+			size_t count, struct diag_list *diags);
+
+/*
+ * Read PATH (a file, or a folder's *.yaml at its top level in name order) and
+ * spec_parse() it.  A missing or unreadable file is a diag, not an errno.
+ * ret_sha256 (may be NULL) gets the content hash even when parsing fails.
+ */
+struct spec *spec_read(const char *path, struct diag_list *diags,
+		       char ret_sha256[65]);
+
+/* Canonical form, with defaults filled in; parses back to the same spec. */
+void spec_print(const struct spec *s, struct buf *out);
+
+#endif

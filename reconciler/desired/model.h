@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * services.yaml as a model: what the file declares, with defaults filled in
+ * and every object's place in the file.  A spec owns its memory (one arena)
+ * and is freed whole.  Nothing here is run-time state.
+ *
+ * Units: durations are nanoseconds, sizes are bytes, percentages are numbers
+ * (60% is 60.0), counts are plain numbers, ports are in host order.
+ */
+#ifndef DESIRED_MODEL_H
+#define DESIRED_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/diag.h"
+#include "base/ip.h"
+#include "base/mem.h"
+
+enum protocol { PROTOCOL_TCP, PROTOCOL_UDP };
+enum algorithm { ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN };
+enum forwarding { FORWARDING_NAT, FORWARDING_DSR };
+enum hook { HOOK_AUTO, HOOK_XDP };
+enum announce { ANNOUNCE_ADDRESS, ANNOUNCE_NONE };
+enum backend_state { BACKEND_ACTIVE, BACKEND_DRAIN };
+enum health_type { HEALTH_TCP, HEALTH_HTTP, HEALTH_RUNNING };
+enum panic_policy { PANIC_FAIL_OPEN, PANIC_FAIL_CLOSED };
+enum metric {
+	METRIC_CPU, /* percent of what the VM may use */
+	METRIC_PACKETS_PER_SECOND,
+	METRIC_NEW_CONNECTIONS_PER_SECOND,
+	METRIC_COUNT,
+};
+enum signal_kind { SIGNAL_TARGET, SIGNAL_THRESHOLD };
+enum missing_policy { MISSING_HOLD, MISSING_UP_ONLY };
+
+struct interface_spec {
+	struct source src;
+	const char *name;
+	enum hook hook;
+};
+
+struct prefix {
+	struct ip address; /* as written, host bits kept */
+	int length;
+};
+
+struct node_spec {
+	struct source src;
+	struct interface_spec *interfaces;
+	size_t interface_count;
+	enum announce announce;
+	struct prefix *direct_clients;
+	size_t direct_client_count;
+	uint64_t resync;
+};
+
+struct hypervisor_spec {
+	struct source src;
+	const char *name;
+	const char *uri;
+	uint32_t max_vms; /* 0: no limit */
+};
+
+struct safety_spec {
+	bool allow_empty;
+};
+
+struct address_range { /* both ends included; one family */
+	struct source src;
+	struct ip first;
+	struct ip last;
+	int prefix; /* length of the network they are in */
+};
+
+struct network_spec {
+	struct source src;
+	const char *bridge; /* NULL: `libvirt` is set */
+	const char *libvirt; /* name of a libvirt network */
+	struct address_range *ranges; /* at most one a family */
+	size_t range_count;
+	struct ip gateways[2]; /* IPv4, IPv6; family 0: none */
+};
+
+struct template_spec {
+	struct source src;
+	const char *name;
+	const char *image; /* absolute path, or NULL */
+	const char *
+		kernel; /* absolute paths, or NULL (lxc: kernel and image NULL) */
+	const char *initrd;
+	const char *cmdline;
+	const char *cloud_init; /* absolute path of user-data, or NULL */
+	uint64_t memory;
+	uint32_t vcpus;
+	struct network_spec network;
+	/* 16 hex digits over everything above; the VM's metadata carries it. */
+	char hash[17];
+};
+
+struct port_spec {
+	struct source src;
+	uint16_t listen;
+	uint16_t target;
+};
+
+struct vip_spec {
+	struct source src;
+	struct ip address;
+};
+
+struct backend_spec {
+	struct source src;
+	const char *name; /* as written, or the first address */
+	struct ip addresses[2]; /* IPv4, IPv6; family 0: none */
+	uint16_t port; /* 0: the port's target */
+	uint32_t weight; /* 0: takes no new flows; 1 is the default */
+	enum backend_state state;
+	bool has_mac;
+	uint8_t mac[6];
+};
+
+struct pool_spec {
+	struct source src;
+	const struct template_spec *template; /* NULL: the service has no pool */
+	const struct hypervisor_spec *hypervisor;
+	uint32_t min;
+	uint32_t max;
+	uint32_t weight;
+};
+
+struct health_spec {
+	struct source src;
+	enum health_type type;
+	const char *path; /* http; default "/" */
+	const char *host; /* http Host header; NULL: the address */
+	uint16_t port; /* 0: the backend's port for the first declared port */
+	uint64_t interval;
+	uint64_t timeout;
+	uint32_t rise;
+	uint32_t fall;
+	uint16_t *expect; /* http status codes; default {200} */
+	size_t expect_count;
+	enum panic_policy panic;
+};
+
+struct signal_spec {
+	struct source src;
+	enum metric metric;
+	enum signal_kind kind;
+	double target;
+	double high;
+	double low;
+	uint64_t hold; /* `for` */
+};
+
+struct direction_spec { /* scaling up, or scaling down */
+	uint64_t window;
+	uint64_t cooldown;
+	uint32_t step;
+};
+
+struct scaling_spec {
+	struct source src; /* line 0: no scaling block, count stays at min */
+	uint64_t interval;
+	struct signal_spec *signals;
+	size_t signal_count;
+	double tolerance; /* percent */
+	struct direction_spec up;
+	struct direction_spec down;
+	uint64_t warmup;
+	enum missing_policy missing;
+};
+
+struct service_spec {
+	struct source src;
+	const char *name;
+	struct vip_spec *vips;
+	size_t vip_count;
+	enum protocol protocol;
+	struct port_spec *ports;
+	size_t port_count;
+	enum algorithm algorithm;
+	enum forwarding forwarding;
+	uint64_t idle_timeout;
+	uint64_t drain;
+	uint64_t drain_quiet; /* 0: off */
+	struct backend_spec *backends;
+	size_t backend_count;
+	struct pool_spec pool;
+	struct health_spec health;
+	struct scaling_spec scaling;
+};
+
+struct spec {
+	struct arena *arena;
+	const char *path; /* as given with -f */
+	char sha256[65]; /* of the bytes of all files, in name order */
+	struct node_spec node;
+	struct hypervisor_spec *hypervisors;
+	size_t hypervisor_count;
+	struct safety_spec safety;
+	uint64_t history_retention;
+	struct template_spec *templates;
+	size_t template_count;
+	struct service_spec *services; /* sorted by name */
+	size_t service_count;
+};
+
+/* What the checks allow; also what `check` says when it is exceeded. */
+#define SPEC_MAX_BYTES (16u << 20)
+#define SPEC_MAX_DEPTH 32
+#define SPEC_MAX_SERVICE_PORTS 4096
+#define SPEC_MAX_BACKENDS 32000
+/* Service names: [a-z0-9]([a-z0-9-]*[a-z0-9])?, so that "<name>-<index>" fits. */
+#define SPEC_MAX_NAME 48
+
+void spec_free(struct spec *s); /* NULL is fine */
+
+/* Number of VIP x port triples of a service. */
+size_t service_vip_ports(const struct service_spec *s);
+/* Declared maximum of backends: fixed ones plus pool.max. */
+size_t service_max_backends(const struct service_spec *s);
+const struct service_spec *spec_find_service(const struct spec *s,
+					     const char *name);
+const char *algorithm_name(enum algorithm a);
+const char *forwarding_name(enum forwarding f);
+const char *protocol_name(enum protocol p);
+const char *metric_name(enum metric m); /* as in the file */
+
+#endif

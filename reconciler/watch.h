@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Tells when the desired state was saved.  libinotifytools has no descriptor
+ * to wait on, so a helper thread holds it and pokes the loop.
+ *
+ * Complete saves (close after write, rename over, symlink replaced) are told
+ * at once; a bare modify never.  Inside a git work tree it waits while
+ * index.lock exists, then tells once.  Otherwise what arrives within 5 ms is
+ * merged.
+ */
+#ifndef WATCH_H
+#define WATCH_H
+
+#include "loop.h"
+
+struct watch;
+
+/* PATH: a file (its folder and its symlinks' folders are watched) or a folder. */
+int watch_new(struct loop *l, const char *path, loop_fn saved, void *arg,
+	      struct watch **ret); /* 0 or -errno */
+void watch_free(struct watch *w);
+
+#endif

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Installs what building, testing and the demo need (Debian, Ubuntu).  Quiet
+# and fast when all is there.  Services of installed packages aren't started.
+set -eu
+
+packages="
+gcc make git pkg-config clang clang-format clang-tidy llvm bpftool libc6-dev
+linux-libc-dev libbpf-dev libvirt-dev libyaml-dev libinotifytools0-dev
+libsqlite3-dev libcmocka-dev libmnl-dev libjansson-dev nettle-dev
+libarchive-dev sqlite3 python3 python3-scapy qemu-system-x86 qemu-utils
+libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
+libvirt-daemon-system libvirt-clients tini busybox-static cpio zstd ethtool iproute2 curl
+util-linux procps mmdebstrap e2fsprogs vim-tiny xz-utils
+"
+. /etc/os-release
+if [ "${ID:-}" = ubuntu ]; then
+	packages=${packages/ bpftool / linux-tools-common linux-tools-generic }
+fi
+
+missing=
+for p in $packages; do
+	dpkg-query -W -f '${db:Status-Status}\n' "$p" 2>/dev/null |
+		grep -qx installed || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "deps: these packages are missing, and installing needs root:$missing" >&2
+	exit 1
+fi
+echo "deps: installing$(echo "$missing" | wc -w) packages:$missing"
+
+# Packages may not start their services: policy-rc.d says no while we install.
+policy=/usr/sbin/policy-rc.d
+made_policy=
+if [ ! -e $policy ]; then
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+	made_policy=1
+fi
+trap '[ -z "$made_policy" ] || rm -f $policy' EXIT
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q </dev/null >/dev/null
+# shellcheck disable=SC2086
+apt-get install -qq -y --no-install-recommends $missing </dev/null >/dev/null
+echo "deps: done"
