@@ -135,9 +135,14 @@ static int map_make(struct datapath *d, int i, struct bpf_map *map,
 	return err;
 }
 
+/*
+ * What is mapped needs a descriptor that could write: the kernel takes a
+ * read-only one for a private mapping and refuses.  The mapping is read-only.
+ */
 static int map_get_read_only(struct datapath *d, int i)
 {
-	LIBBPF_OPTS(bpf_obj_get_opts, opts, .file_flags = BPF_F_RDONLY);
+	LIBBPF_OPTS(bpf_obj_get_opts, opts,
+		    .file_flags = i < MAP_MAPPED ? 0 : BPF_F_RDONLY);
 	AUTO_FREE char *path = pin_path(d, map_names[i]);
 	int fd = bpf_obj_get_opts(path, &opts);
 
