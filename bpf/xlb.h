@@ -215,8 +215,12 @@ xlb_vip_hash(__u64 addr_lo, __u64 addr_hi, __u16 port, __u8 proto, int v6,
 	__u64 key = addr_lo ^ (__u64)port << 32 ^ (__u64)proto << 48;
 	__u64 hash = (key ^ seed) * 0x9E3779B97F4A7C15ULL;
 
-	if (v6)
+	if (v6) {
 		hash += (addr_hi ^ (hash >> 32)) * 0xD6E8FEB86659FD93ULL;
+		/* The end of an address stands in the high bytes of addr_hi,
+		 * which reach the bucket only; this takes them to the line. */
+		hash ^= hash >> 13;
+	}
 	return hash;
 }
 
