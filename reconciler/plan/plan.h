@@ -26,13 +26,13 @@ enum change_kind {
 	/* In the order in which they are carried out. */
 	CHANGE_LOAD, /* programs and maps */
 	CHANGE_SYSCTL, /* text.name = text.value */
-	CHANGE_SERVICE_SET, /* services map */
 	CHANGE_BACKEND_SET, /* owner and line of an id */
 	CHANGE_DIRECT, /* the direct map, whole */
 	CHANGE_REPLIES, /* the replies map, whole */
 	CHANGE_REPLY_ATTACH,
 	CHANGE_LINK_ATTACH,
 	CHANGE_SLOTS,
+	CHANGE_SERVICE_SET, /* services map; after the slots, which it signs */
 	CHANGE_VIPS, /* the VIP table, whole */
 	CHANGE_ADDRESS_ADD,
 	CHANGE_DRAIN, /* a VM gets no new flows and will leave */
