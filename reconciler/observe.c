@@ -412,7 +412,7 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 			    g->w->now - v->op_since);
 	}
 	vm = add_vm(g, v);
-	m->vm = vm;
+	m->vm = true;
 	vm->drained = v->drains && run->finished;
 }
 
