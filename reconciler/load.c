@@ -428,3 +428,32 @@ void scaling_check_done(struct reconciler *r, struct service_run *s)
 			r->store, s->action_id,
 			(int64_t)((now - s->action_since) / NS_PER_MS));
 }
+
+void scaling_preview(struct reconciler *r, const struct spec *spec)
+{
+	for (size_t i = 0; i < spec->service_count; i++) {
+		const struct pool_spec *pool = &spec->services[i].pool;
+		struct service_run *s;
+
+		if (!pool->template)
+			continue;
+		s = service_run_get(r, spec->services[i].name);
+		learn_pool(r, s, pool);
+		s->previewed = s->wanted;
+		if (s->wanted < pool->min)
+			s->wanted = pool->min;
+		if (s->wanted > pool->max)
+			s->wanted = pool->max;
+	}
+}
+
+void scaling_preview_end(struct reconciler *r, const struct spec *spec)
+{
+	for (size_t i = 0; i < spec->service_count; i++)
+		if (spec->services[i].pool.template) {
+			struct service_run *s =
+				service_run_get(r, spec->services[i].name);
+
+			s->wanted = s->previewed;
+		}
+}

@@ -103,6 +103,7 @@ struct member_run {
 	uint32_t id; /* in the kernel at the last pass */
 	bool vm;
 	bool used; /* mark and sweep */
+	enum health_state state; /* as last recorded */
 	bool leaving;
 	bool finished;
 	uint64_t leaving_since;
@@ -119,6 +120,7 @@ struct service_run {
 	uint64_t interval;
 	bool pool_known;
 	uint32_t wanted;
+	uint32_t previewed; /* what `wanted` was before a preview */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
 	bool memory_loaded;
@@ -175,24 +177,31 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	unsigned int read_tries;
+	unsigned int resyncs;
+	int64_t last_revision; /* recorded, applied or not */
 };
 
 /* reconcile.c: the pipeline. */
 int reconciler_open(struct reconciler *r, const struct options *opt,
 		    struct loop *loop, bool read_only, struct diag_list *diags);
 void reconciler_close(struct reconciler *r);
-int reconciler_run(struct reconciler *r); /* exit code */
 void reconcile_soon(struct reconciler *r);
 /* The plan for the file as it is now (for `plan`), or NULL with diags. */
 struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
 			     struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
 
+/*
+ * identity.c: who this installation is.  owner depends on the machine and the
+ * state dir alone, so that a lost store leaves its VMs ours.
+ */
+void identity_read(const char *state_dir, bool read_only, char owner[17],
+		   uint64_t *ret_seed, char run_id[17]);
+
 /* observe.c: what is, into plain values. */
 struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
-bool reconciler_busy(const struct reconciler *r); /* VMs under way, joining... */
 
 /* vms.c: the life of VMs. */
 struct vm_run *vm_run_get(struct reconciler *r, const char *name);
@@ -203,6 +212,7 @@ enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now);
 void vm_run_note(struct vm_run *v, const char *event, const char *reason,
 		 uint64_t took);
 void vms_tick(struct reconciler *r); /* graces and deadlines */
+void vms_forget(struct reconciler *r, struct hypervisor *h); /* NULL is fine */
 void vm_order_create(struct reconciler *r, const struct change *c);
 void vm_order_start(struct reconciler *r, const struct change *c);
 void vm_order_remove(struct reconciler *r, const struct change *c,
@@ -210,6 +220,9 @@ void vm_order_remove(struct reconciler *r, const struct change *c,
 
 /* load.c: samples to decisions. */
 void scaling_update(struct reconciler *r, const struct spec *spec);
+/* `plan`: what the pool counts would be under spec, nothing recorded. */
+void scaling_preview(struct reconciler *r, const struct spec *spec);
+void scaling_preview_end(struct reconciler *r, const struct spec *spec);
 void scaling_check_done(struct reconciler *r, struct service_run *s);
 void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);

@@ -156,6 +156,16 @@ void vms_observe(struct reconciler *r, struct hypervisor *h)
 			vanish(v);
 }
 
+void vms_forget(struct reconciler *r, struct hypervisor *h)
+{
+	struct vm_run *v;
+	size_t i = 0;
+
+	while ((v = strmap_next(&r->vms, &i)))
+		if (v->hypervisor == h)
+			drop_run(v);
+}
+
 void vms_event(struct reconciler *r, struct hypervisor *h, const char *name,
 	       enum vm_event event)
 {

@@ -103,6 +103,7 @@ struct change {
 
 struct plan {
 	struct arena *arena;
+	struct arena *world_arena; /* freed with the plan; may be NULL */
 	struct change **changes; /* in the order of carrying out */
 	size_t count;
 	struct diag_list
