@@ -175,10 +175,12 @@ struct xlb_service {
 };
 
 /* Value of the owners map (hash by backend id); only user space reads it. */
+#define XLB_OWNER_FIXED 0 /* declared in the file */
+#define XLB_OWNER_VM 1	  /* of a pool */
 struct xlb_owner {
 	char name[XLB_NAME_MAX];
 	__u32 service;
-	__u32 weight;
+	__u32 kind;
 };
 
 /*
@@ -261,8 +263,12 @@ xlb_vip_hash(__u64 addr_lo, __u64 addr_hi, __u16 port, __u8 proto, int v6,
 	__u64 key = addr_lo ^ (__u64)port << 32 ^ (__u64)proto << 48;
 	__u64 hash = (key ^ seed) * 0x9E3779B97F4A7C15ULL;
 
-	if (v6)
+	if (v6) {
 		hash += (addr_hi ^ (hash >> 32)) * 0xD6E8FEB86659FD93ULL;
+		/* The end of an address stands in the high bytes of addr_hi,
+		 * which reach the bucket only; this takes them to the line. */
+		hash ^= hash >> 13;
+	}
 	return hash;
 }
 
