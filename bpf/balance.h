@@ -21,6 +21,12 @@ static __always_inline bool plain_v4(const struct iphdr *ip)
 	       proto_has_ports(ip->protocol);
 }
 
+static __always_inline bool plain_v6(const struct ipv6hdr *ip)
+{
+	return (*(const __u8 *)ip & 0xf0) == 0x60 &&
+	       proto_has_ports(ip->nexthdr);
+}
+
 static __always_inline int balance_v4(struct xdp_md *ctx, void *data, void *end)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
@@ -58,8 +64,7 @@ static __always_inline int balance_v6(struct xdp_md *ctx, void *data, void *end)
 	__u64 hash;
 	__u32 id;
 
-	if ((void *)ports + sizeof(struct udphdr) > end ||
-	    !proto_has_ports(ip->nexthdr))
+	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v6(ip))
 		return rare_v6(ctx);
 	vip = service_find_v6(dst[0], dst[1], ports->dest, ip->nexthdr);
 	if (!vip)
