@@ -172,10 +172,14 @@ static struct bench_case cases[] = {
 	  .known = true },
 };
 #define CASES ARRAY_SIZE(cases)
+#define for_each_case(c)                                  \
+	for (struct bench_case *c = cases; c < cases + CASES; c++) \
+		if (strstr(c->name, only))
 
 /* One a verdict, family, protocol and number of flows that a case has. */
 static struct bench_case floors[CASES];
 static size_t floor_count;
+static const char *only = ""; /* cases whose name contains it */
 
 __attribute__((noreturn)) static void die(const char *what)
 {
@@ -590,13 +594,13 @@ static void measure(void)
 	for (int round = -1; round < ROUNDS; round++) {
 		for (size_t i = 0; i < floor_count; i++)
 			case_round(&floors[i], round);
-		for (size_t i = 0; i < CASES; i++)
-			case_round(&cases[i], round);
+		for_each_case(c)
+			case_round(c, round);
 	}
 	for (size_t i = 0; i < floor_count; i++)
 		case_median(&floors[i]);
-	for (size_t i = 0; i < CASES; i++)
-		case_median(&cases[i]);
+	for_each_case(c)
+		case_median(c);
 }
 
 static int net_of(const struct bench_case *c)
@@ -608,9 +612,7 @@ static void report(void)
 {
 	printf("%-28s %6s %7s %5s %5s  ns a packet, medians of %d rounds\n",
 	       "case", "floor", "median", "net", "goal", ROUNDS);
-	for (size_t i = 0; i < CASES; i++) {
-		const struct bench_case *c = &cases[i];
-
+	for_each_case(c) {
 		printf("%-28s %6u %7u %5d", c->name, c->floor->median,
 		       c->median, net_of(c));
 		if (c->goal)
@@ -623,16 +625,19 @@ static void report(void)
 static void report_json(const char *path)
 {
 	FILE *out = fopen(path, "w");
+	const char *comma = "";
 
 	if (!out)
 		die(path);
 	fprintf(out, "[");
-	for (size_t i = 0; i < CASES; i++)
+	for_each_case(c) {
 		fprintf(out,
 			"%s\n {\"case\": \"%s\", \"floor_ns\": %u, "
 			"\"median_ns\": %u, \"net_ns\": %d, \"goal_ns\": %u}",
-			i ? "," : "", cases[i].name, cases[i].floor->median,
-			cases[i].median, net_of(&cases[i]), cases[i].goal);
+			comma, c->name, c->floor->median, c->median, net_of(c),
+			c->goal);
+		comma = ",";
+	}
 	fprintf(out, "\n]\n");
 	if (fclose(out))
 		die(path);
@@ -656,21 +661,27 @@ static void stay_on_cpu(void)
 
 int main(int argc, char **argv)
 {
-	const char *json = argc == 3 && !strcmp(argv[1], "--json") ? argv[2] :
-								      NULL;
+	const char *json = NULL;
 
-	if (argc > 1 && !json) {
-		fprintf(stderr, "usage: packet_bench [--json FILE]\n");
-		return 64;
+	for (int i = 1; i < argc; i += 2) {
+		if (i + 1 < argc && !strcmp(argv[i], "--json")) {
+			json = argv[i + 1];
+		} else if (i + 1 < argc && !strcmp(argv[i], "--only")) {
+			only = argv[i + 1];
+		} else {
+			fprintf(stderr, "usage: packet_bench [--json FILE] "
+					"[--only TEXT]\n");
+			return 64;
+		}
 	}
 	libbpf_set_print(quiet);
 	stay_on_cpu();
-	for (size_t i = 0; i < CASES; i++) {
-		case_load(&cases[i]);
-		cases[i].floor = floor_for(&cases[i]);
-		if (cases[i].known)
-			case_remember(&cases[i]);
-		case_check(&cases[i]);
+	for_each_case(c) {
+		case_load(c);
+		c->floor = floor_for(c);
+		if (c->known)
+			case_remember(c);
+		case_check(c);
 	}
 	measure();
 	report();
