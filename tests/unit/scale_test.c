@@ -134,7 +134,7 @@ static const struct {
 	{ "rounds up", 1, 8, 1, 0, 0, 99, 9, 9, 121, 60, 3, 3,
 	  REASON_ABOVE_TARGET, LIMIT_NONE },
 	{ "an exact ratio isn't rounded up", 1, 99, 7, 0, 0, 99, 9, 99,
-	  180.0 / 7, 60, 3, 3, REASON_BELOW_TARGET, LIMIT_NONE },
+	  900.0 / 7, 100, 9, 9, REASON_ABOVE_TARGET, LIMIT_NONE },
 	{ "max", 1, 8, 4, 0, 0, 99, 99, 9, 600, 60, 40, 8, REASON_ABOVE_TARGET,
 	  LIMIT_MAX },
 	{ "at max already", 1, 8, 8, 0, 0, 99, 99, 9, 600, 60, 80, 8,
@@ -391,6 +391,31 @@ static void test_threshold_for(void **state)
 	expect(decide_after(w, 5 * S), 6, REASON_STEADY, LIMIT_NONE);
 	expect(decide_after(w, 9 * S), 6, REASON_STEADY, LIMIT_NONE);
 	expect(decide_after(w, 1 * S), 5, REASON_THRESHOLD_LOW, LIMIT_NONE);
+	world_free(w);
+}
+
+/* Neither a mean at the mark nor a missing one counts towards `for`. */
+static void test_threshold_interrupted(void **state)
+{
+	struct world *w = world_new(1, 9, 2);
+	enum metric m = METRIC_PACKETS_PER_SECOND;
+
+	(void)state;
+	add_threshold(w, m, 50000, 10000, 10 * S);
+	w->scaling.up.step = 1;
+	for (int i = 0; i < 6; i++) {
+		sample(w, m, 60000);
+		expect(decide_after(w, 5 * S), 2, REASON_STEADY, LIMIT_NONE);
+		if (i % 2)
+			sample(w, m, 50000);
+		else
+			w->in.samples[m].present = false;
+		expect(decide_after(w, 5 * S), 2, REASON_STEADY,
+		       i % 2 ? LIMIT_NONE : LIMIT_MISSING_SAMPLES);
+	}
+	sample(w, m, 60000);
+	decide_after(w, 5 * S);
+	expect(decide_after(w, 10 * S), 3, REASON_THRESHOLD_HIGH, LIMIT_NONE);
 	world_free(w);
 }
 
@@ -797,6 +822,7 @@ int main(void)
 		cmocka_unit_test(test_missing_policies),
 		cmocka_unit_test(test_largest_wins),
 		cmocka_unit_test(test_threshold_for),
+		cmocka_unit_test(test_threshold_interrupted),
 		cmocka_unit_test(test_threshold_abstains),
 		cmocka_unit_test(test_no_double_action),
 		cmocka_unit_test(test_forgotten_action),
