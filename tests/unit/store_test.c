@@ -100,7 +100,7 @@ static void expect(struct fixture *f, const char *sql, const char *want)
 {
 	char *got = ask(f, sql);
 
-	if (!got || strcmp(got, want))
+	if (!got || strcmp(got, want) != 0)
 		print_error("%s: %s\n", sql, got ? got : "(null)");
 	assert_non_null(got);
 	assert_string_equal(got, want);
@@ -258,8 +258,8 @@ static void test_steady_rolls_up(void **state)
 	int64_t first = add_scaling(f->s, T0, 2, 2), up;
 
 	assert_true(first > 0);
-	for (int i = 1; i < 10; i++)
-		assert_int_equal(add_scaling(f->s, T0 + i * 5 * S_MS, 2, 2),
+	for (int64_t i = 1; i < 10; i++)
+		assert_int_equal(add_scaling(f->s, T0 + i * (5 * S_MS), 2, 2),
 				 first);
 	expect(f, "SELECT count(*) FROM scaling_history", "1");
 	expect(f, "SELECT message FROM scaling_history",
@@ -317,9 +317,11 @@ static void test_load_rolls_up(void **state)
 	int64_t start = T0 - T0 % HOUR_MS, now = start + 3 * HOUR_MS;
 
 	store_begin(f->s);
-	for (int i = 0; i < 720; i++) { /* an hour: mean is the minute */
-		add_load(f->s, start + i * 5 * S_MS, "web", i / 12);
-		add_load(f->s, start + i * 5 * S_MS, "api", 7);
+	for (int64_t i = 0; i < 720; i++) { /* mean is the minute */
+		double minute = (double)(i - i % 12) / 12;
+
+		add_load(f->s, start + i * (5 * S_MS), "web", minute);
+		add_load(f->s, start + i * (5 * S_MS), "api", 7);
 	}
 	add_load(f->s, now, "web", 50);
 	assert_int_equal(store_commit(f->s), 0);
