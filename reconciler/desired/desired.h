@@ -13,9 +13,11 @@
 
 /* One file's bytes. */
 struct spec_text {
-	const char *path; /* used in messages and to resolve relative paths */
+	const char *path; /* used in messages */
 	const char *data;
 	size_t len;
+	/* Where relative paths in it start; NULL: the folder of path. */
+	const char *dir;
 };
 
 /*
