@@ -17,12 +17,15 @@ static const struct key *find_key(const struct key_table *t, const char *name)
 	return NULL;
 }
 
+/* Those that work: offering others would lead to the next error. */
 static const char *list_keys(struct reader *r, const struct key_table *t)
 {
 	AUTO_BUF struct buf b = BUF_INIT;
 
 	for (size_t i = 0; i < t->count; i++)
-		buf_addf(&b, "%s%s", i ? ", " : "", t->keys[i].name);
+		if (t->keys[i].read)
+			buf_addf(&b, "%s%s", b.len ? ", " : "",
+				 t->keys[i].name);
 	return arena_dup(r->arena, buf_str(&b));
 }
 
@@ -444,6 +447,14 @@ void read_word(struct reader *r, const struct key *k, const struct node *v,
 
 	(void)field;
 	read_choice(r, k, v, &ignored);
+}
+
+void read_keep(struct reader *r, const struct key *k, const struct node *v,
+	       void *field)
+{
+	(void)r;
+	(void)k;
+	*(const struct node **)field = v;
 }
 
 void read_table(struct reader *r, const struct key *k, const struct node *v,

@@ -130,6 +130,9 @@ void read_choice(struct reader *r, const struct key *k, const struct node *v,
 /* nothing: one of the choices, which changes nothing */
 void read_word(struct reader *r, const struct key *k, const struct node *v,
 	       void *field);
+/* const struct node *: what it means is known later */
+void read_keep(struct reader *r, const struct key *k, const struct node *v,
+	       void *field);
 /* the struct of k->inner */
 void read_table(struct reader *r, const struct key *k, const struct node *v,
 		void *field);

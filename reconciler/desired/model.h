@@ -76,6 +76,7 @@ struct address_range { /* both ends included; one family */
 
 struct network_spec {
 	struct source src;
+	struct source gateway_src;
 	const char *bridge; /* NULL: `libvirt` is set */
 	const char *libvirt; /* name of a libvirt network */
 	struct address_range *ranges; /* at most one a family */
@@ -216,6 +217,7 @@ struct spec {
 #define SPEC_MAX_BYTES (16u << 20)
 #define SPEC_MAX_DEPTH 32
 #define SPEC_MAX_SERVICES 4095 /* ids are 12 bits, and 0 is "none" */
+#define SPEC_MAX_HYPERVISORS 64
 #define SPEC_MAX_SERVICE_PORTS 4096
 #define SPEC_MAX_BACKENDS 32000
 /* Service names: [a-z0-9]([a-z0-9-]*[a-z0-9])?, so that "<name>-<index>" fits. */

@@ -177,6 +177,11 @@ static void read_hypervisors(struct reader *r, const struct key *k,
 
 	if (!expect_list(r, k->name, v))
 		return;
+	if (v->count + s->hypervisor_count > SPEC_MAX_HYPERVISORS) {
+		complain(r->diags, &v->src, NULL, "more than %d hypervisors",
+			 SPEC_MAX_HYPERVISORS);
+		return;
+	}
 	for (size_t i = 0; i < v->count; i++) {
 		struct hypervisor_spec h = { .src = v->items[i].src };
 
@@ -223,7 +228,8 @@ static bool read_text_file(struct reader *r, const struct spec_text *t,
 	if (!root)
 		return false;
 	r->dir = folder_of(r->arena, t);
-	r->has_services |= node_get(root, "services") != NULL;
+	r->has_services |= root->kind != NODE_MAPPING ||
+			   node_get(root, "services") != NULL;
 	read_mapping(r, &top_table, root, r->spec);
 	return true;
 }

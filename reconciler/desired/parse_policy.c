@@ -149,14 +149,6 @@ struct signal_reading {
 	const struct node *metric, *target, *high, *low, *hold;
 };
 
-static void read_keep(struct reader *r, const struct key *k,
-		      const struct node *v, void *field)
-{
-	(void)r;
-	(void)k;
-	*(const struct node **)field = v;
-}
-
 #define FIELD(name) offsetof(struct signal_reading, name)
 static const struct key metric_key =
 	KEY("metric", read_choice, 0, .choices = metric_names);
@@ -250,6 +242,7 @@ static void read_signal(struct reader *r, const struct node *n,
 			struct scaling_spec *sc)
 {
 	struct signal_reading g = { .s = { .src = n->src } };
+	size_t before = r->diags->errors;
 	int metric = -1;
 
 	if (!read_mapping(r, &signal_table, n, &g) || !g.metric)
@@ -259,7 +252,8 @@ static void read_signal(struct reader *r, const struct node *n,
 		return;
 	g.s.metric = (enum metric)metric;
 	read_levels(r, n, &g);
-	if (signal_is_new(r, sc, &g.s) && sc->signal_count < SIGNAL_MAX)
+	if (r->diags->errors == before && signal_is_new(r, sc, &g.s) &&
+	    sc->signal_count < SIGNAL_MAX)
 		*ARENA_PUSH(r->arena, sc->signals, sc->signal_count) = g.s;
 }
 

@@ -9,10 +9,14 @@
 #include "desired/names.h"
 #include "desired/value.h"
 
-/* A service while it is read: its pool still has names, not pointers. */
+/*
+ * A service while it is read: its pool still has names, not pointers, and
+ * what depends on the protocol waits until that is known.
+ */
 struct service_reading {
 	struct service_spec s;
 	struct pool_ref ref;
+	const struct node *health, *scaling, *udp;
 };
 
 static void read_service_name(struct reader *r, const struct key *k,
@@ -231,16 +235,6 @@ static void read_pool(struct reader *r, const struct key *k,
 
 /* services */
 
-/* Read after the rest: their defaults need the protocol. */
-static void read_later(struct reader *r, const struct key *k,
-		       const struct node *v, void *field)
-{
-	(void)r;
-	(void)k;
-	(void)v;
-	(void)field;
-}
-
 #define FIELD(name) offsetof(struct service_reading, s.name)
 static const struct key service_keys[] = {
 	KEY("name", read_service_name, FIELD(name), .required = true),
@@ -252,7 +246,7 @@ static const struct key service_keys[] = {
 	    .choices = algorithm_names),
 	KEY("forwarding", read_choice, FIELD(forwarding),
 	    .choices = forwarding_names),
-	KEY("udp", read_word, 0, .choices = udp_names),
+	KEY("udp", read_keep, offsetof(struct service_reading, udp)),
 	KEY_LATER("affinity", NULL),
 	KEY("idle_timeout", read_duration, FIELD(idle_timeout),
 	    .min = NS_SECOND, .max = NS_DAY),
@@ -265,32 +259,34 @@ static const struct key service_keys[] = {
 	KEY("backends", read_backends, 0),
 	KEY_LATER("sorry", NULL),
 	KEY("pool", read_pool, 0),
-	KEY("health", read_later, 0),
+	KEY("health", read_keep, offsetof(struct service_reading, health)),
 	KEY_LATER("weights", NULL),
-	KEY("scaling", read_later, 0),
+	KEY("scaling", read_keep, offsetof(struct service_reading, scaling)),
 	KEY_LATER("update", NULL),
 };
 KEY_TABLE(service_table, "a service", service_keys);
 
-static void read_policies(struct reader *r, const struct node *n,
-			  struct service_spec *s)
+static const struct key udp_key =
+	KEY("udp", read_word, 0, .choices = udp_names);
+
+static void read_policies(struct reader *r, struct service_reading *sr)
 {
-	const struct node *health = node_get(n, "health");
-	const struct node *scaling = node_get(n, "scaling");
-	const struct node *udp = node_get(n, "udp");
+	struct service_spec *s = &sr->s;
 
 	if (!s->idle_timeout)
 		s->idle_timeout = s->protocol == PROTOCOL_UDP ? NS_MINUTE
 							      : 15 * NS_MINUTE;
 	health_defaults(r, s->protocol, &s->health);
-	if (health)
-		health_read(r, health, s->protocol, &s->health);
-	if (scaling)
-		scaling_read(r, scaling, &s->scaling);
-	if (udp && s->protocol != PROTOCOL_UDP)
-		complain(r->diags, &udp->src,
+	if (sr->health)
+		health_read(r, sr->health, s->protocol, &s->health);
+	if (sr->scaling)
+		scaling_read(r, sr->scaling, &s->scaling);
+	if (sr->udp && s->protocol != PROTOCOL_UDP)
+		complain(r->diags, &sr->udp->src,
 			 "remove it, or set \"protocol: udp\"",
 			 "\"udp\" is for udp services");
+	else if (sr->udp)
+		read_word(r, &udp_key, sr->udp, NULL);
 }
 
 static void read_service(struct reader *r, const struct node *n, struct spec *s)
@@ -303,7 +299,7 @@ static void read_service(struct reader *r, const struct node *n, struct spec *s)
 
 	if (!read_mapping(r, &service_table, n, &sr))
 		return;
-	read_policies(r, n, &sr.s);
+	read_policies(r, &sr);
 	if (!sr.s.name)
 		return;
 	sr.ref.service = s->service_count;

@@ -159,12 +159,20 @@ static void read_ranges(struct reader *r, const struct key *k,
 		read_range(r, k, &v->items[i], field);
 }
 
+static void read_gateways(struct reader *r, const struct key *k,
+			  const struct node *v, void *field)
+{
+	struct network_spec *n = field;
+
+	n->gateway_src = v->src;
+	read_address_pair(r, k, v, n->gateways);
+}
+
 static const struct key network_keys[] = {
 	KEY("bridge", read_text, offsetof(struct network_spec, bridge),
 	    .required = true, .max = 15),
 	KEY("addresses", read_ranges, 0, .required = true),
-	KEY("gateway", read_address_pair,
-	    offsetof(struct network_spec, gateways)),
+	KEY("gateway", read_gateways, 0),
 };
 KEY_TABLE(network_table, "a template's network", network_keys);
 
@@ -174,6 +182,7 @@ static void read_network(struct reader *r, const struct key *k,
 {
 	struct network_spec *n = field;
 
+	n->src = v->src;
 	if (v->kind == NODE_SCALAR)
 		read_text(r, k, v, &n->libvirt);
 	else
