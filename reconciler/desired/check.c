@@ -120,7 +120,8 @@ static void check_boot(const struct service_spec *s, struct diag_list *diags)
 	const struct template_spec *t = s->pool.template;
 	const struct hypervisor_spec *h = s->pool.hypervisor;
 
-	if (t && h && !t->image && !t->kernel && strncmp(h->uri, "lxc:", 4))
+	if (t && h && !t->image && !t->kernel &&
+	    strncmp(h->uri, "lxc:", 4) != 0)
 		complain(
 			diags, &t->src,
 			"name an image, or a kernel with its initrd",

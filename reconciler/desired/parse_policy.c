@@ -10,7 +10,7 @@
 
 #define EXPECT_MAX 32
 /* struct scale_decision has room for so many: each metric, either way. */
-#define SIGNAL_MAX (METRIC_COUNT * 2)
+#define SIGNAL_MAX ((size_t)METRIC_COUNT * 2)
 
 /* health */
 
