@@ -32,7 +32,7 @@ struct listener {
 };
 
 struct client { /* an accepted connection */
-	struct listener *listener;
+	enum manner manner;
 	struct loop_source *source, *timer;
 	int fd;
 	size_t sent;
@@ -86,7 +86,7 @@ static void reply(struct client *c)
 {
 	const char *text = NULL;
 
-	switch (c->listener->manner) {
+	switch (c->manner) {
 	case ANSWER:
 		text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 		break;
@@ -136,7 +136,7 @@ static void on_listener(void *arg, int fd, uint32_t events)
 	world.accepted++;
 	world.clients++;
 	c = mem_alloc(sizeof(*c));
-	c->listener = arg;
+	c->manner = ((struct listener *)arg)->manner;
 	c->fd = client;
 	c->source = loop_add_fd(world.loop, client, EPOLLIN, on_client, c);
 	c->timer = loop_add_timer(world.loop, next_piece, c);
