@@ -48,6 +48,7 @@ TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
 	tests/net/*_test.c)
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
+TEST_TOOL := $(B)/tests/bpf/packet_lab
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
 .PHONY: all deps test demo bench soak fuzz install clean lint check-tools
@@ -83,7 +84,7 @@ fuzz: deps
 
 .PHONY: build-all guest
 build-all: all tests-bin bench-bin guest
-tests-bin: $(TEST_BIN)
+tests-bin: $(TEST_BIN) $(TEST_TOOL)
 bench-bin: $(BENCH_BIN)
 guest:
 	@examples/guest/build.sh $(abspath $(B))/guest
