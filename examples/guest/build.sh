@@ -132,6 +132,28 @@ copy_module() {
 	strip --strip-debug "$2/$1.ko"
 }
 
+# unpack_image FROM TO: the ELF image inside a bzImage, which an emulated guest
+# starts 0.4 s sooner (PVH); else the image as it is.  The offsets are those of
+# the x86 boot protocol; the payload ends with its unpacked size.
+unpack_image() {
+	local sectors offset length tool
+	word() { od -A n -t "u$2" -j "$1" -N "$2" "$image" | tr -d ' '; }
+	cp "$1" "$2"
+	[ "$arch" = amd64 ] || return 0
+	sectors=$(word $((0x1f1)) 1)
+	offset=$(((${sectors/#0/4} + 1) * 512 + $(word $((0x248)) 4)))
+	length=$(($(word $((0x24c)) 4) - 4))
+	case $(od -A n -t x1 -j $offset -N 4 "$1" | tr -d ' ') in
+	02214c18) tool="lz4 -dcq" ;;
+	28b52ffd) tool="zstd -dcq" ;;
+	fd377a58) tool="xz -dcq" ;;
+	*) return 0 ;;
+	esac
+	tail -c +$((offset + 1)) "$1" | head -c $length | $tool >"$2.elf" 2>/dev/null || true
+	if [ "$(head -c 4 "$2.elf" | tail -c 3)" = ELF ]; then mv "$2.elf" "$2"; fi
+	rm -f "$2.elf"
+}
+
 say "packing the initramfs"
 : >"$root/lib/modules/order"
 for m in $modules; do
@@ -156,7 +178,7 @@ find "$root" -exec touch -h -d @0 {} +
 (cd "$root" && find . -print0 | sort -z |
 	cpio -0 -o -H newc -R 0:0 --quiet --reproducible) >"$out/initrd.new"
 mv "$out/initrd.new" "$out/initrd"
-cp "$image" "$out/vmlinuz.new"
+unpack_image "$image" "$out/vmlinuz.new"
 mv "$out/vmlinuz.new" "$out/vmlinuz"
 echo "$stamp" >"$out/.stamp"
 say "ready: $out/vmlinuz and $out/initrd"
