@@ -37,6 +37,7 @@ struct vm {
 	char port[16]; /* host side interface (tap or veth), "": not running */
 	enum vm_state state;
 	char uuid[37];
+	uint32_t vcpus;
 };
 
 struct vm_stats {
