@@ -44,6 +44,7 @@ struct request {
 	vm_stats_fn stats_done;
 	void *arg;
 	uint64_t submitted;
+	uint64_t generation; /* OP_CONNECT: of the connection to make */
 
 	int err;
 	struct why why;
@@ -58,7 +59,15 @@ struct request {
 	enum vm_event event;
 };
 
+/* A connection that was lost, on its way to the loop's thread. */
+struct loss {
+	struct hypervisor *h; /* may be freed by now: live_hypervisors knows */
+	uint64_t generation;
+	const char *why;
+};
+
 struct hypervisor {
+	LIST_ENTRY(hypervisor) live;
 	struct loop *loop;
 	struct worker *worker;
 	struct loop_source *retry;
@@ -73,15 +82,17 @@ struct hypervisor {
 	bool connected;
 	bool connecting;
 	bool lost_meanwhile; /* while connecting */
+	uint64_t generation; /* of the connection; counts attempts */
 	bool reading; /* an OP_LIST is under way */
 	bool read_again; /* something happened since it was asked */
 
 	struct place place; /* the worker's */
 	bool probed; /* the worker's */
 	int event_id; /* the worker's */
+	struct loss on_loss; /* the worker's; unchanged while it is connected */
 };
 
-static void submit(struct request *r);
+static LIST_HEAD(, hypervisor) live_hypervisors;
 
 const char *vm_state_name(enum vm_state s)
 {
@@ -308,30 +319,61 @@ static void retry_later(struct hypervisor *h)
 						    BACKOFF_MAX;
 }
 
-static void on_close(virConnectPtr conn, int reason, void *arg)
+static bool is_live(const struct hypervisor *h)
 {
-	static const char *const reasons[] = {
-		[VIR_CONNECT_CLOSE_REASON_ERROR] = "connection failed",
-		[VIR_CONNECT_CLOSE_REASON_EOF] = "libvirtd went away",
-		[VIR_CONNECT_CLOSE_REASON_KEEPALIVE] = "libvirtd doesn't answer",
-		[VIR_CONNECT_CLOSE_REASON_CLIENT] = "closed",
-	};
-	struct hypervisor *h = arg;
-	const char *why = "connection lost";
+	const struct hypervisor *other;
 
-	(void)conn;
-	if (reason >= 0 && (size_t)reason < ARRAY_SIZE(reasons))
-		why = reasons[reason];
-	if (h->connecting) {
-		h->lost_meanwhile = true;
+	LIST_FOREACH (other, &live_hypervisors, live)
+		if (other == h)
+			return true;
+	return false;
+}
+
+static void lost(void *arg)
+{
+	struct loss *loss = arg;
+	struct hypervisor *h = loss->h;
+	const char *why = loss->why;
+	bool ours = is_live(h) && loss->generation == h->generation;
+
+	free(loss);
+	if (!ours)
 		return;
-	}
+	if (h->connecting)
+		h->lost_meanwhile = true;
 	if (!h->connected)
 		return;
 	h->connected = false;
 	retry_later(h);
 	if (h->ev.connected)
 		h->ev.connected(h->arg, h, false, why);
+}
+
+/*
+ * Called on whichever thread found out: on the loop's, or on the worker in
+ * the middle of a call.
+ */
+static void on_close(virConnectPtr conn, int reason, void *arg)
+{
+	const struct loss *what = arg;
+	struct loss *loss = mem_alloc(sizeof(*loss));
+
+	(void)conn;
+	*loss = *what;
+	loss->why = reason == VIR_CONNECT_CLOSE_REASON_EOF ?
+			    "libvirtd went away" :
+		    reason == VIR_CONNECT_CLOSE_REASON_KEEPALIVE ?
+			    "libvirtd doesn't answer" :
+			    "connection lost";
+	loop_post(what->h->loop, lost, loss);
+}
+
+static void register_close(struct hypervisor *h, uint64_t generation)
+{
+	h->on_loss = (struct loss){ .h = h, .generation = generation };
+	/* Drivers inside this process have no such thing. */
+	(void)virConnectRegisterCloseCallback(h->place.conn, on_close,
+					      &h->on_loss, NULL);
 }
 
 /* --- on the worker --- */
@@ -350,7 +392,8 @@ static void disconnect(struct hypervisor *h)
 	h->event_id = -1;
 }
 
-static int connect_place(struct hypervisor *h, struct why *w)
+static int connect_place(struct hypervisor *h, uint64_t generation,
+			 struct why *w)
 {
 	struct place *p = &h->place;
 	virNodeInfo node;
@@ -358,10 +401,10 @@ static int connect_place(struct hypervisor *h, struct why *w)
 	p->conn = virConnectOpen(h->uri);
 	if (!p->conn)
 		return why_libvirt(w, h->uri);
-	/* Drivers inside this process have neither; they can't get lost. */
+	/* Drivers inside this process have none. */
 	(void)virConnectSetKeepAlive(p->conn, KEEPALIVE_SECONDS,
 				     KEEPALIVE_COUNT);
-	(void)virConnectRegisterCloseCallback(p->conn, on_close, h, NULL);
+	register_close(h, generation);
 	h->event_id = virConnectDomainEventRegisterAny(
 		p->conn, NULL, VIR_DOMAIN_EVENT_ID_LIFECYCLE,
 		VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle), h, NULL);
@@ -380,7 +423,7 @@ static int connect_place(struct hypervisor *h, struct why *w)
 static void run_connect(struct hypervisor *h, struct request *r)
 {
 	disconnect(h);
-	r->err = connect_place(h, &r->why);
+	r->err = connect_place(h, r->generation, &r->why);
 	if (!r->err)
 		r->err = domain_list(&h->place, &r->list, &r->why);
 	if (r->err)
@@ -595,10 +638,12 @@ static void submit_vm(struct hypervisor *h, enum op op, const char *name,
 static void connect_now(void *arg)
 {
 	struct hypervisor *h = arg;
+	struct request *r = request_new(h, OP_CONNECT, "");
 
 	h->connecting = true;
 	h->lost_meanwhile = false;
-	submit(request_new(h, OP_CONNECT, ""));
+	r->generation = ++h->generation;
+	submit(r);
 }
 
 static void be_silent(void *arg, virErrorPtr e)
@@ -631,6 +676,7 @@ struct hypervisor *hypervisor_new(struct loop *l,
 	h->place.owner = h->owner;
 	h->event_id = -1;
 	LIST_INIT(&h->requests);
+	LIST_INSERT_HEAD(&live_hypervisors, h, live);
 	h->worker = worker_new(l, "xlb-libvirt");
 	h->retry = loop_add_timer(l, connect_now, h);
 	connect_now(h);
@@ -643,6 +689,7 @@ void hypervisor_free(struct hypervisor *h)
 
 	if (!h)
 		return;
+	LIST_REMOVE(h, live);
 	loop_remove(h->retry);
 	worker_free(h->worker);
 	while ((r = LIST_FIRST(&h->requests)))

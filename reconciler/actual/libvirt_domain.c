@@ -244,9 +244,9 @@ static int make(struct place *p, const struct vm_order *o, struct vm *ret,
 	int err = 0;
 
 	if (o->template->image && p->kind != DOMAIN_LXC) {
-		err = storage_make_disk(p, o, &disk, w);
+		err = storage_make_seed(p, o, &seed, w);
 		if (!err)
-			err = storage_make_seed(p, o, &seed, w);
+			err = storage_make_disk(p, o, &disk, w);
 	}
 	if (!err)
 		err = define_and_start(p, o, disk, seed, ret, w);
