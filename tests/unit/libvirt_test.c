@@ -348,12 +348,20 @@ static int connect_mock(void **state)
 	return 0;
 }
 
+static void stop(void *arg)
+{
+	loop_stop(arg);
+}
+
 static int disconnect_mock(void **state)
 {
 	struct fixture *f = *state;
 
 	virConnectClose(f->conn);
 	hypervisor_free(f->h);
+	/* What its worker had posted comes in and finds it gone. */
+	loop_post(f->loop, stop, f->loop);
+	assert_int_equal(loop_run(f->loop), 0);
 	loop_free(f->loop);
 	free(f);
 	return 0;
