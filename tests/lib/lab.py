@@ -16,7 +16,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -324,8 +323,7 @@ def enter():
     global _scratch, outer_pid
     if os.geteuid() != 0:
         tap.skip_all("needs root")
-    given = os.environ.get("XLB_TEST_DIR")
-    folder = tempfile.mkdtemp(prefix="xlb-lab.", dir=given)
+    folder = sandbox.scratch_folder("xlb-lab.", os.environ.get("XLB_TEST_DIR"))
     os.environ["XLB_TEST_DIR"] = folder
     _scratch = folder
     outer_pid = sandbox.enter(cleanup=lambda: shutil.rmtree(folder, ignore_errors=True))

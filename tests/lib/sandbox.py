@@ -7,9 +7,14 @@ one goes with the process outside (PDEATHSIG).  Mounts and unnamed network
 namespaces have no other holder, so nothing of them stays either.
 """
 import ctypes
+import fcntl
 import os
+import shutil
 import signal
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWPID = 0x20000000
@@ -109,6 +114,35 @@ def enter(net=False, cleanup=None):
     if pid:
         _be_init(pid)
     return outer_pid
+
+
+def _is_abandoned(path):
+    """A folder of ours is locked as long as one of its processes lives."""
+    try:
+        if time.time() - path.stat().st_mtime < 10:
+            return False  # perhaps not locked yet
+        fd = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def scratch_folder(prefix, parent=None):
+    """A new folder; also removes what killed runs of that prefix left."""
+    parent = Path(parent or tempfile.gettempdir())
+    for path in parent.glob(prefix + "*"):
+        if _is_abandoned(path):
+            shutil.rmtree(path, ignore_errors=True)
+    folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+    # Never closed: the lock goes with the last process that inherited it.
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+    return folder
 
 
 class Stopped(BaseException):
