@@ -7,7 +7,8 @@
  *   --mode new        every request on a connection of its own (default)
  *   --mode keep       --connections N long-lived ones, a request on each
  *                     every --interval seconds
- *   --mode udp        a datagram of --bytes from a new port, echoed
+ *   --mode udp        a datagram of --bytes from a new port, echoed (behind
+ *                     the server's name, if it tells it)
  *   --mode udp-keep   --connections N sockets, a datagram every --interval
  *   --profile low|mid|high     20, 100 or 500 a second
  *   --rate N          so many a second (new, udp: requests; keep: opened)
@@ -402,10 +403,15 @@ static int send_http(struct connection *c)
 	return 0;
 }
 
+static size_t datagram_len(void)
+{
+	return opt.bytes < sizeof(uint32_t) ? sizeof(uint32_t)
+					    : (size_t)opt.bytes;
+}
+
 static int send_datagram(struct connection *c)
 {
-	size_t len = opt.bytes < sizeof(c->number) ? sizeof(c->number)
-						   : (size_t)opt.bytes;
+	size_t len = datagram_len();
 
 	c->number++;
 	memset(scrap, 'x', len);
@@ -562,9 +568,11 @@ static void read_body(struct connection *c)
 		answered(c);
 }
 
+/* The answer is what was sent, perhaps behind the name of who sent it back. */
 static void read_datagram(struct connection *c)
 {
 	ssize_t n = recv(c->fd, scrap, sizeof(scrap), 0);
+	size_t len = datagram_len();
 	uint32_t number;
 
 	if (n < 0) {
@@ -572,11 +580,13 @@ static void read_datagram(struct connection *c)
 			connection_fail(c, failure_of(errno));
 		return;
 	}
-	if (c->state != WAITING_HEAD || (size_t)n < sizeof(number))
+	if (c->state != WAITING_HEAD || (size_t)n < len)
 		return; /* a late one, its request was given up */
-	memcpy(&number, scrap, sizeof(number));
+	memcpy(&number, scrap + (size_t)n - len, sizeof(number));
 	if (number != c->number)
 		return;
+	if ((size_t)n > len)
+		first_word(scrap, (size_t)n - len, c->name, sizeof(c->name));
 	count_bytes((uint64_t)n);
 	answered(c);
 }
