@@ -142,9 +142,9 @@ class Backend:
 class Reconciler:
     """One installation of xlb in the balancer's namespace."""
 
-    def __init__(self, lab, file, *options):
+    def __init__(self, lab, file, *options, state=None):
         self.lab, self.file, self.options = lab, Path(file), options
-        self.state = lab.scratch / "state"
+        self.state = state or lab.scratch / "state"
         self.bpffs = lab.scratch / "bpf" / "xlb"
         self.process = None
         self.log = lab.scratch / "log" / "xlb-reconcile"
