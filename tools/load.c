@@ -12,7 +12,8 @@
  *   --mode udp-keep   --connections N sockets, a datagram every --interval
  *   --profile low|mid|high     20, 100 or 500 a second
  *   --rate N          so many a second (new, udp: requests; keep: opened)
- *   --control FILE    holds a profile or a rate; read at start and on SIGHUP
+ *   --control FILE    holds a profile or a rate; read at start, every second
+ *                     and on SIGHUP
  *   --path PATH       default /
  *   --bytes N         ask for /bytes/N and count what comes; size of datagrams
  *   --slow MIN-MAX    ask for /slow/MS, MS drawn from the range
@@ -846,6 +847,7 @@ static void run(void)
 		give_up_late(now);
 		if (now >= next_line) {
 			print_second();
+			read_control();
 			next_line += NS_PER_S;
 		}
 		wait_events(opt.rate > 200 ? 1 : 5);
@@ -983,7 +985,7 @@ static void print_help(void)
 	     "  [--rate N] [--control FILE] [--path PATH] [--bytes N]\n"
 	     "  [--slow MIN-MAX] [--from FIRST-LAST] [--connections N]\n"
 	     "  [--interval S] [--duration S] [--count N] [--timeout S]\n"
-	     "SIGHUP reads the control file (a profile or a rate) again.\n"
+	     "The control file (a profile or a rate) is read again every second.\n"
 	     "Prints a JSON object a second, and a summary at the end.");
 	exit(0);
 }

@@ -72,7 +72,7 @@ class Demo:
         self.xlb = lab.Reconciler(world, self.file, "--libvirt", self.uri, state=PLACE / "state")
         self.screen = Screen()
         self.load = None
-        self.seen_events = 0
+        self.told = set()
         self.measured = {}
         self.guest = "container" if FAST else "VM"
 
@@ -107,9 +107,11 @@ class Demo:
             "WHERE direction <> 'hold' UNION ALL "
             "SELECT time_ms, 'vm', vm || ' ' || event || coalesce(': ' || nullif(reason, ''), '')"
             " || coalesce(' (' || took_ms || ' ms)', '') FROM vm_history ORDER BY time_ms")
-        for row in rows[self.seen_events:]:
-            self.screen.line(f"{row['kind']:>8}  {row['text']}")
-        self.seen_events = max(self.seen_events, len(rows))
+        for row in rows:
+            event = tuple(row.values())
+            if event not in self.told:
+                self.told.add(event)
+                self.screen.line(f"{row['kind']:>8}  {row['text']}")
 
     def refresh(self):
         """One second's table: service, VMs, load, requests, failures."""
@@ -292,7 +294,7 @@ class Demo:
   edit {place}/services.yaml             and save: it follows
   {place}/xlb plan                       what would change
   {place}/enter client curl -s {VIP}   be a client
-  echo high >{place}/rate; {place}/enter client pkill -HUP -x xlb-load     low, mid, high or a number
+  echo high >{place}/rate            the load: low, mid, high or a number
   sqlite3 {place}/state/history.db 'SELECT * FROM scaling_history'
   virsh -c '{self.uri}' list
 """)

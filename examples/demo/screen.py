@@ -26,8 +26,9 @@ class Screen:
 
     def _draw(self):
         width = shutil.get_terminal_size().columns
-        for line in self.drawn:
-            sys.stdout.write(line[:width - 1] + "\n")
+        for number, line in enumerate(self.drawn):
+            bold, plain = ("\x1b[1m", "\x1b[0m") if number == 0 else ("", "")
+            sys.stdout.write(bold + line[:width - 1] + plain + "\n")
         sys.stdout.flush()
 
     def line(self, text):
@@ -48,7 +49,7 @@ class Screen:
     def table(self, head, *rows):
         if self.live:
             self._erase()
-            self.drawn = [f"\x1b[1m{head}\x1b[0m", *rows]
+            self.drawn = [head, *rows]
             self._draw()
         elif time.monotonic() - self.last_plain >= PLAIN_EVERY:
             if not self.last_plain:

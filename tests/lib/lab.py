@@ -255,7 +255,7 @@ class Lab:
                    f"address add {GATEWAY6}/64 dev br0 nodad",
                    "link set uplink up", "link set br0 up")
         addresses = [f"address add 192.0.2.{100 + i}/24 dev eth0" for i in range(client_addresses)]
-        addresses += [f"address add 2001:db8::{100 + i}/64 dev eth0 nodad"
+        addresses += [f"address add 2001:db8::{0x100 + i:x}/64 dev eth0 nodad"
                       for i in range(client_addresses)]
         self.client.ip(*addresses, "link set eth0 up",
                        "route add default via 192.0.2.1", "route add ::/0 via 2001:db8::1")
