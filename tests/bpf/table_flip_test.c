@@ -177,17 +177,17 @@ static struct vip_table *make_table(uint32_t n)
 	return t;
 }
 
-static void set_backend(uint32_t id, uint8_t mac)
+static int set_backend(uint32_t id, uint8_t mac)
 {
 	struct xlb_backend line = { .addr4 = htonl(0x0a000000 + id),
 				    .mtu = 1500,
 				    .flags = XLB_BACKEND_TX };
 
 	memset(line.l2_v4, mac, sizeof(line.l2_v4));
-	assert_int_equal(datapath_set_backend(datapath, id, &line), 0);
+	return datapath_set_backend(datapath, id, &line);
 }
 
-static void fill(uint32_t service, uint32_t backend)
+static int fill(uint32_t service, uint32_t backend)
 {
 	uint32_t words[1 << LOG2];
 
@@ -195,6 +195,7 @@ static void fill(uint32_t service, uint32_t backend)
 		words[i] = XLB_SLOT(backend, backend, XLB_REST);
 	datapath_write_slots(datapath, service << LOG2, words,
 			     ARRAY_SIZE(words));
+	return 0;
 }
 
 static uint64_t all_drops(void)
@@ -209,8 +210,9 @@ static uint64_t all_drops(void)
 
 /* Packets run while change(i) is called at least so many times. */
 static void run_traffic(struct traffic *t, uint32_t changes,
-			void (*change)(uint32_t i))
+			int (*change)(uint32_t i))
 {
+	uint32_t failed = 0;
 	uint64_t drops = all_drops();
 	pthread_t thread;
 
@@ -219,16 +221,17 @@ static void run_traffic(struct traffic *t, uint32_t changes,
 	assert_int_equal(pthread_create(&thread, NULL, run_packets, t), 0);
 	for (uint32_t i = 0; i < changes || atomic_load(&t->rounds) < ROUNDS;
 	     i++)
-		change(i);
+		failed += change(i) != 0;
 	atomic_store(&t->stop, true);
 	pthread_join(thread, NULL);
+	assert_int_equal(failed, 0);
 	assert_int_equal(t->refused, 0);
 	assert_int_equal(all_drops(), drops);
 }
 
-static void flip_table(uint32_t i)
+static int flip_table(uint32_t i)
 {
-	assert_int_equal(datapath_set_vips(datapath, tables[i % TABLES]), 0);
+	return datapath_set_vips(datapath, tables[i % TABLES]);
 }
 
 static void vip_tables_flip(void **state)
@@ -251,9 +254,9 @@ static void vip_tables_flip(void **state)
 	assert_true(packets > 0);
 }
 
-static void flip_slots(uint32_t i)
+static int flip_slots(uint32_t i)
 {
-	fill(1, i % 2 ? 1 : SERVICES + 1);
+	return fill(1, i % 2 ? 1 : SERVICES + 1);
 }
 
 static void slots_flip(void **state)
@@ -274,9 +277,9 @@ static void slots_flip(void **state)
 	fill(1, 1);
 }
 
-static void flip_next_hop(uint32_t i)
+static int flip_next_hop(uint32_t i)
 {
-	set_backend(1, i % 2 ? 0x22 : 0x44);
+	return set_backend(1, i % 2 ? 0x22 : 0x44);
 }
 
 static void next_hops_flip(void **state)
@@ -311,7 +314,8 @@ static int set_up(void **state)
 	diag_list_release(&diags);
 	prog = bpf_obj_get(BPFFS "/prog_xdp");
 	for (uint32_t n = 1; n <= SERVICES + 1; n++)
-		set_backend(n, 0x22);
+		if (set_backend(n, 0x22))
+			return -1;
 	for (uint32_t n = 1; n <= SERVICES; n++)
 		fill(n, n);
 	for (uint32_t n = 0; n < TABLES; n++)
