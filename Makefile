@@ -6,7 +6,8 @@ B := build
 CC := gcc
 CLANG := clang
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
-PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle libarchive libgit2
+PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle \
+	libarchive libgit2 libxml-2.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr
 DESTDIR ?=

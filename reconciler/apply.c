@@ -100,104 +100,78 @@ static int drain_vm(struct reconciler *r, const struct change *c, bool drains)
 	return 0;
 }
 
-static int apply_table(struct reconciler *r, const struct change *c,
-		       struct diag_list *diags)
-{
-	static const struct xlb_service no_service;
+/* ---- the effects, each with the signature of the table below ---- */
 
-	switch (c->kind) {
-	case CHANGE_LOAD:
-		return load(r, diags);
-	case CHANGE_BACKEND_SET:
-		return set_backend(r, c);
-	case CHANGE_DIRECT:
-		return datapath_set_direct(r->dp, c->direct.items,
-					   c->direct.count, NULL);
-	case CHANGE_REPLIES:
-		return datapath_set_replies(r->dp, c->replies.items,
-					    c->replies.count, NULL);
-	case CHANGE_SLOTS:
-		datapath_write_slots(r->dp, c->slots.base, c->slots.words,
-				     c->slots.count);
-		return 0;
-	case CHANGE_SERVICE_SET:
-		return datapath_set_service(r->dp, c->id, &c->kernel_service);
-	case CHANGE_SERVICE_CLEAR:
-		return datapath_set_service(r->dp, c->id, &no_service);
-	case CHANGE_VIPS:
-		return datapath_set_vips(r->dp, c->vips);
-	case CHANGE_BACKEND_CLEAR:
-		return clear_backend(r, c);
-	default:
-		return -EINVAL;
-	}
-}
+typedef int (*effect_fn)(struct reconciler *r, const struct change *c,
+			 struct diag_list *diags);
 
-static int apply_node(struct reconciler *r, const struct change *c,
-		      struct diag_list *diags)
-{
-	switch (c->kind) {
-	case CHANGE_SYSCTL:
-		return set_sysctl(r, c);
-	case CHANGE_REPLY_ATTACH:
-		return datapath_reply_attach(r->dp, c->ifindex, diags);
-	case CHANGE_REPLY_DETACH:
-		return datapath_reply_detach(r->dp, c->ifindex);
-	case CHANGE_LINK_ATTACH:
-		return datapath_attach(r->dp, c->name, c->ifindex, diags);
-	case CHANGE_LINK_DETACH:
-		return datapath_detach(r->dp, c->name);
-	case CHANGE_ADDRESS_ADD:
-		return add_address(r, c);
-	case CHANGE_ADDRESS_DEL:
-		return net_del_address(r->net, c->ifindex, &c->address);
-	default:
-		return -EINVAL;
+#define EFFECT(name, expression)                                      \
+	static int name(struct reconciler *r, const struct change *c, \
+			struct diag_list *diags)                      \
+	{                                                             \
+		(void)r, (void)c, (void)diags;                        \
+		return expression;                                    \
 	}
-}
+
+static const struct xlb_service no_service;
+
+EFFECT(do_load, load(r, diags))
+EFFECT(do_sysctl, set_sysctl(r, c))
+EFFECT(do_backend_set, set_backend(r, c))
+EFFECT(do_backend_clear, clear_backend(r, c))
+EFFECT(do_direct,
+       datapath_set_direct(r->dp, c->direct.items, c->direct.count, NULL))
+EFFECT(do_replies,
+       datapath_set_replies(r->dp, c->replies.items, c->replies.count, NULL))
+EFFECT(do_reply_attach, datapath_reply_attach(r->dp, c->ifindex, diags))
+EFFECT(do_reply_detach, datapath_reply_detach(r->dp, c->ifindex))
+EFFECT(do_link_attach, datapath_attach(r->dp, c->name, c->ifindex, diags))
+EFFECT(do_link_detach, datapath_detach(r->dp, c->name))
+EFFECT(do_slots, (datapath_write_slots(r->dp, c->slots.base, c->slots.words,
+				       c->slots.count),
+		  0))
+EFFECT(do_service_set, datapath_set_service(r->dp, c->id, &c->kernel_service))
+EFFECT(do_service_clear, datapath_set_service(r->dp, c->id, &no_service))
+EFFECT(do_vips, datapath_set_vips(r->dp, c->vips))
+EFFECT(do_address_add, add_address(r, c))
+EFFECT(do_address_del, net_del_address(r->net, c->ifindex, &c->address))
+EFFECT(do_drain, drain_vm(r, c, true))
+EFFECT(do_restore, drain_vm(r, c, false))
+EFFECT(do_vm_create, (vm_order_create(r, c), 0))
+EFFECT(do_vm_start, (vm_order_start(r, c), 0))
+EFFECT(do_vm_replace,
+       (note_scaling(r, c, REASON_REPLACE), vm_order_remove(r, c, true), 0))
+EFFECT(do_vm_remove, (vm_order_remove(r, c, false), 0))
+EFFECT(do_nothing, 0)
+
+static const effect_fn effects[CHANGE_KIND_COUNT] = {
+	[CHANGE_LOAD] = do_load,
+	[CHANGE_SYSCTL] = do_sysctl,
+	[CHANGE_BACKEND_SET] = do_backend_set,
+	[CHANGE_DIRECT] = do_direct,
+	[CHANGE_REPLIES] = do_replies,
+	[CHANGE_REPLY_ATTACH] = do_reply_attach,
+	[CHANGE_LINK_ATTACH] = do_link_attach,
+	[CHANGE_SLOTS] = do_slots,
+	[CHANGE_SERVICE_SET] = do_service_set,
+	[CHANGE_VIPS] = do_vips,
+	[CHANGE_ADDRESS_ADD] = do_address_add,
+	[CHANGE_DRAIN] = do_drain,
+	[CHANGE_RESTORE] = do_restore,
+	[CHANGE_VM_CREATE] = do_vm_create,
+	[CHANGE_VM_START] = do_vm_start,
+	[CHANGE_VM_REPLACE] = do_vm_replace,
+	[CHANGE_VM_REMOVE] = do_vm_remove,
+	[CHANGE_ADDRESS_DEL] = do_address_del,
+	[CHANGE_BACKEND_CLEAR] = do_backend_clear,
+	[CHANGE_SERVICE_CLEAR] = do_service_clear,
+	[CHANGE_REPLY_DETACH] = do_reply_detach,
+	[CHANGE_LINK_DETACH] = do_link_detach,
+	[CHANGE_SHOW] = do_nothing,
+};
 
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags)
 {
-	switch (c->kind) {
-	case CHANGE_LOAD:
-	case CHANGE_BACKEND_SET:
-	case CHANGE_DIRECT:
-	case CHANGE_REPLIES:
-	case CHANGE_SLOTS:
-	case CHANGE_SERVICE_SET:
-	case CHANGE_SERVICE_CLEAR:
-	case CHANGE_VIPS:
-	case CHANGE_BACKEND_CLEAR:
-		return apply_table(r, c, diags);
-	case CHANGE_SYSCTL:
-	case CHANGE_REPLY_ATTACH:
-	case CHANGE_REPLY_DETACH:
-	case CHANGE_LINK_ATTACH:
-	case CHANGE_LINK_DETACH:
-	case CHANGE_ADDRESS_ADD:
-	case CHANGE_ADDRESS_DEL:
-		return apply_node(r, c, diags);
-	case CHANGE_DRAIN:
-		return drain_vm(r, c, true);
-	case CHANGE_RESTORE:
-		return drain_vm(r, c, false);
-	case CHANGE_VM_CREATE:
-		vm_order_create(r, c);
-		return 0;
-	case CHANGE_VM_START:
-		vm_order_start(r, c);
-		return 0;
-	case CHANGE_VM_REPLACE:
-		note_scaling(r, c, REASON_REPLACE);
-		vm_order_remove(r, c, true);
-		return 0;
-	case CHANGE_VM_REMOVE:
-		vm_order_remove(r, c, false);
-		return 0;
-	case CHANGE_SHOW:
-	case CHANGE_KIND_COUNT:
-		return 0;
-	}
-	return -EINVAL;
+	return effects[c->kind](r, c, diags);
 }

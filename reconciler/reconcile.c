@@ -537,6 +537,23 @@ struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
 
 /* ---- opening and closing ---- */
 
+int reconciler_look(struct reconciler *r, struct diag_list *diags)
+{
+	int64_t last = 0;
+	char applied[65] = "";
+
+	r->spec = spec_read(r->opt->file, diags, r->file_sha256);
+	if (!r->spec)
+		return -EBADMSG;
+	apply_flags(r->spec, r->opt);
+	if (r->store)
+		store_last_applied(r->store, &last, applied);
+	r->settled = last && !strcmp(applied, r->spec->sha256);
+	r->revision = last;
+	connect_hypervisors(r, r->spec);
+	return 0;
+}
+
 static void on_probe(void *arg, struct probe_target *t, const struct health *h,
 		     enum probe_result result, bool changed, uint64_t took)
 {

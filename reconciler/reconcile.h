@@ -38,11 +38,15 @@ struct options {
 	bool dry_run;
 	bool detailed_exitcode;
 	bool yes;
+	bool print;
+	bool check;
+	bool help;
+	bool version;
 	const char *since;
 	const char *kind;
 	const char *lasts; /* --for */
 	const char *verb;
-	const char **args;
+	const char **args; /* borrowed from argv */
 	size_t arg_count;
 };
 
@@ -185,6 +189,8 @@ struct reconciler {
 int reconciler_open(struct reconciler *r, const struct options *opt,
 		    struct loop *loop, bool read_only, struct diag_list *diags);
 void reconciler_close(struct reconciler *r);
+/* Read the file and connect to what it names, to look only. -EBADMSG: bad file. */
+int reconciler_look(struct reconciler *r, struct diag_list *diags);
 void reconcile_soon(struct reconciler *r);
 /* The plan for the file as it is now (for `plan`), or NULL with diags. */
 struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
