@@ -61,9 +61,12 @@ int net_resolve(struct net *n, const struct ip *to)
 		return error;
 	/* Its MAC is known, its port isn't: an answer makes the bridge learn. */
 	key = netmap_key(r->ifindex, &r->next);
+	error = -ENOENT;
 	if (netmap_find(&n->cache.neighs, &key))
-		return neigh_request(n, RTM_NEWNEIGH, NLM_F_REPLACE, r, &probe);
-	return ask_neighbour(n, r);
+		error = neigh_request(n, RTM_NEWNEIGH, NLM_F_REPLACE, r,
+				      &probe);
+	/* Or it is gone, and that event is on its way. */
+	return error == -ENOENT ? ask_neighbour(n, r) : error;
 }
 
 /* VIPs */
