@@ -72,7 +72,7 @@ struct world_path {
 struct world_member {
 	const char *name;
 	const struct backend_spec *fixed; /* NULL: a VM, or gone from the file */
-	const struct world_vm *vm; /* NULL: fixed, or gone */
+	bool vm; /* of a pool */
 	struct ip addresses[2];
 	struct world_path paths[2];
 	uint16_t port;
