@@ -83,6 +83,13 @@ int net_path(const struct net *n, const struct ip *to, struct net_path *ret);
 int net_resolve(struct net *n, const struct ip *to);
 
 /*
+ * Tell the kernel the MAC behind an address on one of our links, where that is
+ * known (a guest's, from libvirt): its first packet then waits for no answer.
+ * What the kernel has found out itself stays.  -ENOTUNIQ: not on a link.
+ */
+int net_learn(struct net *n, const struct ip *to, const uint8_t mac[6]);
+
+/*
  * VIPs on an interface: marked as ours, IPv6 nodad and preferred_lft 0.
  * Adding what is there and ours is fine; somebody else's is -EEXIST.  Deleting
  * what isn't there is -EADDRNOTAVAIL.

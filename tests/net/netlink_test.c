@@ -405,6 +405,31 @@ static void test_resolve_a_late_machine(void **state)
 		sysctl_write("net/ipv4/neigh/br0/retrans_time_ms", "1000"), 0);
 }
 
+/* A guest whose MAC is known before it runs: asked for nothing. */
+static void test_learn(void **state)
+{
+	static const uint8_t mac[6] = { 2, 0, 0, 0, 0, 0x22 };
+	static const uint8_t wrong[6] = { 2, 0, 0, 0, 0, 0x23 };
+	static const struct expected v4 = { "10.2.0.33", "br0", "p1", GUEST,
+					    BR0,	 1500,	true };
+	static const struct expected v6 = { "fd02::33", "br0", "p1", GUEST,
+					    BR0,	1500,  true };
+	struct ip a = ip("10.2.0.33"), b = ip("fd02::33");
+	struct ip far = ip("10.50.3.4"), own = ip("10.1.0.1");
+
+	(void)state;
+	/* Also while the kernel is asking in vain. */
+	resolve("10.2.0.33");
+	assert_int_equal(net_learn(net, &a, mac), 0);
+	assert_int_equal(net_learn(net, &b, mac), 0);
+	await(path_is, &v4);
+	await(path_is, &v6);
+	assert_int_equal(net_learn(net, &a, wrong), 0);
+	assert_true(says("ip neigh show 10.2.0.33", GUEST));
+	assert_int_equal(net_learn(net, &far, mac), -ENOTUNIQ);
+	assert_int_equal(net_learn(net, &own, mac), -EADDRNOTAVAIL);
+}
+
 static void test_port_is_replaced(void **state)
 {
 	static const struct expected none = { .to = "10.2.0.2",
@@ -636,6 +661,7 @@ int main(void)
 		cmocka_unit_test(test_neighbour_changes),
 		cmocka_unit_test(test_route_changes),
 		cmocka_unit_test(test_resolve_a_late_machine),
+		cmocka_unit_test(test_learn),
 		cmocka_unit_test(test_port_is_replaced),
 		cmocka_unit_test(test_vips),
 		cmocka_unit_test(test_long_interface_name),
