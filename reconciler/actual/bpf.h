@@ -89,6 +89,11 @@ struct reply_entry {
 };
 int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
 			 size_t count, size_t *ret_changed);
+/* What the two maps hold, sorted by key; valid until the next call that sets. */
+void datapath_sets(struct datapath *d, const struct reply_entry **ret_replies,
+		   size_t *ret_reply_count,
+		   const struct xlb_direct_key **ret_directs,
+		   size_t *ret_direct_count);
 int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
 			size_t count, size_t *ret_changed);
 

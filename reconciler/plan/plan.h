@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The difference between what the file declares and what is, as an ordered
+ * list of changes.  Pure: the same spec and world give the same plan, and a
+ * plan carried out leaves nothing to plan.
+ *
+ * A change is both what --dry-run prints and what apply executes; `hidden`
+ * ones carry out what another, visible one says (a map written for a service
+ * that is shown as added).
+ */
+#ifndef PLAN_PLAN_H
+#define PLAN_PLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "actual/bpf.h"
+#include "base/diag.h"
+#include "base/mem.h"
+#include "desired/model.h"
+#include "plan/world.h"
+#include "tables/tables.h"
+
+enum change_kind {
+	/* In the order in which they are carried out. */
+	CHANGE_LOAD, /* programs and maps */
+	CHANGE_SYSCTL, /* text.name = text.value */
+	CHANGE_BACKEND_SET, /* owner and line of an id */
+	CHANGE_DIRECT, /* the direct map, whole */
+	CHANGE_REPLIES, /* the replies map, whole */
+	CHANGE_REPLY_ATTACH,
+	CHANGE_LINK_ATTACH,
+	CHANGE_SLOTS,
+	CHANGE_SERVICE_SET, /* services map; after the slots, which it signs */
+	CHANGE_VIPS, /* the VIP table, whole */
+	CHANGE_ADDRESS_ADD,
+	CHANGE_DRAIN, /* a VM gets no new flows and will leave */
+	CHANGE_RESTORE, /* a draining VM stays after all */
+	CHANGE_VM_CREATE,
+	CHANGE_VM_START,
+	CHANGE_VM_REPLACE, /* remove, then create under the same name */
+	CHANGE_VM_REMOVE, /* shutdown, grace, destroy, undefine, disk */
+	CHANGE_ADDRESS_DEL,
+	CHANGE_BACKEND_CLEAR, /* forget its flows, then the id */
+	CHANGE_SERVICE_CLEAR,
+	CHANGE_REPLY_DETACH,
+	CHANGE_LINK_DETACH,
+	CHANGE_SHOW, /* nothing to do: says what hidden changes mean */
+	CHANGE_KIND_COUNT,
+};
+
+enum change_action {
+	ACTION_ADD,
+	ACTION_CHANGE,
+	ACTION_REPLACE,
+	ACTION_DESTROY,
+};
+
+struct change {
+	enum change_kind kind;
+	enum change_action action;
+	bool drift;
+	bool hidden;
+	const char *object; /* service.web/vm/web-3 */
+	const char *detail; /* what about it, for people */
+	const char *cause; /* "services.yaml:32", or the event */
+	const char *file; /* of the cause, or NULL */
+	int line;
+
+	const char *service; /* name, where it has one */
+	uint32_t id; /* of the service or backend */
+	int ifindex;
+	const char *name; /* of the interface, sysctl, VM or backend */
+	const char *value; /* of the sysctl */
+	struct ip address;
+	const struct service_spec *spec;
+	uint32_t index; /* of the VM */
+	struct ip addresses[2];
+	union {
+		struct xlb_service kernel_service;
+		struct {
+			struct xlb_owner owner;
+			struct xlb_backend line;
+		} backend;
+		struct {
+			uint32_t base;
+			uint32_t count;
+			uint32_t moved;
+			const uint32_t *words;
+		} slots;
+		const struct vip_table *vips;
+		struct {
+			const struct reply_entry *items;
+			size_t count;
+		} replies;
+		struct {
+			const struct xlb_direct_key *items;
+			size_t count;
+		} direct;
+	};
+};
+
+struct plan {
+	struct arena *arena;
+	struct arena *world_arena; /* freed with the plan; may be NULL */
+	struct change **changes; /* in the order of carrying out */
+	size_t count;
+	struct diag_list
+		diags; /* errors: the file can't be applied to this world */
+	/* Held back by a guard: NULL, or why. */
+	const char *held;
+	uint32_t next_id; /* where the search for ids goes on next time */
+};
+
+struct plan_summary {
+	uint32_t drift, add, change, replace, destroy;
+};
+
+struct plan *plan_make(const struct spec *spec, const struct world *world);
+void plan_free(struct plan *p); /* NULL is fine */
+/* Sets p->held when the whole plan must not be carried out. */
+void plan_guard(struct plan *p, const struct spec *spec,
+		const struct world *world);
+bool plan_is_empty(const struct plan *p); /* hidden changes count too */
+bool plan_shows_nothing(const struct plan *p);
+struct plan_summary plan_summarize(const struct plan *p);
+/* The text that `plan` prints; its last line is the summary. */
+void plan_text(const struct plan *p, const struct spec *spec, struct buf *out);
+const char *action_name(enum change_action a); /* "add", "change"... */
+
+#endif
