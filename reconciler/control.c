@@ -82,6 +82,7 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 static void answer(struct client *c)
 {
 	char *argv[ARGS_MAX + 2] = { (char[]){ "xlb-reconcile" } };
+	struct buf err = BUF_INIT;
 	struct options opt;
 	unsigned char code;
 	int argc = 1;
@@ -90,7 +91,9 @@ static void answer(struct client *c)
 	     at += strlen(c->in.data + at) + 1)
 		argv[argc++] = c->in.data + at;
 	buf_add(&c->out, "", 1); /* room for the code */
-	code = (unsigned char)options_parse(argc, argv, &opt, &c->out);
+	code = (unsigned char)options_parse(argc, argv, &opt, &err);
+	buf_adds(&c->out, buf_str(&err));
+	buf_release(&err);
 	if (!code)
 		code = (unsigned char)verb_on_reconciler(c->control->r, &opt,
 							 &c->out);

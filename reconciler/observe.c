@@ -70,6 +70,8 @@ static void gather_kernel(struct gather *g)
 	k->slots = g->view->slots;
 	k->slot_count = g->view->slot_count;
 	k->services = g->view->services;
+	if (g->r->verify)
+		datapath_reread(g->r->dp);
 	err = datapath_owners(g->r->dp, add_owner, g);
 	if (err)
 		log_error("owners", "err=%d", err);
@@ -84,8 +86,10 @@ static void gather_kernel(struct gather *g)
 	if (k->owner_count)
 		qsort(g->by_service, k->owner_count, sizeof(*g->by_service),
 		      by_service_name);
-	datapath_sets(g->r->dp, &g->w->replies, &g->w->reply_count,
-		      &g->w->directs, &g->w->direct_count);
+	err = datapath_sets(g->r->dp, &g->w->replies, &g->w->reply_count,
+			    &g->w->directs, &g->w->direct_count);
+	if (err)
+		log_error("replies", "err=%d", err);
 }
 
 static struct world_service *service_of(struct gather *g, const char *name)

@@ -98,8 +98,8 @@ static int check_abi(struct datapath *d, const struct datapath_config *cfg,
 static int grace_by_map(void)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
-	int inner = bpf_map_create(BPF_MAP_TYPE_ARRAY, "grace_in", 4, 4, 1,
-				   NULL);
+	int inner =
+		bpf_map_create(BPF_MAP_TYPE_ARRAY, "grace_in", 4, 4, 1, NULL);
 	int outer = -1;
 	uint32_t key = 0;
 	int err = 0;
@@ -196,6 +196,9 @@ void datapath_close(struct datapath *d)
 	for (int i = 0; i < PROG_COUNT; i++)
 		if (d->prog_fd[i] >= 0)
 			close(d->prog_fd[i]);
+	mem_free_ptr(&d->owners.entries);
+	mem_free_ptr(&d->replies.entries);
+	mem_free_ptr(&d->direct.entries);
 	mem_free_ptr(&d->dir);
 	mem_free_ptr(&d);
 }
@@ -258,22 +261,24 @@ const char *drop_name(enum xlb_drop reason)
 	return (unsigned int)reason < XLB_DROP_MAX ? names[reason] : "unknown";
 }
 
-int datapath_owners(const struct datapath *d,
+struct owner_entry {
+	uint32_t id;
+	struct xlb_owner owner;
+};
+
+int datapath_owners(struct datapath *d,
 		    void (*fn)(void *arg, uint32_t id,
 			       const struct xlb_owner *owner),
 		    void *arg)
 {
-	int fd = d->map_fd[MAP_OWNERS];
-	struct xlb_owner owner;
-	uint32_t *last = NULL;
-	uint32_t id;
+	const struct owner_entry *entries;
+	int err = map_copy_read(&d->owners, d->map_fd[MAP_OWNERS],
+				sizeof(uint32_t), sizeof(struct xlb_owner));
 
-	while (bpf_map_get_next_key(fd, last, &id) == 0) {
-		last = &id;
-		if (bpf_map_lookup_elem(fd, &id, &owner) == 0)
-			fn(arg, id, &owner);
-	}
-	return errno == ENOENT ? 0 : -errno;
+	entries = (const struct owner_entry *)d->owners.entries;
+	for (size_t i = 0; !err && i < d->owners.count; i++)
+		fn(arg, entries[i].id, &entries[i].owner);
+	return err;
 }
 
 int datapath_set_owner(struct datapath *d, uint32_t id,
@@ -281,10 +286,16 @@ int datapath_set_owner(struct datapath *d, uint32_t id,
 {
 	int fd = d->map_fd[MAP_OWNERS];
 
+	d->owners.valid = false;
 	if (owner)
-		return bpf_map_update_elem(fd, &id, owner, BPF_ANY) ? -errno :
-								      0;
+		return bpf_map_update_elem(fd, &id, owner, BPF_ANY) ? -errno
+								    : 0;
 	return bpf_map_delete_elem(fd, &id) && errno != ENOENT ? -errno : 0;
+}
+
+void datapath_reread(struct datapath *d)
+{
+	d->owners.valid = d->replies.valid = d->direct.valid = false;
 }
 
 int datapath_set_service(struct datapath *d, uint32_t id,
@@ -408,10 +419,9 @@ uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend)
 		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
 
 		while (old && XLB_FLOW_BACKEND(old) == backend) {
-			if (!__atomic_compare_exchange_n(&entries[i], &old, 0,
-							 false,
-							 __ATOMIC_ACQ_REL,
-							 __ATOMIC_RELAXED))
+			if (!__atomic_compare_exchange_n(
+				    &entries[i], &old, 0, false,
+				    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 				continue;
 			found++;
 			break;
@@ -437,6 +447,7 @@ int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
 			       .key_size = sizeof(entries->key),
 			       .value_size = sizeof(entries->value) };
 
+	d->replies.valid = false;
 	return map_sync(&set, false, ret_changed);
 }
 
@@ -458,7 +469,36 @@ int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
 
 	for (size_t i = 0; i < count; i++)
 		entries[i] = (struct direct_entry){ keys[i], 1 };
+	d->direct.valid = false;
 	return map_sync(&set, false, ret_changed);
+}
+
+int datapath_sets(struct datapath *d, const struct reply_entry **ret_replies,
+		  size_t *ret_reply_count,
+		  const struct xlb_direct_key **ret_directs,
+		  size_t *ret_direct_count)
+{
+	bool fresh = d->direct.valid;
+	struct xlb_direct_key *keys;
+	const struct direct_entry *entries;
+	int err = map_copy_read(&d->replies, d->map_fd[MAP_REPLIES],
+				sizeof(struct xlb_reply_key),
+				sizeof(struct xlb_reply));
+
+	if (!err)
+		err = map_copy_read(&d->direct, d->map_fd[MAP_DIRECT],
+				    sizeof(struct xlb_direct_key),
+				    sizeof(uint32_t));
+	/* Only the keys mean something: pack them. */
+	entries = (const struct direct_entry *)d->direct.entries;
+	keys = (struct xlb_direct_key *)d->direct.entries;
+	for (size_t i = 0; !err && !fresh && i < d->direct.count; i++)
+		memmove(&keys[i], &entries[i].key, sizeof(*keys));
+	*ret_replies = (const struct reply_entry *)d->replies.entries;
+	*ret_reply_count = d->replies.count;
+	*ret_directs = keys;
+	*ret_direct_count = d->direct.count;
+	return err;
 }
 
 static int remove_pin(void *arg, const char *name)

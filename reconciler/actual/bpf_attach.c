@@ -27,8 +27,8 @@
 /* bpffs refuses dots, and a name may hold nearly anything. */
 static char *link_pin(const char *ifname)
 {
-	AUTO_FREE char *name = mem_alloc(sizeof(LINK_PREFIX) +
-					 3 * strlen(ifname));
+	AUTO_FREE char *name =
+		mem_alloc(sizeof(LINK_PREFIX) + 3 * strlen(ifname));
 	char *at = name + sprintf(name, LINK_PREFIX);
 
 	for (const char *c = ifname; *c; c++)
@@ -96,9 +96,9 @@ enum attach_state datapath_attached(const struct datapath *d,
 	if (fd >= 0) {
 		close(fd);
 		if (info.xdp.ifindex == (uint32_t)ifindex)
-			return info.prog_id == d->prog_id[PROG_XDP] ?
-				       ATTACH_OURS :
-				       ATTACH_STALE;
+			return info.prog_id == d->prog_id[PROG_XDP]
+				       ? ATTACH_OURS
+				       : ATTACH_STALE;
 	}
 	return xdp_on(ifindex) ? ATTACH_FOREIGN : ATTACH_NONE;
 }
@@ -169,9 +169,9 @@ int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
 	int err;
 
 	if (fd >= 0 && info.xdp.ifindex == (uint32_t)ifindex)
-		err = info.prog_id == d->prog_id[PROG_XDP]		 ? 0 :
-		      bpf_link_update(fd, d->prog_fd[PROG_XDP], NULL) ? -errno :
-									0;
+		err = info.prog_id == d->prog_id[PROG_XDP]		? 0
+		      : bpf_link_update(fd, d->prog_fd[PROG_XDP], NULL) ? -errno
+									: 0;
 	else
 		err = attach_new(d, ifname, ifindex);
 	if (fd >= 0)

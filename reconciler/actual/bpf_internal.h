@@ -30,7 +30,15 @@ enum map_index {
 
 enum prog_index { PROG_XDP, PROG_REPLY, PROG_COUNT };
 
+/* What a hash map held when it was last read; key after key, with values. */
+struct map_copy {
+	bool valid;
+	char *entries;
+	size_t count;
+};
+
 struct datapath {
+	struct map_copy owners, replies, direct;
 	char *dir;
 	bool read_only;
 	int map_fd[MAP_COUNT];
@@ -80,5 +88,8 @@ struct map_set {
  * first, what is too much is deleted then.  With keep, nothing is deleted.
  */
 int map_sync(const struct map_set *want, bool keep, size_t *ret_changed);
+/* Read the map into the copy, sorted by key, unless that is valid. */
+int map_copy_read(struct map_copy *copy, int fd, size_t key_size,
+		  size_t value_size);
 
 #endif

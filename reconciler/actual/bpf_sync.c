@@ -89,9 +89,9 @@ static int entries_write(const struct map_set *want, const char *sorted,
 			continue;
 		while (at < present->count) {
 			char *key = present->keys + at * present->size;
-			int order = i == want->count ?
-					    -1 :
-					    memcmp(key, entry, want->key_size);
+			int order = i == want->count ? -1
+						     : memcmp(key, entry,
+							      want->key_size);
 
 			if (order > 0)
 				break;
@@ -140,5 +140,29 @@ int map_sync(const struct map_set *want, bool keep, size_t *ret_changed)
 	mem_free_ptr(&present.keys);
 	if (ret_changed)
 		*ret_changed = changed;
+	return err;
+}
+
+int map_copy_read(struct map_copy *copy, int fd, size_t key_size,
+		  size_t value_size)
+{
+	struct key_list keys = { 0 };
+	size_t stride = key_size + value_size;
+	int err;
+
+	if (copy->valid)
+		return 0;
+	err = keys_read(fd, key_size, &keys);
+	copy->entries = mem_resize(copy->entries, keys.count + 1, stride);
+	copy->count = 0;
+	for (size_t i = 0; !err && i < keys.count; i++) {
+		char *entry = copy->entries + copy->count * stride;
+
+		memcpy(entry, keys.keys + i * key_size, key_size);
+		if (!bpf_map_lookup_elem(fd, entry, entry + key_size))
+			copy->count++;
+	}
+	mem_free_ptr(&keys.keys);
+	copy->valid = !err;
 	return err;
 }

@@ -260,6 +260,15 @@ const struct net_link *net_link_by_name(const struct net *n, const char *name)
 	return NULL;
 }
 
+void net_links(const struct net *n,
+	       void (*fn)(void *arg, const struct net_link *l), void *arg)
+{
+	const struct netcache_link *l = NULL;
+
+	while ((l = netmap_next(&n->cache.links, l)))
+		fn(arg, &l->link);
+}
+
 void net_addresses(const struct net *n,
 		   void (*fn)(void *arg, const struct net_address *a),
 		   void *arg)

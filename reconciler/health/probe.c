@@ -379,9 +379,13 @@ void probe_target_update(struct probe_target *t, const struct health_spec *spec,
 
 void probe_target_remove(struct probe_target *t)
 {
-	struct prober *p = t->prober;
-	struct probe_target *last = p->targets[--p->count];
+	struct prober *p;
+	struct probe_target *last;
 
+	if (!t)
+		return;
+	p = t->prober;
+	last = p->targets[--p->count];
 	drop(t);
 	loop_remove(t->timer);
 	p->targets[t->index] = last;
