@@ -9,6 +9,7 @@ The namespaces have no names under /run/netns: they are held by mounts in the
 lab's private mount namespace, so they end with the script, also when it is
 killed.  The balancer's bpffs is mounted in the scratch folder.
 """
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import sandbox
 import tap
+from libvirtd import Libvirtd
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("XLB_BUILD", ROOT / "build")).resolve()
@@ -291,6 +293,10 @@ class Lab:
         self._processes.append(process)
         return process
 
+    def libvirtd(self):
+        """A private one in the balancer's namespace; a context manager."""
+        return Libvirtd(self.scratch / "lv", netns=str(self.lb.path))
+
     def reconciler(self, text, *options):
         """An installation whose services.yaml holds `text`; not started."""
         folder = self.scratch / "etc"
@@ -328,6 +334,13 @@ _scratch = None
 outer_pid = None
 
 
+def _clean(folder):
+    # What a killed libvirtd of the lab's leaves; its own cleaner is inside.
+    place = os.path.join(folder, "lv") + "\n"
+    sandbox.remove_control_groups("xlb-" + hashlib.sha256(place.encode()).hexdigest()[:16])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def enter():
     """Call first: goes on in a sandbox, with a scratch folder of its own."""
     global _scratch, outer_pid
@@ -336,7 +349,7 @@ def enter():
     folder = sandbox.scratch_folder("xlb-lab.", os.environ.get("XLB_TEST_DIR"))
     os.environ["XLB_TEST_DIR"] = folder
     _scratch = folder
-    outer_pid = sandbox.enter(cleanup=lambda: shutil.rmtree(folder, ignore_errors=True))
+    outer_pid = sandbox.enter(cleanup=lambda: _clean(folder))
     sandbox.unwind_on_signals()
 
 
