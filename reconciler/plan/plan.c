@@ -91,6 +91,7 @@ void plan_free(struct plan *p)
 		return;
 	diag_list_release(&p->diags);
 	arena_free(p->arena);
+	arena_free(p->world_arena);
 	free(p);
 }
 

@@ -103,6 +103,7 @@ struct change {
 
 struct plan {
 	struct arena *arena;
+	struct arena *world_arena; /* freed with the plan; may be NULL */
 	struct change **changes; /* in the order of carrying out */
 	size_t count;
 	struct diag_list
@@ -122,6 +123,7 @@ void plan_free(struct plan *p); /* NULL is fine */
 void plan_guard(struct plan *p, const struct spec *spec,
 		const struct world *world);
 bool plan_is_empty(const struct plan *p); /* hidden changes count too */
+bool plan_shows_nothing(const struct plan *p);
 struct plan_summary plan_summarize(const struct plan *p);
 /* The text that `plan` prints; its last line is the summary. */
 void plan_text(const struct plan *p, const struct spec *spec, struct buf *out);

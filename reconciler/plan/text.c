@@ -62,9 +62,11 @@ static void print_part(const struct plan *p, bool drift, const char *title,
 		buf_adds(out, "\n");
 }
 
-static bool shows_nothing(const struct plan_summary *s)
+bool plan_shows_nothing(const struct plan *p)
 {
-	return !(s->drift + s->add + s->change + s->replace + s->destroy);
+	struct plan_summary s = plan_summarize(p);
+
+	return !(s.drift + s.add + s.change + s.replace + s.destroy);
 }
 
 void plan_text(const struct plan *p, const struct spec *spec, struct buf *out)
@@ -77,7 +79,7 @@ void plan_text(const struct plan *p, const struct spec *spec, struct buf *out)
 	print_part(p, false, "Changes:", out);
 	if (p->held)
 		buf_addf(out, "Held: %s\n", p->held);
-	if (shows_nothing(&s)) {
+	if (plan_shows_nothing(p)) {
 		buf_addf(out, "No changes. %s matches what is running.\n",
 			 base && base[1] ? base + 1 : spec->path);
 		return;

@@ -50,6 +50,11 @@ mount --bind "$dir/log" /var/log/libvirt
 mount --bind "$dir/etc" /etc/libvirt
 
 # tini reaps at once what libvirt leaves; a first process that doesn't makes
-# every create wait.
-exec tini -s -- libvirtd --config /etc/libvirt/libvirtd.conf \
-	--pid-file "$dir/run/private.pid"
+# every create wait.  A libvirtd that was killed comes back, and finds its
+# guests alive; while DIR/hold is there it waits.
+exec tini -s -- /bin/bash -c '
+while :; do
+	libvirtd --config /etc/libvirt/libvirtd.conf --pid-file "$0/run/private.pid"
+	rm -f "$0/run/private.pid"
+	while [ -e "$0/hold" ]; do sleep 0.02; done
+done' "$dir"

@@ -13,9 +13,12 @@ veths of its guests appear there.
 It dies with the process that started it.  As a script:
 
     libvirtd.py DIR [NETNS]     prints the two URIs, serves until it is stopped
+                                or its standard input ends; SIGUSR1 kills the
+                                daemon, which comes back with its guests alive
 """
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -158,6 +161,12 @@ class Libvirtd:
                 pass
         return None
 
+    def kill_daemon(self):
+        """Ends libvirtd only; its guests live on, and it is started again."""
+        pid = self.daemon_pid()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+
     def kill(self):
         """Ends it and all its guests; the folder stays."""
         if self.process is None:
@@ -195,8 +204,12 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     with Libvirtd(*sys.argv[1:]) as lv:
+        signal.signal(signal.SIGUSR1, lambda *_: lv.kill_daemon())
         print(lv.qemu, lv.lxc, sep="\n", flush=True)
-        lv.process.wait()
+        while lv.process.poll() is None:
+            if select.select([sys.stdin], [], [], 1)[0]:
+                if not os.read(0, 4096):
+                    break
 
 
 if __name__ == "__main__":
