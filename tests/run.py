@@ -92,7 +92,10 @@ def fuzz_targets(build, options):
                and os.access(p, os.X_OK)]
     out = []
     for path in targets:
-        argv = [path, f"-max_total_time={seconds}", "-timeout=10"]
+        argv = [path, f"-max_total_time={seconds}", "-timeout=10",
+                f"-artifact_prefix={build}/fuzz-{path.name}-"]
+        words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
+        argv += [f"-dict={words}"] if words.exists() else []
         corpus = ROOT / "tests" / "fuzz" / "corpus" / path.name
         # New inputs go to the first folder, the test's scratch one.
         argv += ["@scratch"] + ([corpus] if corpus.is_dir() else [])
@@ -343,8 +346,9 @@ class Runner:
                 result.problem(f"left behind: {kind} {what}")
                 for other in self.running:
                     other.before[kind].add(what)  # told once
-        # A killed test can't tidy its folder; everyone else must.
-        if not run.timed_out:
+        # A killed test can't tidy its folder, and a fuzzer's is its corpus;
+        # everyone else must.
+        if not run.timed_out and run.test.group != "fuzz":
             for path in sorted((run.scratch / "test").iterdir()):
                 result.problem(f"left behind: file {path.name}")
 
