@@ -71,7 +71,7 @@ def discover(tests_dir, build, options):
     for group, (_, limit, _) in GROUPS.items():
         limit *= SOAK_FACTOR if options.soak else 1
         if group == "fuzz":
-            found += fuzz_targets(build, options)
+            found += fuzz_targets(tests_dir, build, options)
         for path in sorted((tests_dir / group).glob("*_test.c")):
             found.append(Test(group, path.stem, [build / "tests" / group / path.stem], limit))
         for path in sorted((tests_dir / group).glob("*_test.py")):
@@ -86,10 +86,10 @@ def discover(tests_dir, build, options):
     return found
 
 
-def fuzz_targets(build, options):
+def fuzz_targets(tests_dir, build, options):
     seconds = 1800 if options.fuzz else 10
-    targets = [p for p in sorted((build / "fuzz").glob("*")) if p.is_file()
-               and os.access(p, os.X_OK)]
+    targets = [p for p in sorted((build / "fuzz").glob("*")) if os.access(p, os.X_OK)
+               and (tests_dir / "fuzz" / f"{p.name}_fuzz.c").exists()]
     out = []
     for path in targets:
         argv = [path, f"-max_total_time={seconds}", "-timeout=10",
