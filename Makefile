@@ -51,6 +51,7 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 	tests/net/*_test.c)
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_TOOL := $(B)/tests/bpf/packet_lab
+FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
 .PHONY: all deps test demo bench soak fuzz install clean lint check-tools
@@ -85,9 +86,10 @@ fuzz: deps
 	@tests/run.py --fuzz
 
 .PHONY: build-all guest
-build-all: all tests-bin bench-bin guest
+build-all: all tests-bin fuzz-bin bench-bin guest
 tests-bin: $(TEST_BIN) $(TEST_TOOL)
 bench-bin: $(BENCH_BIN)
+fuzz-bin: $(FUZZ_BIN)
 guest:
 	@examples/guest/build.sh $(abspath $(B))/guest
 
@@ -143,6 +145,18 @@ $(B)/bench/%: tests/bench/%.c $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/libxlb.a $(LIBS)
+
+# libFuzzer wants what it drives instrumented too, so each target is compiled
+# from the sources of its FUZZ_SRC.
+FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+FUZZ_SRC_desired := $(wildcard reconciler/desired/*.[ch] reconciler/base/*.[ch])
+
+.SECONDEXPANSION:
+$(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*)
+	@mkdir -p $(@D)
+	$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
+		-lyaml -lnettle -lm
 
 install: all
 	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
