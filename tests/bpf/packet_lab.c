@@ -26,6 +26,12 @@
  *   remembered ID               ok N
  *   forget ID                   ok N
  *   ifindex NAME                ok N MAC
+ *   attach NAME                 ok, or error and what the diag says
+ *   attach_reply NAME           the same
+ *   detach NAME                 both
+ *
+ * With a folder of a bpffs as its argument it works in the namespaces it was
+ * started in, and leaves the pins there.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -466,6 +472,41 @@ static int do_ifindex(struct lab *lab, const struct command *c)
 	return 0;
 }
 
+static int said(int err, struct diag_list *diags)
+{
+	AUTO_BUF struct buf text = BUF_INIT;
+
+	diag_list_print(diags, &text);
+	diag_list_release(diags);
+	if (!err)
+		return answer(0);
+	printf("error %.*s\n", (int)strcspn(buf_str(&text), "\n"),
+	       buf_str(&text));
+	return err;
+}
+
+static int do_attach(struct lab *lab, const struct command *c)
+{
+	struct diag_list diags = { 0 };
+	int ifindex = (int)if_nametoindex(word(c, 1));
+
+	return said(strcmp(word(c, 0), "attach") ?
+			    datapath_reply_attach(lab->d, ifindex, &diags) :
+			    datapath_attach(lab->d, word(c, 1), ifindex,
+					    &diags),
+		    &diags);
+}
+
+static int do_detach(struct lab *lab, const struct command *c)
+{
+	int err = datapath_detach(lab->d, word(c, 1));
+
+	return answer(err ? err :
+			    datapath_reply_detach(
+				    lab->d,
+				    (int)if_nametoindex(word(c, 1))));
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
@@ -479,6 +520,8 @@ static const struct {
 	{ "tc", do_tc },	   { "count", do_count },
 	{ "drops", do_drops },	   { "remembered", do_remembered },
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
+	{ "attach", do_attach },   { "attach_reply", do_attach },
+	{ "detach", do_detach },
 };
 
 static int run_command(struct lab *lab, char *line)
@@ -537,19 +580,28 @@ static int make_world(void)
 	return err;
 }
 
-static int lab_open(struct lab *lab)
+static int tables_open(struct lab *lab, const char *folder)
 {
-	const struct datapath_config cfg = { .bpffs = BPFFS,
+	const struct datapath_config cfg = { .bpffs = folder,
 					     .slots = SLOTS,
 					     .flow_lines = 1024,
 					     .flow_seed = 0x5eed };
 	struct diag_list diags = { 0 };
-	AUTO_BUF struct buf said = BUF_INIT;
+	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
-	diag_list_print(&diags, &said);
-	fputs(buf_str(&said), stderr);
+	diag_list_print(&diags, &text);
+	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);
+	return err;
+}
+
+static int lab_open(struct lab *lab)
+{
+	int err = make_world();
+
+	if (!err)
+		err = tables_open(lab, BPFFS);
 	if (err)
 		return err;
 	lab->xdp = bpf_obj_get(BPFFS "/prog_xdp");
@@ -571,7 +623,7 @@ static void stay_here(void)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct lab lab = { 0 };
 	char *line = NULL;
@@ -581,9 +633,7 @@ int main(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	stay_here();
-	err = make_world();
-	if (!err)
-		err = lab_open(&lab);
+	err = argc > 1 ? tables_open(&lab, argv[1]) : lab_open(&lab);
 	if (err) {
 		fail("start", err);
 		return 1;
