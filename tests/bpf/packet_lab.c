@@ -29,6 +29,7 @@
  *   attach NAME                 ok, or error and what the diag says
  *   attach_reply NAME           the same
  *   detach NAME                 both
+ *   outdate                     the next opening loads the programs anew
  *
  * With a folder of a bpffs as its argument it works in the namespaces it was
  * started in, and leaves the pins there.
@@ -507,6 +508,15 @@ static int do_detach(struct lab *lab, const struct command *c)
 				    (int)if_nametoindex(word(c, 1))));
 }
 
+static int do_outdate(struct lab *lab, const struct command *c)
+{
+	const uint8_t *build = datapath_view(lab->d)->control->build;
+
+	(void)c;
+	memset((void *)(uintptr_t)build, 0, 32);
+	return answer(0);
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
@@ -521,7 +531,7 @@ static const struct {
 	{ "drops", do_drops },	   { "remembered", do_remembered },
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
 	{ "attach", do_attach },   { "attach_reply", do_attach },
-	{ "detach", do_detach },
+	{ "detach", do_detach },   { "outdate", do_outdate },
 };
 
 static int run_command(struct lab *lab, char *line)
