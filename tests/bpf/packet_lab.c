@@ -491,10 +491,10 @@ static int do_attach(struct lab *lab, const struct command *c)
 	struct diag_list diags = { 0 };
 	int ifindex = (int)if_nametoindex(word(c, 1));
 
-	return said(strcmp(word(c, 0), "attach") ?
-			    datapath_reply_attach(lab->d, ifindex, &diags) :
-			    datapath_attach(lab->d, word(c, 1), ifindex,
-					    &diags),
+	return said(strcmp(word(c, 0), "attach")
+			    ? datapath_reply_attach(lab->d, ifindex, &diags)
+			    : datapath_attach(lab->d, word(c, 1), ifindex,
+					      &diags),
 		    &diags);
 }
 
@@ -502,10 +502,9 @@ static int do_detach(struct lab *lab, const struct command *c)
 {
 	int err = datapath_detach(lab->d, word(c, 1));
 
-	return answer(err ? err :
-			    datapath_reply_detach(
-				    lab->d,
-				    (int)if_nametoindex(word(c, 1))));
+	return answer(err ? err
+			  : datapath_reply_detach(
+				    lab->d, (int)if_nametoindex(word(c, 1))));
 }
 
 static int do_outdate(struct lab *lab, const struct command *c)
@@ -513,7 +512,7 @@ static int do_outdate(struct lab *lab, const struct command *c)
 	const uint8_t *build = datapath_view(lab->d)->control->build;
 
 	(void)c;
-	memset((void *)(uintptr_t)build, 0, 32);
+	memset((uint8_t *)build, 0, 32);
 	return answer(0);
 }
 
