@@ -25,7 +25,7 @@ fi
 if [ "$kvm" = 0 ] && [ -e /dev/kvm ]; then
 	mkdir -p "$dir/dev"
 	mount -t tmpfs -o mode=755 tmpfs "$dir/dev"
-	for node in null zero full random urandom tty console; do
+	for node in null zero full random urandom tty console fuse; do
 		[ -e /dev/$node ] || continue
 		: >"$dir/dev/$node"
 		mount --bind /dev/$node "$dir/dev/$node"
