@@ -11,7 +11,7 @@ libsqlite3-dev libcmocka-dev libmnl-dev libjansson-dev nettle-dev
 libarchive-dev libxml2-dev lz4 sqlite3 python3 python3-scapy qemu-system-x86 qemu-utils
 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
 libvirt-daemon-system libvirt-clients dnsmasq-base tini busybox-static cpio zstd ethtool iproute2 curl
-util-linux procps mmdebstrap e2fsprogs vim-tiny xz-utils
+util-linux procps mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils
 "
 . /etc/os-release
 if [ "${ID:-}" = ubuntu ]; then
