@@ -6,7 +6,8 @@ B := build
 CC := gcc
 CLANG := clang
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
-PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle libarchive libxml-2.0
+PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle \
+	libarchive libgit2 libxml-2.0
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr
 DESTDIR ?=
@@ -48,6 +49,7 @@ TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
 	tests/net/*_test.c)
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
+TEST_TOOL := $(B)/tests/bpf/packet_lab
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
 .PHONY: all deps test demo bench soak fuzz install clean lint check-tools
@@ -83,7 +85,7 @@ fuzz: deps
 
 .PHONY: build-all guest
 build-all: all tests-bin bench-bin guest
-tests-bin: $(TEST_BIN)
+tests-bin: $(TEST_BIN) $(TEST_TOOL)
 bench-bin: $(BENCH_BIN)
 guest:
 	@examples/guest/build.sh $(abspath $(B))/guest

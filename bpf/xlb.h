@@ -23,6 +23,9 @@
 #define XLB_LINE_SLOTS 16 /* slots in one 64-byte line */
 #define XLB_NAME_MAX 64 /* bytes of a name with its NUL */
 #define XLB_FLOW_WAYS 8 /* memories in one line */
+#define XLB_FLOW_STALE \
+	192 /* ticks of xlb_control.now after which a memory may be overwritten */
+#define XLB_FRAGMENTS 8192 /* datagrams in pieces that are followed at once */
 
 enum xlb_forwarding {
 	XLB_NAT = 0,
@@ -148,6 +151,18 @@ struct xlb_control {
 	__u64 flow_seed;
 };
 
+/*
+ * Everything of a fixed size, as one block that every program sees as its
+ * .bss: addresses in it are constants in the programs, without a lookup.
+ */
+struct xlb_tables {
+	struct xlb_control control;
+	__u8 pad[4096 - sizeof(struct xlb_control)];
+	__u16 displacement[2 * XLB_VIP_BUCKETS];
+	struct xlb_vip vips[2 * XLB_VIP_LINES];
+	struct xlb_backend backends[XLB_BACKENDS];
+};
+
 /* Value of the services map (array by service id); only user space reads it. */
 struct xlb_service {
 	char name[XLB_NAME_MAX]; /* "": free */
@@ -187,6 +202,34 @@ struct xlb_reply {
 };
 
 /*
+ * A datagram in pieces: only its first fragment carries ports, the later ones
+ * follow what was decided for it.  Key and value of the fragments map (LRU).
+ */
+struct xlb_fragment_key {
+	__u32 src[4];
+	__u32 dst[4];
+	__u32 id;
+	__u8 proto;
+	__u8 family;
+	__u16 reply; /* 0: to a VIP; 1: a guest's answer */
+};
+
+struct xlb_fragment {
+	__u32 addr[4]; /* replies: the VIP that becomes the source */
+	__u32 backend; /* to a VIP: where the first one went */
+	__u32 forwarding; /* enum xlb_forwarding */
+};
+
+/*
+ * The VIPs' addresses, without ports; key of the addresses map.  Asked only
+ * about packets whose ports can't be read.
+ */
+struct xlb_address_key {
+	__u32 addr[4];
+	__u32 family;
+};
+
+/*
  * Destinations to which a backend's packets are not answers through a VIP
  * (this host, the backends' own networks, direct_clients); longest-prefix
  * trie.  IPv4 addresses are written as ::ffff:a.b.c.d, prefix + 96.
@@ -202,9 +245,12 @@ _Static_assert(sizeof(struct xlb_slot_line) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_flow_line) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_counter) == 32, "two a cache line");
 _Static_assert(sizeof(struct xlb_control) == 72, "shared layout");
+_Static_assert(sizeof(struct xlb_tables) % 4096 == 0, "whole pages");
 _Static_assert(sizeof(struct xlb_service) == 80, "shared layout");
 _Static_assert(sizeof(struct xlb_owner) == 72, "shared layout");
 _Static_assert(sizeof(struct xlb_reply_key) == 20, "no padding in a key");
+_Static_assert(sizeof(struct xlb_fragment_key) == 40, "no padding in a key");
+_Static_assert(sizeof(struct xlb_address_key) == 20, "no padding in a key");
 
 /*
  * Hash of a VIP (address words as in struct xlb_vip, port in network order).
@@ -217,8 +263,12 @@ xlb_vip_hash(__u64 addr_lo, __u64 addr_hi, __u16 port, __u8 proto, int v6,
 	__u64 key = addr_lo ^ (__u64)port << 32 ^ (__u64)proto << 48;
 	__u64 hash = (key ^ seed) * 0x9E3779B97F4A7C15ULL;
 
-	if (v6)
+	if (v6) {
 		hash += (addr_hi ^ (hash >> 32)) * 0xD6E8FEB86659FD93ULL;
+		/* The end of an address stands in the high bytes of addr_hi,
+		 * which reach the bucket only; this takes them to the line. */
+		hash ^= hash >> 13;
+	}
 	return hash;
 }
 

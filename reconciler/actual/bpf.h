@@ -56,7 +56,7 @@ int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX]);
 const char *drop_name(enum xlb_drop reason); /* "no_backend"; stable names */
 
 /* Owners: which backend id is whose. Calls fn for each; 0 or -errno. */
-int datapath_owners(const struct datapath *d,
+int datapath_owners(struct datapath *d,
 		    void (*fn)(void *arg, uint32_t id,
 			       const struct xlb_owner *owner),
 		    void *arg);
@@ -89,6 +89,16 @@ struct reply_entry {
 };
 int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
 			 size_t count, size_t *ret_changed);
+/*
+ * What the two maps hold, sorted by key; valid until the next call that sets.
+ * Owners and these sets are read once and then remembered, as nobody else
+ * should write them; datapath_reread() finds out whether somebody did.
+ */
+void datapath_reread(struct datapath *d);
+int datapath_sets(struct datapath *d, const struct reply_entry **ret_replies,
+		  size_t *ret_reply_count,
+		  const struct xlb_direct_key **ret_directs,
+		  size_t *ret_direct_count);
 int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
 			size_t count, size_t *ret_changed);
 

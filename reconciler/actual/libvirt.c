@@ -188,9 +188,9 @@ static void take_list(struct hypervisor *h, struct vm_list *fresh)
 			v->state = VM_STOPPING;
 	}
 	free(old.items);
-	LIST_FOREACH (r, &h->requests, link)
-		if (r->op == OP_CREATE)
-			put_starting(h, r);
+	LIST_FOREACH(r, &h->requests, link)
+	if (r->op == OP_CREATE)
+		put_starting(h, r);
 }
 
 /* --- events --- */
@@ -219,9 +219,9 @@ static bool to_vm_event(int event, int detail, enum vm_event *ret)
 		return true;
 	case VIR_DOMAIN_EVENT_STOPPED:
 		*ret = detail == VIR_DOMAIN_EVENT_STOPPED_CRASHED ||
-				       detail == VIR_DOMAIN_EVENT_STOPPED_FAILED ?
-			       VM_EVENT_CRASHED :
-			       VM_EVENT_STOPPED;
+				       detail == VIR_DOMAIN_EVENT_STOPPED_FAILED
+			       ? VM_EVENT_CRASHED
+			       : VM_EVENT_STOPPED;
 		return true;
 	case VIR_DOMAIN_EVENT_CRASHED:
 		*ret = VM_EVENT_CRASHED;
@@ -277,9 +277,9 @@ static struct request *creating(struct hypervisor *h, const char *name)
 {
 	struct request *r;
 
-	LIST_FOREACH (r, &h->requests, link)
-		if (r->op == OP_CREATE && !strcmp(r->name, name))
-			return r;
+	LIST_FOREACH(r, &h->requests, link)
+	if (r->op == OP_CREATE && !strcmp(r->name, name))
+		return r;
 	return NULL;
 }
 
@@ -315,17 +315,17 @@ static int on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event,
 static void retry_later(struct hypervisor *h)
 {
 	loop_arm_in(h->retry, h->backoff);
-	h->backoff = h->backoff * 2 < BACKOFF_MAX ? h->backoff * 2 :
-						    BACKOFF_MAX;
+	h->backoff =
+		h->backoff * 2 < BACKOFF_MAX ? h->backoff * 2 : BACKOFF_MAX;
 }
 
 static bool is_live(const struct hypervisor *h)
 {
 	const struct hypervisor *other;
 
-	LIST_FOREACH (other, &live_hypervisors, live)
-		if (other == h)
-			return true;
+	LIST_FOREACH(other, &live_hypervisors, live)
+	if (other == h)
+		return true;
 	return false;
 }
 
@@ -360,11 +360,11 @@ static void on_close(virConnectPtr conn, int reason, void *arg)
 
 	(void)conn;
 	*loss = *what;
-	loss->why = reason == VIR_CONNECT_CLOSE_REASON_EOF ?
-			    "libvirtd went away" :
-		    reason == VIR_CONNECT_CLOSE_REASON_KEEPALIVE ?
-			    "libvirtd doesn't answer" :
-			    "connection lost";
+	loss->why = reason == VIR_CONNECT_CLOSE_REASON_EOF
+			    ? "libvirtd went away"
+		    : reason == VIR_CONNECT_CLOSE_REASON_KEEPALIVE
+			    ? "libvirtd doesn't answer"
+			    : "connection lost";
 	loop_post(what->h->loop, lost, loss);
 }
 
@@ -706,6 +706,17 @@ void hypervisor_free(struct hypervisor *h)
 const char *hypervisor_name(const struct hypervisor *h)
 {
 	return h->name;
+}
+
+const char *hypervisor_uri(const struct hypervisor *h)
+{
+	return h->uri;
+}
+
+/* The first read is part of connecting. */
+bool hypervisor_is_read(const struct hypervisor *h)
+{
+	return h->connected;
 }
 
 bool hypervisor_is_connected(const struct hypervisor *h)

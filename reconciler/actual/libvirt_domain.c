@@ -110,9 +110,9 @@ static int find_ours(struct place *p, const char *name, virDomainPtr *ret_dom,
 		return why_set(w, -ENOTCONN, "not connected");
 	dom = virDomainLookupByName(p->conn, name);
 	if (!dom)
-		return virGetLastErrorCode() == VIR_ERR_NO_DOMAIN ?
-			       0 :
-			       why_libvirt(w, name);
+		return virGetLastErrorCode() == VIR_ERR_NO_DOMAIN
+			       ? 0
+			       : why_libvirt(w, name);
 	err = read_vm(p, dom, ret, w);
 	if (err) {
 		virDomainFree(dom);
@@ -360,9 +360,8 @@ int domain_list(struct place *p, struct vm_list *ret, struct why *w)
 	return 0;
 }
 
-static struct cpu_reading *add_reading(struct cpu_readings *r,
-				       virDomainPtr dom, uint64_t cpu_ns,
-				       uint64_t when)
+static struct cpu_reading *add_reading(struct cpu_readings *r, virDomainPtr dom,
+				       uint64_t cpu_ns, uint64_t when)
 {
 	struct cpu_reading *c = MEM_PUSH(r->items, r->count);
 

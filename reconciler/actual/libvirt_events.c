@@ -119,7 +119,8 @@ static void apply_handle(struct entry *e)
 	} else if (e->source) {
 		loop_set_events(e->source, events);
 	} else {
-		e->source = loop_add_fd(ev.loop, e->watched_fd, events, on_fd, e);
+		e->source =
+			loop_add_fd(ev.loop, e->watched_fd, events, on_fd, e);
 	}
 }
 
@@ -148,9 +149,9 @@ static struct entry *take_removed(void)
 	struct entry *e;
 
 	pthread_mutex_lock(&ev.lock);
-	LIST_FOREACH (e, &ev.entries, link)
-		if (e->removed)
-			break;
+	LIST_FOREACH(e, &ev.entries, link)
+	if (e->removed)
+		break;
 	if (e)
 		LIST_REMOVE(e, link);
 	pthread_mutex_unlock(&ev.lock);
@@ -164,7 +165,8 @@ static void apply(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&ev.lock);
 	ev.posted = false;
-	LIST_FOREACH (e, &ev.entries, link) {
+	LIST_FOREACH(e, &ev.entries, link)
+	{
 		if (!e->dirty || e->removed)
 			continue;
 		e->dirty = false;
@@ -238,9 +240,9 @@ static struct entry *find(int id)
 {
 	struct entry *e;
 
-	LIST_FOREACH (e, &ev.entries, link)
-		if (e->id == id && !e->removed)
-			return e;
+	LIST_FOREACH(e, &ev.entries, link)
+	if (e->id == id && !e->removed)
+		return e;
 	return NULL;
 }
 

@@ -99,8 +99,7 @@ int storage_sweep(struct place *p, const struct vm_list *keep, struct why *w);
 /* --- libvirt_network.c: best effort, for templates with a network name --- */
 
 void network_reserve(struct place *p, const struct vm_order *o);
-void network_release(struct place *p, const char *network,
-		     const struct vm *vm);
+void network_release(struct place *p, const char *network, const struct vm *vm);
 
 /* --- libvirt_probe.c --- */
 

@@ -56,9 +56,9 @@ static bool vcpu_time(virDomainPtr dom, uint64_t *ret)
 	int state = VIR_DOMAIN_NOSTATE;
 	bool ok = false;
 
-	if (virDomainListGetStats(doms,
-				  VIR_DOMAIN_STATS_STATE | VIR_DOMAIN_STATS_VCPU,
-				  &records, 0) == 1) {
+	if (virDomainListGetStats(
+		    doms, VIR_DOMAIN_STATS_STATE | VIR_DOMAIN_STATS_VCPU,
+		    &records, 0) == 1) {
 		virTypedParamsGetInt(records[0]->params, records[0]->nparams,
 				     "state.state", &state);
 		ok = virTypedParamsGetULLong(records[0]->params,

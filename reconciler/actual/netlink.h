@@ -39,6 +39,9 @@ struct net_link {
 const struct net_link *net_link(const struct net *n, int ifindex);
 const struct net_link *net_link_by_name(const struct net *n, const char *name);
 
+void net_links(const struct net *n,
+	       void (*fn)(void *arg, const struct net_link *l), void *arg);
+
 /* Addresses of this host: fn for each. */
 struct net_address {
 	struct ip address;

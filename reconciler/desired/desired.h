@@ -13,9 +13,11 @@
 
 /* One file's bytes. */
 struct spec_text {
-	const char *path; /* used in messages and to resolve relative paths */
+	const char *path; /* used in messages */
 	const char *data;
 	size_t len;
+	/* Where relative paths in it start; NULL: the folder of path. */
+	const char *dir;
 };
 
 /*
@@ -29,7 +31,8 @@ struct spec *spec_parse(const char *path, const struct spec_text *texts,
 /*
  * Read PATH (a file, or a folder's *.yaml at its top level in name order) and
  * spec_parse() it.  A missing or unreadable file is a diag, not an errno.
- * ret_sha256 (may be NULL) gets the content hash even when parsing fails.
+ * ret_sha256 (may be NULL) gets the content hash even when parsing fails; ""
+ * when the files can't be read.
  */
 struct spec *spec_read(const char *path, struct diag_list *diags,
 		       char ret_sha256[65]);

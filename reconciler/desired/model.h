@@ -76,6 +76,7 @@ struct address_range { /* both ends included; one family */
 
 struct network_spec {
 	struct source src;
+	struct source gateway_src;
 	const char *bridge; /* NULL: `libvirt` is set */
 	const char *libvirt; /* name of a libvirt network */
 	struct address_range *ranges; /* at most one a family */
@@ -95,7 +96,11 @@ struct template_spec {
 	uint64_t memory;
 	uint32_t vcpus;
 	struct network_spec network;
-	/* 16 hex digits over everything above; the VM's metadata carries it. */
+	/*
+	 * 16 hex digits over everything above but the name (renaming a template
+	 * changes no VM); the VM's metadata carries it.  Of files it covers the
+	 * path, not what is in them.
+	 */
 	char hash[17];
 };
 
@@ -211,6 +216,8 @@ struct spec {
 /* What the checks allow; also what `check` says when it is exceeded. */
 #define SPEC_MAX_BYTES (16u << 20)
 #define SPEC_MAX_DEPTH 32
+#define SPEC_MAX_SERVICES 4095 /* ids are 12 bits, and 0 is "none" */
+#define SPEC_MAX_HYPERVISORS 64
 #define SPEC_MAX_SERVICE_PORTS 4096
 #define SPEC_MAX_BACKENDS 32000
 /* Service names: [a-z0-9]([a-z0-9-]*[a-z0-9])?, so that "<name>-<index>" fits. */

@@ -78,8 +78,8 @@ struct probe_target *prober_add(struct prober *p,
 				enum health_state initial, void *user);
 void probe_target_update(struct probe_target *t, const struct health_spec *spec,
 			 const struct ip *address, uint16_t port);
-void probe_target_remove(
-	struct probe_target *t); /* a probe under way is dropped */
+/* A probe under way is dropped; NULL is fine. */
+void probe_target_remove(struct probe_target *t);
 void *probe_target_user(const struct probe_target *t);
 struct health *probe_target_health(struct probe_target *t);
 /* Probe now instead of waiting for the interval. */

@@ -5,14 +5,23 @@
 
 #include "plan/plan.h"
 
+/* What tables.c decided of a service, for the VIP table and the way back. */
+struct compiled {
+	uint32_t id;
+	const struct xlb_service *kernel; /* NULL: it could not be compiled */
+	const uint32_t *ids; /* by member: its backend id after the plan, or 0 */
+};
+
 struct planning {
+	struct compiled *compiled; /* by index in world->services */
 	struct plan *plan;
 	struct arena *arena;
 	const struct spec *spec;
 	const struct world *world;
 	uint32_t next_id;
-	uint32_t *taken_ids; /* given out in this plan */
-	size_t taken_id_count;
+	uint8_t *marks; /* one byte a backend id, for compiling slots */
+	uint32_t ids_tried;
+	uint32_t last_service_id; /* given out in this plan */
 	struct slot_space {
 		uint32_t base, size;
 	} * spaces; /* of services made in this plan */

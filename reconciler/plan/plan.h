@@ -26,13 +26,13 @@ enum change_kind {
 	/* In the order in which they are carried out. */
 	CHANGE_LOAD, /* programs and maps */
 	CHANGE_SYSCTL, /* text.name = text.value */
-	CHANGE_SERVICE_SET, /* services map */
 	CHANGE_BACKEND_SET, /* owner and line of an id */
 	CHANGE_DIRECT, /* the direct map, whole */
 	CHANGE_REPLIES, /* the replies map, whole */
 	CHANGE_REPLY_ATTACH,
 	CHANGE_LINK_ATTACH,
 	CHANGE_SLOTS,
+	CHANGE_SERVICE_SET, /* services map; after the slots, which it signs */
 	CHANGE_VIPS, /* the VIP table, whole */
 	CHANGE_ADDRESS_ADD,
 	CHANGE_DRAIN, /* a VM gets no new flows and will leave */
@@ -103,6 +103,7 @@ struct change {
 
 struct plan {
 	struct arena *arena;
+	struct arena *world_arena; /* freed with the plan; may be NULL */
 	struct change **changes; /* in the order of carrying out */
 	size_t count;
 	struct diag_list
@@ -122,6 +123,7 @@ void plan_free(struct plan *p); /* NULL is fine */
 void plan_guard(struct plan *p, const struct spec *spec,
 		const struct world *world);
 bool plan_is_empty(const struct plan *p); /* hidden changes count too */
+bool plan_shows_nothing(const struct plan *p);
 struct plan_summary plan_summarize(const struct plan *p);
 /* The text that `plan` prints; its last line is the summary. */
 void plan_text(const struct plan *p, const struct spec *spec, struct buf *out);

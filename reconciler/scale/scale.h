@@ -105,10 +105,17 @@ struct scale_decision {
 /*
  * Decide once, at the end of an interval.  Follows the design's order:
  * proposals, largest wins, window, step, cooldown, bounds.  Updates *memory.
+ * VMs that are being created count as starting from the decision on.  Without
+ * signals (or scaling NULL) the count is min.  A count outside min and max is
+ * put right at once, whatever window, step and cooldown say.
  */
 void scale_decide(const struct scale_input *in, struct scale_memory *memory,
 		  struct scale_decision *ret);
-/* The action's VMs became ready (or failed): the cooldown starts at `now`. */
+/*
+ * The action's VMs all became ready (or failed): the cooldown starts at `now`.
+ * Harmless when none is pending.  A scaler that isn't told finds out at the
+ * next decision with no VM starting; removals have nothing to wait for.
+ */
 void scale_action_done(struct scale_memory *memory,
 		       const struct scaling_spec *scaling, uint64_t now);
 /* One sentence for people: "cpu 81.0 is above target 60.0: 2 -> 3 VMs". */

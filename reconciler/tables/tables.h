@@ -46,7 +46,14 @@ void table_round_robin(const struct table_member *members, size_t count,
 uint32_t slot_next(uint32_t old, uint32_t want,
 		   bool (*dead)(const void *arg, uint32_t id), const void *arg);
 
-/* One built copy of the VIP table, ready to be copied into the spare. */
+/*
+ * The word of a slot once backend `gone` has left for good (its drain is over,
+ * or nothing of it is remembered any more): as if it were dead.  A slot that
+ * it still owned is left to nobody; give that one its new owner first.
+ */
+uint32_t slot_drained(uint32_t old, uint32_t gone);
+
+/* One built copy of the VIP table, ready to be copied into the spare (520 KiB). */
 struct vip_table {
 	uint64_t seed;
 	uint16_t displacement[XLB_VIP_BUCKETS];
@@ -55,7 +62,9 @@ struct vip_table {
 
 /*
  * Hash and displace: place all `count` VIPs without collision.
- * 0, -E2BIG over XLB_VIP_MAX, -EEXIST when two are the same triple.
+ * 0, -E2BIG over XLB_VIP_MAX, -EEXIST when two are the same triple, -EAGAIN
+ * when no seed was found (not to be expected).  ret->seed is the one that was
+ * used, which need not be the one given.  ret is undefined on failure.
  */
 int vip_table_build(const struct xlb_vip *vips, size_t count, uint64_t seed,
 		    struct vip_table *ret);

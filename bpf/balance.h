@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A packet from a client, from its first byte to its verdict.  The hot path
+ * is a plain TCP or UDP packet; whatever else there is takes rare.h's way.
+ */
+#ifndef BALANCE_H
+#define BALANCE_H
+
+#include "forward.h"
+#include "rare.h"
+#include "select.h"
+#include "service.h"
+
+const volatile bool feature_v4 = true;
+const volatile bool feature_v6 = true;
+
+static __always_inline bool plain_v4(const struct iphdr *ip)
+{
+	return *(const __u8 *)ip == 0x45 &&
+	       !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) &&
+	       proto_has_ports(ip->protocol);
+}
+
+static __always_inline bool plain_v6(const struct ipv6hdr *ip)
+{
+	return (*(const __u8 *)ip & 0xf0) == 0x60 &&
+	       proto_has_ports(ip->nexthdr);
+}
+
+static __always_inline int balance_v4(struct xdp_md *ctx, void *data, void *end)
+{
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct ports *ports = (void *)(ip + 1);
+	const struct xlb_vip *vip;
+	struct packet p;
+	__u64 hash;
+	__u32 id;
+
+	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v4(ip))
+		return rare_v4(ctx);
+	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
+	if (!vip)
+		return XDP_PASS;
+	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len),
+		      ip->protocol);
+	if (unlikely(!packet_whole(&p, ip, end)))
+		return drop(XLB_DROP_MALFORMED);
+	hash = flow_hash_v4(ip->saddr, *(__u32 *)ports);
+	id = packet_backend(&p, vip, hash, flow_dest_v4(ip->daddr, p.proto),
+			    end);
+	if (unlikely(!id))
+		return drop(XLB_DROP_NO_BACKEND);
+	return forward_v4(ctx, ip, &p, vip, id);
+}
+
+static __always_inline int balance_v6(struct xdp_md *ctx, void *data, void *end)
+{
+	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
+	struct ports *ports = (void *)(ip + 1);
+	const __u64 *src = (const __u64 *)&ip->saddr;
+	const __u64 *dst = (const __u64 *)&ip->daddr;
+	const struct xlb_vip *vip;
+	struct packet p;
+	__u64 hash;
+	__u32 id;
+
+	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v6(ip))
+		return rare_v6(ctx);
+	vip = service_find_v6(dst[0], dst[1], ports->dest, ip->nexthdr);
+	if (!vip)
+		return XDP_PASS;
+	p = packet_at(data, end, ports,
+		      bpf_ntohs(ip->payload_len) + (__u32)sizeof(*ip),
+		      ip->nexthdr);
+	if (unlikely(!packet_whole(&p, ip, end)))
+		return drop(XLB_DROP_MALFORMED);
+	hash = flow_hash_v6(src[0], src[1], *(__u32 *)ports);
+	id = packet_backend(&p, vip, hash,
+			    flow_dest_v6(dst[0], dst[1], p.proto), end);
+	if (unlikely(!id))
+		return drop(XLB_DROP_NO_BACKEND);
+	return forward_v6(ctx, ip, &p, vip, id);
+}
+
+static __always_inline int balance(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+
+	if ((void *)(eth + 1) > end)
+		return XDP_PASS;
+	if (feature_v4 && eth->h_proto == bpf_htons(ETH_P_IP))
+		return balance_v4(ctx, data, end);
+	if (feature_v6 && eth->h_proto == bpf_htons(ETH_P_IPV6))
+		return balance_v6(ctx, data, end);
+	if (eth->h_proto == bpf_htons(ETH_P_8021Q) ||
+	    eth->h_proto == bpf_htons(ETH_P_8021AD))
+		return rare_tagged(ctx, eth->h_proto);
+	return XDP_PASS;
+}
+
+#endif

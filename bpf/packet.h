@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A packet with ports, for a declared service. */
+#ifndef PACKET_H
+#define PACKET_H
+
+#include "parse.h"
+#include "select.h"
+
+struct packet {
+	void *data;
+	struct ports *ports;
+	__u16 *csum; /* of the transport header */
+	__u32 len; /* bytes from the IP header on, as the header says */
+	__u32 bytes; /* of the frame */
+	__u8 proto;
+	bool new_flow; /* a SYN */
+};
+
+static __always_inline struct packet packet_at(void *data, void *end,
+					       struct ports *ports, __u32 len,
+					       __u8 proto)
+{
+	return (struct packet){
+		.data = data,
+		.ports = ports,
+		.len = len,
+		.bytes = (__u32)distance(data, end),
+		.proto = proto,
+	};
+}
+
+/*
+ * Is everything there that is read or written from now on, and all that the
+ * header promises?  A first fragment's frame is whole like any other.
+ */
+static __always_inline bool packet_whole(struct packet *p, void *ip, void *end)
+{
+	__u32 least = (__u32)distance(ip, p->ports);
+
+	if (p->proto == IPPROTO_TCP) {
+		struct tcphdr *tcp = (void *)p->ports;
+
+		if ((void *)(tcp + 1) > end)
+			return false;
+		least += sizeof(*tcp);
+		p->csum = &tcp->check;
+		p->new_flow = (((__u8 *)tcp)[13] & 0x12) == 0x02;
+	} else {
+		least += sizeof(struct udphdr);
+		p->csum = &((struct udphdr *)p->ports)->check;
+	}
+	asm volatile("" : "+r"(p->csum));
+	return p->len >= least && p->len <= distance(ip, end);
+}
+
+/* A packet whose slot is under change, or that round robin places. */
+static __always_inline __u32 packet_tracked(const struct packet *p,
+					    const struct xlb_vip *vip,
+					    __u32 word, __u64 hash, __u64 dest,
+					    void *end)
+{
+	struct flow f = { .hash = hash, .dest = dest, .syn = p->new_flow };
+	struct tcphdr *tcp = (void *)p->ports;
+
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
+		__u32 before = (__u32)distance(p->data, tcp) -
+			       (__u32)sizeof(struct ethhdr) + tcp->doff * 4u;
+
+		f.seq = bpf_ntohl(tcp->seq);
+		if (p->len > before)
+			f.payload = p->len - before;
+	}
+	return select_tracked(vip, word, &f);
+}
+
+/* The packet's backend; 0: there is none. */
+static __always_inline __u32 packet_backend(const struct packet *p,
+					    const struct xlb_vip *vip,
+					    __u64 hash, __u64 dest, void *end)
+{
+	__u32 word = slot_of(vip, hash);
+
+	if (likely(slot_decides(vip, word)))
+		return XLB_SLOT_CUR(word);
+	return packet_tracked(p, vip, word, hash, dest, end);
+}
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ICMP errors that routers or clients send to a VIP about an answer of one of
+ * its backends.  The quoted packet went from the VIP to the client: turned
+ * round it is the flow, and the flow's backend gets the error.  With nat both
+ * the outer destination and the quoted source become the backend's.
+ */
+#ifndef QUOTED_H
+#define QUOTED_H
+
+#include "forward.h"
+#include "select.h"
+#include "service.h"
+
+/* Behind the Ethernet header, which would spoil the alignment. */
+struct quoted_v4 {
+	struct iphdr ip;
+	struct icmp_header icmp;
+	struct iphdr inner;
+	struct ports ports; /* of the quoted packet */
+	__u32 rest; /* TCP: sequence number; UDP: length, checksum */
+};
+
+struct quoted_v6 {
+	struct ipv6hdr ip;
+	struct icmp_header icmp;
+	struct ipv6hdr inner;
+	struct ports ports;
+	__u32 rest;
+};
+
+/* The backend of the flow whose hash and dest stand in f; 0: not known. */
+static __always_inline __u32 quoted_owner(const struct xlb_vip *vip,
+					  struct flow *f)
+{
+	__u32 word = slot_of(vip, f->hash);
+
+	if (slot_decides(vip, word))
+		return XLB_SLOT_CUR(word);
+	if (vip->proto == IPPROTO_UDP)
+		return 0;
+	flow_choices(vip, word, f);
+	return track_peek(f);
+}
+
+/*
+ * The quoted transport header's source becomes `port`, and its checksum, where
+ * it is quoted, follows that and the address's change.  Returns by how much
+ * the sum over the quoted header changed.
+ */
+static __always_inline __u64 quoted_transport(struct ports *ports, void *end,
+					      __u8 proto, __be16 port,
+					      __u64 addr_delta)
+{
+	__u64 delta = csum_change16(ports->source, port);
+	__u16 *csum = (void *)ports + 6;
+	__u16 old, new;
+
+	if (proto == IPPROTO_TCP)
+		csum = (void *)ports + 16;
+	ports->source = port;
+	if ((void *)(csum + 1) > end)
+		return delta;
+	old = *csum;
+	if (proto == IPPROTO_UDP && !old)
+		return delta;
+	new = csum_add(old, addr_delta + delta);
+	*csum = new;
+	return delta + csum_change16(old, new);
+}
+
+static __always_inline int quoted_forward_v4(void *data, void *end,
+					     const struct xlb_vip *vip,
+					     __u32 id)
+{
+	struct quoted_v4 *q = data + sizeof(struct ethhdr);
+	const struct xlb_backend *be = backend_line(id);
+	bool nat = is_nat(vip->forwarding);
+
+	if (!reachable(be, be->l2_v4, false))
+		return drop(XLB_DROP_NO_NEXT_HOP);
+	if (nat) {
+		__u64 delta = (__u64)(__u16)~vip->addr_sum + be->sum4;
+		__u64 sum;
+
+		if (hop_spent(be, q->ip.ttl))
+			return drop(XLB_DROP_TTL);
+		nat_header_v4(&q->ip, be, delta);
+		/* The quoted header's address and checksum cancel out. */
+		q->inner.saddr = be->addr4;
+		q->inner.check = csum_add(q->inner.check, delta);
+		sum = quoted_transport(&q->ports, end, q->inner.protocol,
+				       backend_port(be, vip), delta);
+		q->icmp.checksum = csum_add(q->icmp.checksum, sum);
+	}
+	count_packet(id, distance(data, end), false);
+	return leave(data, be, be->l2_v4, nat);
+}
+
+/* The caller saw an IPv4 header without options, no fragment, ICMP. */
+static __noinline int quoted_error_v4(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	struct quoted_v4 *q = data + sizeof(struct ethhdr);
+	void *end = (void *)(long)ctx->data_end;
+	const struct xlb_vip *vip;
+	struct flow f = {};
+	__u32 id;
+
+	if ((void *)(q + 1) > end || !icmp_is_error_v4(q->icmp.type) ||
+	    *(__u8 *)&q->inner != 0x45 ||
+	    (q->inner.frag_off & bpf_htons(IP_OFFSET)) ||
+	    !proto_has_ports(q->inner.protocol))
+		return XDP_PASS;
+	vip = service_find_v4(q->inner.saddr, q->ports.source,
+			      q->inner.protocol);
+	if (!vip || q->ip.daddr != q->inner.saddr)
+		return XDP_PASS;
+	f.hash = flow_hash_v4(q->inner.daddr,
+			      ports_word(q->ports.dest, q->ports.source));
+	f.dest = flow_dest_v4(q->inner.saddr, q->inner.protocol);
+	id = quoted_owner(vip, &f);
+	if (!id)
+		return drop(XLB_DROP_ICMP);
+	return quoted_forward_v4(data, end, vip, id);
+}
+
+static __always_inline int quoted_forward_v6(void *data, void *end,
+					     const struct xlb_vip *vip,
+					     __u32 id)
+{
+	struct quoted_v6 *q = data + sizeof(struct ethhdr);
+	const struct xlb_backend *be = backend_line(id);
+	bool nat = is_nat(vip->forwarding);
+
+	if (!reachable(be, be->l2_v6, true))
+		return drop(XLB_DROP_NO_NEXT_HOP);
+	if (nat) {
+		__u64 delta = (__u64)(__u16)~vip->addr_sum + be->sum6;
+		__u64 sum;
+
+		if (hop_spent(be, q->ip.hop_limit))
+			return drop(XLB_DROP_TTL);
+		/* Once for the pseudo header, once for the quoted address. */
+		sum = 2 * delta;
+		nat_header_v6(&q->ip, be);
+		copy_v6(&q->inner.saddr, be->addr6);
+		sum += quoted_transport(&q->ports, end, q->inner.nexthdr,
+					backend_port(be, vip), delta);
+		q->icmp.checksum = csum_add(q->icmp.checksum, sum);
+	}
+	count_packet(id, distance(data, end), false);
+	return leave(data, be, be->l2_v6, nat);
+}
+
+static __noinline int quoted_error_v6(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	struct quoted_v6 *q = data + sizeof(struct ethhdr);
+	void *end = (void *)(long)ctx->data_end;
+	const struct xlb_vip *vip;
+	const __u64 *vip_addr, *client;
+	struct flow f = {};
+	__u32 id;
+
+	if ((void *)(q + 1) > end || !icmp_is_error_v6(q->icmp.type) ||
+	    !proto_has_ports(q->inner.nexthdr))
+		return XDP_PASS;
+	vip_addr = (const __u64 *)&q->inner.saddr;
+	client = (const __u64 *)&q->inner.daddr;
+	vip = service_find_v6(vip_addr[0], vip_addr[1], q->ports.source,
+			      q->inner.nexthdr);
+	if (!vip)
+		return XDP_PASS;
+	f.hash = flow_hash_v6(client[0], client[1],
+			      ports_word(q->ports.dest, q->ports.source));
+	f.dest = flow_dest_v6(vip_addr[0], vip_addr[1], q->inner.nexthdr);
+	id = quoted_owner(vip, &f);
+	if (!id)
+		return drop(XLB_DROP_ICMP);
+	return quoted_forward_v6(data, end, vip, id);
+}
+
+#endif

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Packets that the hot path doesn't take: fragments, ICMP, and what isn't
+ * supported in front of a VIP (VLAN tags, options, extension headers).  Only
+ * what is for a declared service is dropped; the rest passes.
+ */
+#ifndef RARE_H
+#define RARE_H
+
+#include "forward.h"
+#include "quoted.h"
+#include "service.h"
+
+/* A packet that can't be balanced: whose it is decides what becomes of it. */
+static __always_inline int refuse(const __u32 addr[4], __u8 family,
+				  const struct ports *ports, __u8 proto,
+				  enum xlb_drop reason)
+{
+	bool ours = ports ? service_find(addr, family, ports->dest, proto) !=
+				    NULL :
+			    address_is_vip(addr, family);
+
+	return ours ? drop(reason) : XDP_PASS;
+}
+
+/* offset: of the IPv4 header in the frame. */
+static __noinline int refuse_v4(struct xdp_md *ctx, __u32 offset, __u32 reason)
+{
+	__u32 addr[4] = {};
+	struct ports ports;
+	struct iphdr ip;
+
+	if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof(ip)))
+		return XDP_PASS;
+	addr[0] = ip.daddr;
+	if (!proto_has_ports(ip.protocol))
+		return XDP_PASS;
+	if ((ip.frag_off & bpf_htons(IP_OFFSET)) ||
+	    bpf_xdp_load_bytes(ctx, offset + ip.ihl * 4u, &ports,
+			       sizeof(ports)))
+		return refuse(addr, FAMILY_V4, NULL, 0, reason);
+	return refuse(addr, FAMILY_V4, &ports, ip.protocol, reason);
+}
+
+/* Bytes of an extension header of this type; 0: it isn't one. */
+static __always_inline __u32 extension_length(__u8 type, __u8 units)
+{
+	switch (type) {
+	case IPPROTO_HOPOPTS:
+	case IPPROTO_ROUTING:
+	case IPPROTO_DSTOPTS:
+		return (units + 1) * 8u;
+	case IPPROTO_AH:
+		return (units + 2) * 4u;
+	case IPPROTO_FRAGMENT:
+		return sizeof(struct fragment_header);
+	default: /* any of the other protocols */
+		return 0;
+	}
+}
+
+/* offset: of the IPv6 header in the frame. */
+static __noinline int refuse_v6(struct xdp_md *ctx, __u32 offset, __u32 reason)
+{
+	struct fragment_header next;
+	struct ports ports;
+	struct ipv6hdr ip;
+	__u32 addr[4];
+	__u8 type;
+
+	if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof(ip)))
+		return XDP_PASS;
+	copy_v6(addr, &ip.daddr);
+	type = ip.nexthdr;
+	offset += sizeof(ip);
+	for (int i = 0; i < MAX_EXTENSIONS; i++) {
+		__u32 len;
+
+		if (bpf_xdp_load_bytes(ctx, offset, &next, sizeof(next)))
+			return refuse(addr, FAMILY_V6, NULL, 0, reason);
+		len = extension_length(type, next.reserved);
+		if (!len)
+			break;
+		if (type == IPPROTO_FRAGMENT &&
+		    (next.offset & bpf_htons(IP6_OFFSET)))
+			return refuse(addr, FAMILY_V6, NULL, 0, reason);
+		type = next.nexthdr;
+		offset += len;
+	}
+	if (proto_has_ports(type) &&
+	    !bpf_xdp_load_bytes(ctx, offset, &ports, sizeof(ports)))
+		return refuse(addr, FAMILY_V6, &ports, type, reason);
+	if (extension_length(type, 0) || proto_has_ports(type))
+		return refuse(addr, FAMILY_V6, NULL, 0, reason);
+	return XDP_PASS;
+}
+
+static __noinline int rare_tagged(struct xdp_md *ctx, __u32 proto)
+{
+	__u32 offset = sizeof(struct ethhdr);
+	struct vlan_tag tag;
+
+	for (int i = 0; i < MAX_TAGS; i++) {
+		if (proto != bpf_htons(ETH_P_8021Q) &&
+		    proto != bpf_htons(ETH_P_8021AD))
+			break;
+		if (bpf_xdp_load_bytes(ctx, offset, &tag, sizeof(tag)))
+			return XDP_PASS;
+		proto = tag.proto;
+		offset += sizeof(tag);
+	}
+	if (proto == bpf_htons(ETH_P_IP))
+		return refuse_v4(ctx, offset, XLB_DROP_UNSUPPORTED);
+	if (proto == bpf_htons(ETH_P_IPV6))
+		return refuse_v6(ctx, offset, XLB_DROP_UNSUPPORTED);
+	return XDP_PASS;
+}
+
+static __always_inline void fragment_remember(struct xlb_fragment_key *key,
+					      __u32 backend, __u32 forwarding)
+{
+	struct xlb_fragment value = { .backend = backend,
+				      .forwarding = forwarding };
+
+	bpf_map_update_elem(&fragments, key, &value, BPF_ANY);
+}
+
+/* A first fragment is balanced as any packet is, and remembered. */
+static __noinline int fragment_first_v4(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct ports *ports = (void *)(ip + 1);
+	struct xlb_fragment_key key = {};
+	const struct xlb_vip *vip;
+	struct packet p;
+	__u32 id;
+
+	if ((void *)ports + sizeof(struct udphdr) > end)
+		return refuse_v4(ctx, sizeof(struct ethhdr),
+				 XLB_DROP_MALFORMED);
+	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
+	if (!vip)
+		return XDP_PASS;
+	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
+	if (!packet_whole(&p, ip, end))
+		return drop(XLB_DROP_MALFORMED);
+	id = packet_backend(&p, vip,
+			    flow_hash_v4(ip->saddr, *(__u32 *)ports),
+			    flow_dest_v4(ip->daddr, p.proto), end);
+	if (!id)
+		return drop(XLB_DROP_NO_BACKEND);
+	key.src[0] = ip->saddr;
+	key.dst[0] = ip->daddr;
+	key.id = ip->id;
+	key.proto = ip->protocol;
+	key.family = FAMILY_V4;
+	fragment_remember(&key, id, vip->forwarding);
+	return forward_v4(ctx, ip, &p, vip, id);
+}
+
+/* A later one follows, addresses only. */
+static __noinline int fragment_later_v4(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct xlb_fragment_key key = {};
+	const struct xlb_backend *be;
+	struct xlb_fragment *first;
+	bool nat;
+
+	if ((void *)(ip + 1) > end)
+		return XDP_PASS;
+	key.src[0] = ip->saddr;
+	key.dst[0] = ip->daddr;
+	key.id = ip->id;
+	key.proto = ip->protocol;
+	key.family = FAMILY_V4;
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first)
+		return refuse(key.dst, FAMILY_V4, NULL, 0, XLB_DROP_FRAGMENT);
+	be = backend_line(first->backend);
+	nat = is_nat(first->forwarding);
+	if (!reachable(be, be->l2_v4, false))
+		return drop(XLB_DROP_NO_NEXT_HOP);
+	if (over_mtu(bpf_ntohs(ip->tot_len), be->mtu))
+		return icmp_too_big_v4(ctx, be->mtu);
+	if (nat && hop_spent(be, ip->ttl))
+		return drop(XLB_DROP_TTL);
+	if (nat)
+		nat_header_v4(ip, be,
+			      csum_words(&be->addr4, 1) + (__u32)~ip->daddr);
+	count_packet(first->backend, distance(data, end), false);
+	return leave(data, be, be->l2_v4, nat);
+}
+
+static __noinline int rare_v4(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+	struct iphdr *ip = data + sizeof(struct ethhdr);
+
+	if ((void *)(ip + 1) > end)
+		return XDP_PASS;
+	if (*(__u8 *)ip != 0x45)
+		return refuse_v4(ctx, sizeof(struct ethhdr),
+				 XLB_DROP_UNSUPPORTED);
+	if (proto_has_ports(ip->protocol)) {
+		if (ip->frag_off & bpf_htons(IP_OFFSET))
+			return fragment_later_v4(ctx);
+		if (ip->frag_off & bpf_htons(IP_MF))
+			return fragment_first_v4(ctx);
+		return refuse_v4(ctx, sizeof(struct ethhdr),
+				 XLB_DROP_MALFORMED);
+	}
+	if (ip->protocol == IPPROTO_ICMP &&
+	    !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
+		return quoted_error_v4(ctx);
+	return XDP_PASS;
+}
+
+/* Behind the Ethernet header, which would spoil the alignment. */
+struct fragment_v6 {
+	struct ipv6hdr ip;
+	struct fragment_header frag;
+};
+
+static __always_inline void fragment_key_v6(struct xlb_fragment_key *key,
+					    const struct fragment_v6 *f)
+{
+	copy_v6(key->src, &f->ip.saddr);
+	copy_v6(key->dst, &f->ip.daddr);
+	key->id = f->frag.id;
+	key->proto = f->frag.nexthdr;
+	key->family = FAMILY_V6;
+}
+
+static __noinline int fragment_first_v6(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	struct fragment_v6 *f = data + sizeof(struct ethhdr);
+	void *end = (void *)(long)ctx->data_end;
+	struct ports *ports = (void *)(f + 1);
+	struct xlb_fragment_key key = {};
+	const __u64 *src, *dst;
+	const struct xlb_vip *vip;
+	struct packet p;
+	__u32 id;
+
+	if ((void *)ports + sizeof(struct udphdr) > end)
+		return refuse_v6(ctx, sizeof(struct ethhdr),
+				 XLB_DROP_MALFORMED);
+	src = (const __u64 *)&f->ip.saddr;
+	dst = (const __u64 *)&f->ip.daddr;
+	vip = service_find_v6(dst[0], dst[1], ports->dest, f->frag.nexthdr);
+	if (!vip)
+		return XDP_PASS;
+	p = packet_at(data, end, ports,
+		      bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
+		      f->frag.nexthdr);
+	if (!packet_whole(&p, &f->ip, end))
+		return drop(XLB_DROP_MALFORMED);
+	id = packet_backend(&p, vip,
+			    flow_hash_v6(src[0], src[1], *(__u32 *)ports),
+			    flow_dest_v6(dst[0], dst[1], p.proto), end);
+	if (!id)
+		return drop(XLB_DROP_NO_BACKEND);
+	fragment_key_v6(&key, f);
+	fragment_remember(&key, id, vip->forwarding);
+	return forward_v6(ctx, &f->ip, &p, vip, id);
+}
+
+static __noinline int fragment_later_v6(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	struct fragment_v6 *f = data + sizeof(struct ethhdr);
+	void *end = (void *)(long)ctx->data_end;
+	struct xlb_fragment_key key = {};
+	const struct xlb_backend *be;
+	struct xlb_fragment *first;
+	bool nat;
+
+	if ((void *)(f + 1) > end)
+		return XDP_PASS;
+	fragment_key_v6(&key, f);
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first)
+		return refuse(key.dst, FAMILY_V6, NULL, 0, XLB_DROP_FRAGMENT);
+	be = backend_line(first->backend);
+	nat = is_nat(first->forwarding);
+	if (!reachable(be, be->l2_v6, true))
+		return drop(XLB_DROP_NO_NEXT_HOP);
+	if (over_mtu(bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
+		     be->mtu))
+		return icmp_too_big_v6(ctx, be->mtu);
+	if (nat && hop_spent(be, f->ip.hop_limit))
+		return drop(XLB_DROP_TTL);
+	if (nat)
+		nat_header_v6(&f->ip, be);
+	count_packet(first->backend, distance(data, end), false);
+	return leave(data, be, be->l2_v6, nat);
+}
+
+static __noinline int rare_v6(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	struct fragment_v6 *f = data + sizeof(struct ethhdr);
+	void *end = (void *)(long)ctx->data_end;
+
+	if ((void *)&f->frag > end)
+		return XDP_PASS;
+	if (proto_has_ports(f->ip.nexthdr))
+		return refuse_v6(ctx, sizeof(struct ethhdr),
+				 XLB_DROP_MALFORMED);
+	if (f->ip.nexthdr == IPPROTO_ICMPV6)
+		return quoted_error_v6(ctx);
+	if (f->ip.nexthdr != IPPROTO_FRAGMENT ||
+	    (void *)(&f->frag + 1) > end || !proto_has_ports(f->frag.nexthdr))
+		return refuse_v6(ctx, sizeof(struct ethhdr),
+				 XLB_DROP_UNSUPPORTED);
+	if (f->frag.offset & bpf_htons(IP6_OFFSET))
+		return fragment_later_v6(ctx);
+	return fragment_first_v6(ctx);
+}
+
+#endif

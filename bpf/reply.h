@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The way back: what a backend sends, seen where it enters this host.  An
+ * answer of a nat service gets the VIP as its source again; an answer of a
+ * dsr service has it already, but the host's stack would refuse a packet
+ * from an address of its own.  Both leave by the route's interface.
+ *
+ * Guests' packets carry partial checksums, so sums are only ever changed by
+ * the helpers that know.  What isn't an answer isn't touched.
+ */
+#ifndef REPLY_H
+#define REPLY_H
+
+#include <linux/pkt_cls.h>
+#include <stddef.h>
+
+#include "count.h"
+#include "service.h"
+
+#define L3_OFFSET ((__u32)sizeof(struct ethhdr))
+#define SOCKET_V4 2 /* AF_INET, AF_INET6, as bpf_fib_lookup wants them */
+#define SOCKET_V6 10
+
+/* What matters of a packet on its way back. */
+struct answer {
+	struct xlb_reply_key from; /* source address, port; protocol, family */
+	__u32 dst[4];
+	struct ports ports;
+	__u32 id; /* of the datagram, if in pieces */
+	__u32 l4; /* offset of the transport header */
+	__u32 len; /* bytes from the IP header on, of one packet on the wire */
+	__u8 ttl;
+	bool dont_fragment; /* or IPv6 */
+	bool first; /* of several fragments */
+	bool later;
+	bool opens; /* SYN without ACK */
+};
+
+static __always_inline int answer_drop(enum xlb_drop reason)
+{
+	count_drop(reason);
+	return TC_ACT_SHOT;
+}
+
+/* Ports, and what a connection's first packet looks like. 0: not all there. */
+static __always_inline bool answer_ports(struct __sk_buff *skb,
+					 struct answer *a)
+{
+	__u32 header = sizeof(struct udphdr);
+	__u8 bytes[2];
+
+	if (bpf_skb_load_bytes(skb, a->l4, &a->ports, sizeof(a->ports)))
+		return false;
+	a->from.port = a->ports.source;
+	if (a->from.proto == IPPROTO_TCP) {
+		if (bpf_skb_load_bytes(skb, a->l4 + 12, bytes, sizeof(bytes)))
+			return false;
+		a->opens = (bytes[1] & 0x12) == 0x02;
+		header = (bytes[0] >> 4) * 4u;
+	}
+	a->len = skb->len - L3_OFFSET;
+	if (skb->gso_size)
+		a->len = a->l4 - L3_OFFSET + header + skb->gso_size;
+	return true;
+}
+
+static __always_inline bool answer_is_direct(const struct answer *a)
+{
+	struct xlb_direct_key key = { .prefix_len = 128 };
+
+	if (a->from.family == FAMILY_V4) {
+		key.addr[2] = bpf_htonl(0xffff);
+		key.addr[3] = a->dst[0];
+	} else {
+		copy_addr(key.addr, a->dst);
+	}
+	return bpf_map_lookup_elem(&direct, &key) != NULL;
+}
+
+static __always_inline void answer_fragment_key(const struct answer *a,
+						struct xlb_fragment_key *key)
+{
+	copy_addr(key->src, a->from.addr);
+	copy_addr(key->dst, a->dst);
+	key->id = a->id;
+	key->proto = a->from.proto;
+	key->family = a->from.family;
+	key->reply = 1;
+}
+
+/*
+ * Where the answer leaves, as bpf_fib_lookup says: its result, the interface
+ * in *ret_ifindex.  src: the address it leaves with (rules may ask for it).
+ */
+static __noinline long answer_route(struct __sk_buff *skb,
+					 const struct answer *a,
+					 const __u32 src[4], __u32 *ret_ifindex)
+{
+	/* A subprogram, for its stack is large. */
+	struct bpf_fib_lookup fib = {
+		.l4_protocol = a->from.proto,
+		.tot_len = (__u16)a->len,
+		.ifindex = skb->ifindex,
+	};
+	long result;
+
+	if (!src || !ret_ifindex)
+		return BPF_FIB_LKUP_RET_BLACKHOLE;
+	if (a->from.family == FAMILY_V4) {
+		fib.family = SOCKET_V4;
+		fib.ipv4_src = src[0];
+		fib.ipv4_dst = a->dst[0];
+	} else {
+		fib.family = SOCKET_V6;
+		copy_addr(fib.ipv6_src, src);
+		copy_addr(fib.ipv6_dst, a->dst);
+	}
+	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	*ret_ifindex = fib.ifindex;
+	return result;
+}
+
+/*
+ * The verdict where there is no way out, or TC_ACT_UNSPEC.  Too big: the
+ * guest is told by the host's own stack, to which the answer passes as it
+ * is; an answer that is already the VIP's (translated false) can't go there.
+ */
+static __always_inline int answer_stuck(const struct answer *a, long result,
+					bool translated)
+{
+	switch (result) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return TC_ACT_UNSPEC;
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED:
+		if (a->dont_fragment && translated)
+			return TC_ACT_OK;
+		return answer_drop(XLB_DROP_REPLY_TOO_BIG);
+	case BPF_FIB_LKUP_RET_NOT_FWDED: /* for this host, or no route */
+		return TC_ACT_OK;
+	default: /* the kernel's other reasons, whatever they become */
+		return answer_drop(XLB_DROP_REPLY_NO_ROUTE);
+	}
+}
+
+/* Source address and hop limit of the IPv4 header. */
+static __always_inline void rewrite_header_v4(struct __sk_buff *skb,
+					      __be32 old, __be32 new)
+{
+	__u32 at = L3_OFFSET + offsetof(struct iphdr, ttl);
+	__u32 check = L3_OFFSET + offsetof(struct iphdr, check);
+	__u16 word, less;
+
+	if (bpf_skb_load_bytes(skb, at, &word, sizeof(word)))
+		return;
+	less = word - bpf_htons(0x0100);
+	bpf_l3_csum_replace(skb, check, word, less, sizeof(word));
+	bpf_l3_csum_replace(skb, check, old, new, sizeof(new));
+	bpf_skb_store_bytes(skb, at, &less, sizeof(less), 0);
+	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, saddr),
+			    &new, sizeof(new), 0);
+}
+
+static __always_inline void rewrite_header_v6(struct __sk_buff *skb, __u8 ttl,
+					      const __u32 new[4])
+{
+	__u32 at = L3_OFFSET + offsetof(struct ipv6hdr, hop_limit);
+
+	ttl--;
+	bpf_skb_store_bytes(skb, at, &ttl, sizeof(ttl), 0);
+	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct ipv6hdr, saddr),
+			    new, 16, 0);
+}
+
+static __always_inline void rewrite_header(struct __sk_buff *skb,
+					   const struct answer *a,
+					   const __u32 new[4])
+{
+	if (a->from.family == FAMILY_V4)
+		rewrite_header_v4(skb, a->from.addr[0], new[0]);
+	else
+		rewrite_header_v6(skb, a->ttl, new);
+}
+
+/* By how much the sum of the source address changes. */
+static __always_inline __u32 address_delta(const __u32 old[4],
+					   const __u32 new[4])
+{
+	return (__u32)bpf_csum_diff((__be32 *)old, 16, (__be32 *)new, 16, 0);
+}
+
+static __always_inline void rewrite_transport(struct __sk_buff *skb,
+					      const struct answer *a,
+					      const struct xlb_reply *r)
+{
+	__u64 mangled = a->from.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
+	__u32 at = a->l4 + (a->from.proto == IPPROTO_UDP ?
+				    offsetof(struct udphdr, check) :
+				    offsetof(struct tcphdr, check));
+	__u16 port = r->port;
+
+	bpf_l4_csum_replace(skb, at, 0, address_delta(a->from.addr, r->addr),
+			    BPF_F_PSEUDO_HDR | mangled);
+	if (port == a->ports.source)
+		return;
+	bpf_l4_csum_replace(skb, at, a->ports.source, port,
+			    mangled | sizeof(port));
+	bpf_skb_store_bytes(skb, a->l4, &port, sizeof(port), 0);
+}
+
+/* A later fragment: nothing but addresses, as its first one went. */
+static __noinline int answer_later(struct __sk_buff *skb, struct answer *a)
+{
+	struct xlb_fragment_key key = {};
+	struct xlb_fragment *first;
+	__u32 ifindex = 0;
+	int verdict;
+
+	answer_fragment_key(a, &key);
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first || a->ttl <= 1)
+		return TC_ACT_OK;
+	verdict = answer_stuck(
+		a, answer_route(skb, a, first->addr, &ifindex), true);
+	if (verdict != TC_ACT_UNSPEC)
+		return verdict;
+	rewrite_header(skb, a, first->addr);
+	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+}
+
+static __always_inline void answer_remember(const struct answer *a,
+					    const struct xlb_reply *r)
+{
+	struct xlb_fragment value = { .backend = r->backend };
+	struct xlb_fragment_key key = {};
+
+	answer_fragment_key(a, &key);
+	copy_addr(value.addr, r->addr);
+	bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
+}
+
+/* An answer of a dsr service, or a packet that is none at all. */
+static __noinline int answer_dsr(struct __sk_buff *skb, struct answer *a)
+{
+	const struct xlb_vip *vip = service_find(
+		a->from.addr, a->from.family, a->from.port, a->from.proto);
+	__u32 ifindex = 0;
+	int verdict;
+
+	if (!vip || vip->forwarding != XLB_DSR || a->opens)
+		return TC_ACT_OK;
+	verdict = answer_stuck(
+		a, answer_route(skb, a, a->from.addr, &ifindex), false);
+	if (verdict != TC_ACT_UNSPEC)
+		return verdict;
+	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+}
+
+/* TCP or UDP with its ports. */
+static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
+{
+	struct xlb_reply *r;
+	__u32 ifindex = 0;
+	int verdict;
+
+	if (service_find(a->dst, a->from.family, a->ports.dest, a->from.proto))
+		return answer_drop(XLB_DROP_HAIRPIN);
+	r = bpf_map_lookup_elem(&replies, &a->from);
+	if (!r)
+		return answer_dsr(skb, a);
+	if (a->opens || a->ttl <= 1 || answer_is_direct(a))
+		return TC_ACT_OK;
+	verdict = answer_stuck(a, answer_route(skb, a, r->addr, &ifindex),
+			       true);
+	if (verdict != TC_ACT_UNSPEC)
+		return verdict;
+	if (a->first)
+		answer_remember(a, r);
+	rewrite_transport(skb, a, r);
+	rewrite_header(skb, a, r->addr);
+	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+}
+
+#endif

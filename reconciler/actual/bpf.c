@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The mapped tables and their rules of writing.  The kernel reads them while
+ * we write: single words by one store, the VIP table by its spare copy.
+ */
+#include "actual/bpf_internal.h"
+
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "base/mem.h"
+
+static struct xlb_tables *tables_of(const struct datapath *d)
+{
+	return d->mapped[MAP_TABLES];
+}
+
+static int map_memory(struct datapath *d, int i)
+{
+	int prot = d->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	size_t size;
+	void *mem;
+
+	if (bpf_obj_get_info_by_fd(d->map_fd[i], &info, &len))
+		return -errno;
+	size = (size_t)info.max_entries * ((info.value_size + 7) & ~7u);
+	size = (size + page - 1) / page * page;
+	mem = mmap(NULL, size, prot, MAP_SHARED, d->map_fd[i], 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	d->mapped[i] = mem;
+	d->mapped_size[i] = size;
+	if (i == MAP_SLOTS)
+		d->view.slot_count = info.max_entries * XLB_LINE_SLOTS;
+	if (i == MAP_FLOWS)
+		d->view.flow_lines = info.max_entries;
+	if (i == MAP_COUNTERS)
+		d->view.cpus = info.max_entries / XLB_BACKENDS;
+	return 0;
+}
+
+static int map_all(struct datapath *d)
+{
+	struct xlb_tables *t;
+
+	for (int i = 0; i < MAP_MAPPED; i++) {
+		int err = map_memory(d, i);
+
+		if (err)
+			return err;
+	}
+	t = tables_of(d);
+	d->view.control = &t->control;
+	d->view.vips = t->vips;
+	d->view.displacement = t->displacement;
+	d->view.backends = t->backends;
+	d->view.slots = d->mapped[MAP_SLOTS];
+	d->view.services = d->mapped[MAP_SERVICES];
+	d->view.flows = d->mapped[MAP_FLOWS];
+	d->view.counters = d->mapped[MAP_COUNTERS];
+	return 0;
+}
+
+/* A fresh block becomes ours; one of another layout is refused. */
+static int check_abi(struct datapath *d, const struct datapath_config *cfg,
+		     struct diag_list *diags)
+{
+	struct xlb_control *control = &tables_of(d)->control;
+
+	if (control->abi == 0 && !d->read_only) {
+		control->flow_seed = cfg->flow_seed;
+		control->abi = XLB_ABI;
+	}
+	if (control->abi == XLB_ABI)
+		return 0;
+	diag_add(diags, SEVERITY_ERROR, NULL,
+		 "use that version, or remove its pins: xlb-reconcile destroy",
+		 "%s was made by another version of xlb (layout %u, ours %u)",
+		 d->dir, control->abi, XLB_ABI);
+	return -EPROTO;
+}
+
+/*
+ * Waits until every packet that began before has been finished: membarrier
+ * is an RCU grace period, and programs run inside RCU.  Where it isn't
+ * offered (nohz_full), the update of a map of maps waits for the same.
+ */
+static int grace_by_map(void)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	int inner =
+		bpf_map_create(BPF_MAP_TYPE_ARRAY, "grace_in", 4, 4, 1, NULL);
+	int outer = -1;
+	uint32_t key = 0;
+	int err = 0;
+
+	opts.inner_map_fd = (uint32_t)inner;
+	if (inner >= 0)
+		outer = bpf_map_create(BPF_MAP_TYPE_ARRAY_OF_MAPS, "grace", 4,
+				       4, 1, &opts);
+	if (outer < 0 || bpf_map_update_elem(outer, &key, &inner, BPF_ANY))
+		err = -errno;
+	if (outer >= 0)
+		close(outer);
+	if (inner >= 0)
+		close(inner);
+	return err;
+}
+
+static void *grace_wait(void *arg)
+{
+	(void)arg;
+	while (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) &&
+	       grace_by_map())
+		usleep(10000);
+	return NULL;
+}
+
+/* On a thread, so that it is usually over when the next rewrite comes. */
+static int grace_start(struct datapath *d)
+{
+	int err = pthread_create(&d->grace, NULL, grace_wait, NULL);
+
+	d->grace_running = !err;
+	return -err;
+}
+
+static void grace_finish(struct datapath *d)
+{
+	if (d->grace_running)
+		pthread_join(d->grace, NULL);
+	d->grace_running = false;
+}
+
+static struct datapath *datapath_new(const struct datapath_config *cfg)
+{
+	struct datapath *d = mem_alloc(sizeof(*d));
+
+	d->dir = mem_dup(cfg->bpffs);
+	d->read_only = cfg->read_only;
+	for (int i = 0; i < MAP_COUNT; i++)
+		d->map_fd[i] = -1;
+	for (int i = 0; i < PROG_COUNT; i++)
+		d->prog_fd[i] = -1;
+	return d;
+}
+
+int datapath_open(const struct datapath_config *cfg, struct datapath **ret,
+		  struct diag_list *diags)
+{
+	int err = pins_folder(cfg->bpffs, cfg->read_only, diags);
+	struct datapath *d;
+
+	if (err)
+		return err;
+	d = datapath_new(cfg);
+	err = load_maps(d, cfg, diags);
+	if (!err)
+		err = map_all(d);
+	if (!err)
+		err = check_abi(d, cfg, diags);
+	if (!err)
+		err = load_programs(d, diags);
+	/* A process before us may have flipped a moment ago. */
+	if (!err && !d->read_only)
+		err = grace_start(d);
+	if (err) {
+		datapath_close(d);
+		return err;
+	}
+	*ret = d;
+	return 0;
+}
+
+void datapath_close(struct datapath *d)
+{
+	if (!d)
+		return;
+	grace_finish(d);
+	for (int i = 0; i < MAP_MAPPED; i++)
+		if (d->mapped[i])
+			munmap(d->mapped[i], d->mapped_size[i]);
+	for (int i = 0; i < MAP_COUNT; i++)
+		if (d->map_fd[i] >= 0)
+			close(d->map_fd[i]);
+	for (int i = 0; i < PROG_COUNT; i++)
+		if (d->prog_fd[i] >= 0)
+			close(d->prog_fd[i]);
+	mem_free_ptr(&d->owners.entries);
+	mem_free_ptr(&d->replies.entries);
+	mem_free_ptr(&d->direct.entries);
+	mem_free_ptr(&d->dir);
+	mem_free_ptr(&d);
+}
+
+const struct datapath_view *datapath_view(const struct datapath *d)
+{
+	return &d->view;
+}
+
+struct xlb_counter datapath_count(const struct datapath *d, uint32_t backend)
+{
+	struct xlb_counter sum = { 0 };
+
+	for (uint32_t cpu = 0; cpu < d->view.cpus; cpu++) {
+		const struct xlb_counter *c =
+			&d->view.counters[(size_t)cpu * XLB_BACKENDS + backend];
+
+		sum.packets += c->packets;
+		sum.bytes += c->bytes;
+		sum.flows += c->flows;
+	}
+	return sum;
+}
+
+int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX])
+{
+	int cpus = libbpf_num_possible_cpus();
+	AUTO_FREE uint64_t *each = NULL;
+
+	if (cpus < 0)
+		return cpus;
+	each = mem_array((size_t)cpus, sizeof(*each));
+	for (uint32_t reason = 0; reason < XLB_DROP_MAX; reason++) {
+		if (bpf_map_lookup_elem(d->map_fd[MAP_DROPS], &reason, each))
+			return -errno;
+		ret[reason] = 0;
+		for (int cpu = 0; cpu < cpus; cpu++)
+			ret[reason] += each[cpu];
+	}
+	return 0;
+}
+
+const char *drop_name(enum xlb_drop reason)
+{
+	static const char *const names[XLB_DROP_MAX] = {
+		[XLB_DROP_NONE] = "none",
+		[XLB_DROP_NO_BACKEND] = "no_backend",
+		[XLB_DROP_NO_NEXT_HOP] = "no_next_hop",
+		[XLB_DROP_MALFORMED] = "malformed",
+		[XLB_DROP_FRAGMENT] = "fragment",
+		[XLB_DROP_TTL] = "ttl",
+		[XLB_DROP_TOO_BIG] = "too_big",
+		[XLB_DROP_HAIRPIN] = "hairpin",
+		[XLB_DROP_REPLY_TOO_BIG] = "reply_too_big",
+		[XLB_DROP_REPLY_NO_ROUTE] = "reply_no_route",
+		[XLB_DROP_ICMP] = "icmp",
+		[XLB_DROP_UNSUPPORTED] = "unsupported",
+	};
+
+	return (unsigned int)reason < XLB_DROP_MAX ? names[reason] : "unknown";
+}
+
+struct owner_entry {
+	uint32_t id;
+	struct xlb_owner owner;
+};
+
+int datapath_owners(struct datapath *d,
+		    void (*fn)(void *arg, uint32_t id,
+			       const struct xlb_owner *owner),
+		    void *arg)
+{
+	const struct owner_entry *entries;
+	int err = map_copy_read(&d->owners, d->map_fd[MAP_OWNERS],
+				sizeof(uint32_t), sizeof(struct xlb_owner));
+
+	entries = (const struct owner_entry *)d->owners.entries;
+	for (size_t i = 0; !err && i < d->owners.count; i++)
+		fn(arg, entries[i].id, &entries[i].owner);
+	return err;
+}
+
+int datapath_set_owner(struct datapath *d, uint32_t id,
+		       const struct xlb_owner *owner)
+{
+	int fd = d->map_fd[MAP_OWNERS];
+
+	d->owners.valid = false;
+	if (owner)
+		return bpf_map_update_elem(fd, &id, owner, BPF_ANY) ? -errno
+								    : 0;
+	return bpf_map_delete_elem(fd, &id) && errno != ENOENT ? -errno : 0;
+}
+
+void datapath_reread(struct datapath *d)
+{
+	d->owners.valid = d->replies.valid = d->direct.valid = false;
+}
+
+int datapath_set_service(struct datapath *d, uint32_t id,
+			 const struct xlb_service *service)
+{
+	struct xlb_service *services = d->mapped[MAP_SERVICES];
+
+	if (id == 0 || id >= XLB_SERVICES)
+		return -ERANGE;
+	services[id] = *service;
+	return 0;
+}
+
+static void store_words(uint64_t to[2], const uint64_t from[2])
+{
+	for (int i = 0; i < 2; i++)
+		__atomic_store_n(&to[i], from[i], __ATOMIC_RELEASE);
+}
+
+int datapath_set_backend(struct datapath *d, uint32_t id,
+			 const struct xlb_backend *line)
+{
+	size_t rest = offsetof(struct xlb_backend, addr6);
+	struct xlb_backend *to;
+
+	if (id == 0 || id >= XLB_BACKENDS)
+		return -ERANGE;
+	to = &tables_of(d)->backends[id];
+	if (memcmp((char *)to + rest, (const char *)line + rest,
+		   sizeof(*line) - rest) != 0)
+		memcpy((char *)to + rest, (const char *)line + rest,
+		       sizeof(*line) - rest);
+	store_words((uint64_t *)to->l2_v4, (const uint64_t *)line->l2_v4);
+	store_words((uint64_t *)to->l2_v6, (const uint64_t *)line->l2_v6);
+	return 0;
+}
+
+uint32_t datapath_write_slots(struct datapath *d, uint32_t base,
+			      const uint32_t *words, uint32_t count)
+{
+	uint32_t *slots = d->mapped[MAP_SLOTS];
+	uint32_t changed = 0;
+
+	for (uint32_t i = 0; i < count && base + i < d->view.slot_count; i++) {
+		if (slots[base + i] == words[i])
+			continue;
+		__atomic_store_n(&slots[base + i], words[i], __ATOMIC_RELEASE);
+		changed++;
+	}
+	return changed;
+}
+
+struct address_entry {
+	struct xlb_address_key key;
+	uint32_t value;
+};
+
+/* The addresses of the lines that are used; map_sync() skips repeated ones. */
+static int sync_addresses(struct datapath *d, const struct vip_table *t,
+			  bool keep)
+{
+	AUTO_FREE struct address_entry *entries =
+		mem_array(XLB_VIP_LINES, sizeof(*entries));
+	struct map_set set = { .fd = d->map_fd[MAP_ADDRESSES],
+			       .entries = entries,
+			       .key_size = sizeof(struct xlb_address_key),
+			       .value_size = sizeof(uint32_t) };
+
+	for (size_t i = 0; i < XLB_VIP_LINES; i++) {
+		const struct xlb_vip *vip = &t->lines[i];
+		struct address_entry *e = &entries[set.count];
+
+		if (!vip->proto)
+			continue;
+		memcpy(e->key.addr, vip->addr, sizeof(vip->addr));
+		e->key.family = vip->family;
+		e->value = 1;
+		set.count++;
+	}
+	return map_sync(&set, keep, NULL);
+}
+
+int datapath_set_vips(struct datapath *d, const struct vip_table *t)
+{
+	struct xlb_tables *tables = tables_of(d);
+	uint32_t spare = !(tables->control.vip_copy & 1);
+	int err = sync_addresses(d, t, true);
+
+	if (err)
+		return err;
+	grace_finish(d);
+	memcpy(&tables->vips[(size_t)spare * XLB_VIP_LINES], t->lines,
+	       sizeof(t->lines));
+	memcpy(&tables->displacement[(size_t)spare * XLB_VIP_BUCKETS],
+	       t->displacement, sizeof(t->displacement));
+	tables->control.vip_seed[spare] = t->seed;
+	__atomic_store_n(&tables->control.vip_copy, spare, __ATOMIC_RELEASE);
+	err = grace_start(d);
+	return err ? err : sync_addresses(d, t, false);
+}
+
+uint32_t datapath_remembered(const struct datapath *d, uint32_t backend)
+{
+	size_t count = (size_t)d->view.flow_lines * XLB_FLOW_WAYS;
+	const uint64_t *entries = d->mapped[MAP_FLOWS];
+	uint32_t found = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (entries[i] && XLB_FLOW_BACKEND(entries[i]) == backend)
+			found++;
+	return found;
+}
+
+uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend)
+{
+	size_t count = (size_t)d->view.flow_lines * XLB_FLOW_WAYS;
+	uint64_t *entries = d->mapped[MAP_FLOWS];
+	uint32_t found = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+
+		while (old && XLB_FLOW_BACKEND(old) == backend) {
+			if (!__atomic_compare_exchange_n(
+				    &entries[i], &old, 0, false,
+				    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+				continue;
+			found++;
+			break;
+		}
+	}
+	return found;
+}
+
+void datapath_set_now(struct datapath *d, uint32_t now)
+{
+	struct xlb_control *control = &tables_of(d)->control;
+
+	if (control->now != now)
+		__atomic_store_n(&control->now, now, __ATOMIC_RELAXED);
+}
+
+int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
+			 size_t count, size_t *ret_changed)
+{
+	struct map_set set = { .fd = d->map_fd[MAP_REPLIES],
+			       .entries = entries,
+			       .count = count,
+			       .key_size = sizeof(entries->key),
+			       .value_size = sizeof(entries->value) };
+
+	d->replies.valid = false;
+	return map_sync(&set, false, ret_changed);
+}
+
+struct direct_entry {
+	struct xlb_direct_key key;
+	uint32_t value;
+};
+
+int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
+			size_t count, size_t *ret_changed)
+{
+	AUTO_FREE struct direct_entry *entries =
+		mem_array(count + 1, sizeof(*entries));
+	struct map_set set = { .fd = d->map_fd[MAP_DIRECT],
+			       .entries = entries,
+			       .count = count,
+			       .key_size = sizeof(*keys),
+			       .value_size = sizeof(uint32_t) };
+
+	for (size_t i = 0; i < count; i++)
+		entries[i] = (struct direct_entry){ keys[i], 1 };
+	d->direct.valid = false;
+	return map_sync(&set, false, ret_changed);
+}
+
+int datapath_sets(struct datapath *d, const struct reply_entry **ret_replies,
+		  size_t *ret_reply_count,
+		  const struct xlb_direct_key **ret_directs,
+		  size_t *ret_direct_count)
+{
+	bool fresh = d->direct.valid;
+	struct xlb_direct_key *keys;
+	const struct direct_entry *entries;
+	int err = map_copy_read(&d->replies, d->map_fd[MAP_REPLIES],
+				sizeof(struct xlb_reply_key),
+				sizeof(struct xlb_reply));
+
+	if (!err)
+		err = map_copy_read(&d->direct, d->map_fd[MAP_DIRECT],
+				    sizeof(struct xlb_direct_key),
+				    sizeof(uint32_t));
+	/* Only the keys mean something: pack them. */
+	entries = (const struct direct_entry *)d->direct.entries;
+	keys = (struct xlb_direct_key *)d->direct.entries;
+	for (size_t i = 0; !err && !fresh && i < d->direct.count; i++)
+		memmove(&keys[i], &entries[i].key, sizeof(*keys));
+	*ret_replies = (const struct reply_entry *)d->replies.entries;
+	*ret_reply_count = d->replies.count;
+	*ret_directs = keys;
+	*ret_direct_count = d->direct.count;
+	return err;
+}
+
+static int remove_pin(void *arg, const char *name)
+{
+	return pin_remove(arg, name);
+}
+
+int datapath_destroy(struct datapath *d)
+{
+	int err = attach_none(d);
+
+	if (!err)
+		err = pins_each(d, "", remove_pin, d);
+	if (!err && rmdir(d->dir))
+		err = -errno;
+	return err;
+}

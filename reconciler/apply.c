@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One change to one effect on the outside. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "reconcile.h"
+
+/* Room for what is declared and as much again; at least a million slots. */
+#define LEAST_SLOTS (1u << 20)
+
+static int load(struct reconciler *r, struct diag_list *diags)
+{
+	struct datapath_config cfg = { .bpffs = r->opt->bpffs,
+				       .slots = LEAST_SLOTS,
+				       .flow_seed = r->flow_seed };
+	uint64_t needed = 0;
+
+	for (size_t i = 0; i < r->spec->service_count; i++)
+		needed += 2ull << table_log2_for(
+				  service_max_backends(&r->spec->services[i]));
+	while (cfg.slots < needed && cfg.slots < (1u << 28))
+		cfg.slots *= 2;
+	return datapath_open(&cfg, &r->dp, diags);
+}
+
+static int set_backend(struct reconciler *r, const struct change *c)
+{
+	int err = datapath_set_backend(r->dp, c->id, &c->backend.line);
+
+	return err ? err : datapath_set_owner(r->dp, c->id, &c->backend.owner);
+}
+
+/* The generation stays, so that the id's next owner gets another one. */
+static int clear_backend(struct reconciler *r, const struct change *c)
+{
+	struct xlb_backend line = {
+		.generation = datapath_view(r->dp)->backends[c->id].generation
+	};
+	uint32_t cut = datapath_forget_flows(r->dp, c->id);
+	int err = datapath_set_owner(r->dp, c->id, NULL);
+
+	log_info("backend_cleared", "service=%s backend=%s id=%u remembered=%u",
+		 c->service, c->name, c->id, cut);
+	return err ? err : datapath_set_backend(r->dp, c->id, &line);
+}
+
+static int add_address(struct reconciler *r, const struct change *c)
+{
+	int err = net_add_address(r->net, c->ifindex, &c->address);
+
+	if (err && err != -EEXIST)
+		return err;
+	if (net_announce(r->net, c->ifindex, &c->address))
+		log_warn("announce", "object=%s", c->object);
+	return 0;
+}
+
+/* What it was is kept, so that `destroy` can put it back. */
+static int set_sysctl(struct reconciler *r, const struct change *c)
+{
+	char old[32] = "", key[160];
+	struct store_override o = { .kind = (char[]){ "sysctl" },
+				    .key = key,
+				    .since_ms = clock_wall_ms() };
+
+	if (!sysctl_read(c->name, old, sizeof(old)) && r->store) {
+		old[strcspn(old, "\n")] = '\0';
+		snprintf(key, sizeof(key), "%s=%s", c->name, old);
+		store_set_override(r->store, &o);
+	}
+	return sysctl_write(c->name, c->value);
+}
+
+static void note_scaling(struct reconciler *r, const struct change *c,
+			 enum scale_reason reason)
+{
+	struct service_run *s = service_run_get(r, c->service);
+	struct scale_decision d = { .from = s->wanted,
+				    .wanted = s->wanted,
+				    .to = s->wanted,
+				    .direction = SCALE_HOLD,
+				    .reason = reason };
+
+	scaling_record(r, s, &d);
+}
+
+static int drain_vm(struct reconciler *r, const struct change *c, bool drains)
+{
+	struct vm_run *v = vm_run_get(r, c->name);
+
+	if (!v)
+		return -ENOENT;
+	v->drains = drains;
+	vm_run_note(v, drains ? "draining" : "restored",
+		    c->cause ? c->cause : "", 0);
+	if (!drains)
+		note_scaling(r, c, REASON_RESTORED_DRAIN);
+	reconcile_soon(r);
+	return 0;
+}
+
+/* ---- the effects, each with the signature of the table below ---- */
+
+typedef int (*effect_fn)(struct reconciler *r, const struct change *c,
+			 struct diag_list *diags);
+
+#define EFFECT(name, expression)                                      \
+	static int name(struct reconciler *r, const struct change *c, \
+			struct diag_list *diags)                      \
+	{                                                             \
+		(void)r, (void)c, (void)diags;                        \
+		return expression;                                    \
+	}
+
+static const struct xlb_service no_service;
+
+EFFECT(do_load, load(r, diags))
+EFFECT(do_sysctl, set_sysctl(r, c))
+EFFECT(do_backend_set, set_backend(r, c))
+EFFECT(do_backend_clear, clear_backend(r, c))
+EFFECT(do_direct,
+       datapath_set_direct(r->dp, c->direct.items, c->direct.count, NULL))
+EFFECT(do_replies,
+       datapath_set_replies(r->dp, c->replies.items, c->replies.count, NULL))
+EFFECT(do_reply_attach, datapath_reply_attach(r->dp, c->ifindex, diags))
+EFFECT(do_reply_detach, datapath_reply_detach(r->dp, c->ifindex))
+EFFECT(do_link_attach, datapath_attach(r->dp, c->name, c->ifindex, diags))
+EFFECT(do_link_detach, datapath_detach(r->dp, c->name))
+EFFECT(do_slots, (datapath_write_slots(r->dp, c->slots.base, c->slots.words,
+				       c->slots.count),
+		  0))
+EFFECT(do_service_set, datapath_set_service(r->dp, c->id, &c->kernel_service))
+EFFECT(do_service_clear, datapath_set_service(r->dp, c->id, &no_service))
+EFFECT(do_vips, datapath_set_vips(r->dp, c->vips))
+EFFECT(do_address_add, add_address(r, c))
+EFFECT(do_address_del, net_del_address(r->net, c->ifindex, &c->address))
+EFFECT(do_drain, drain_vm(r, c, true))
+EFFECT(do_restore, drain_vm(r, c, false))
+EFFECT(do_vm_create, (vm_order_create(r, c), 0))
+EFFECT(do_vm_start, (vm_order_start(r, c), 0))
+EFFECT(do_vm_replace,
+       (note_scaling(r, c, REASON_REPLACE), vm_order_remove(r, c, true), 0))
+EFFECT(do_vm_remove, (vm_order_remove(r, c, false), 0))
+EFFECT(do_nothing, 0)
+
+static const effect_fn effects[CHANGE_KIND_COUNT] = {
+	[CHANGE_LOAD] = do_load,
+	[CHANGE_SYSCTL] = do_sysctl,
+	[CHANGE_BACKEND_SET] = do_backend_set,
+	[CHANGE_DIRECT] = do_direct,
+	[CHANGE_REPLIES] = do_replies,
+	[CHANGE_REPLY_ATTACH] = do_reply_attach,
+	[CHANGE_LINK_ATTACH] = do_link_attach,
+	[CHANGE_SLOTS] = do_slots,
+	[CHANGE_SERVICE_SET] = do_service_set,
+	[CHANGE_VIPS] = do_vips,
+	[CHANGE_ADDRESS_ADD] = do_address_add,
+	[CHANGE_DRAIN] = do_drain,
+	[CHANGE_RESTORE] = do_restore,
+	[CHANGE_VM_CREATE] = do_vm_create,
+	[CHANGE_VM_START] = do_vm_start,
+	[CHANGE_VM_REPLACE] = do_vm_replace,
+	[CHANGE_VM_REMOVE] = do_vm_remove,
+	[CHANGE_ADDRESS_DEL] = do_address_del,
+	[CHANGE_BACKEND_CLEAR] = do_backend_clear,
+	[CHANGE_SERVICE_CLEAR] = do_service_clear,
+	[CHANGE_REPLY_DETACH] = do_reply_detach,
+	[CHANGE_LINK_DETACH] = do_link_detach,
+	[CHANGE_SHOW] = do_nothing,
+};
+
+int apply_change(struct reconciler *r, const struct change *c,
+		 struct diag_list *diags)
+{
+	return effects[c->kind](r, c, diags);
+}

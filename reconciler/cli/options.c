@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "reconcile.h"
+
+enum long_option {
+	OPT_STATE_DIR = 256,
+	OPT_BPFFS,
+	OPT_INTERFACE,
+	OPT_HOOK,
+	OPT_LIBVIRT,
+	OPT_LISTEN,
+	OPT_ONCE,
+	OPT_TIMEOUT,
+	OPT_JSON,
+	OPT_DRY_RUN,
+	OPT_DETAILED,
+	OPT_YES,
+	OPT_SINCE,
+	OPT_KIND,
+	OPT_FOR,
+	OPT_PRINT,
+	OPT_CHECK,
+	OPT_HELP,
+	OPT_VERSION,
+	OPT_LATER,
+};
+
+static const struct option longs[] = {
+	{ "state-dir", required_argument, NULL, OPT_STATE_DIR },
+	{ "bpffs", required_argument, NULL, OPT_BPFFS },
+	{ "interface", required_argument, NULL, OPT_INTERFACE },
+	{ "hook", required_argument, NULL, OPT_HOOK },
+	{ "libvirt", required_argument, NULL, OPT_LIBVIRT },
+	{ "listen", required_argument, NULL, OPT_LATER },
+	{ "once", no_argument, NULL, OPT_ONCE },
+	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
+	{ "json", no_argument, NULL, OPT_JSON },
+	{ "dry-run", no_argument, NULL, OPT_DRY_RUN },
+	{ "detailed-exitcode", no_argument, NULL, OPT_DETAILED },
+	{ "yes", no_argument, NULL, OPT_YES },
+	{ "since", required_argument, NULL, OPT_SINCE },
+	{ "kind", required_argument, NULL, OPT_KIND },
+	{ "for", required_argument, NULL, OPT_FOR },
+	{ "print", no_argument, NULL, OPT_PRINT },
+	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "help", no_argument, NULL, OPT_HELP },
+	{ "version", no_argument, NULL, OPT_VERSION },
+	{ "manual", no_argument, NULL, OPT_LATER },
+	{ "out", required_argument, NULL, OPT_LATER },
+	{ "drift-only", no_argument, NULL, OPT_LATER },
+	{ "at", required_argument, NULL, OPT_LATER },
+	{ 0 },
+};
+
+bool parse_duration(const char *s, uint64_t *ret_ns)
+{
+	static const struct {
+		const char *unit;
+		uint64_t ns;
+	} units[] = { { "ms", NS_PER_MS },
+		      { "s", NS_PER_S },
+		      { "m", 60 * NS_PER_S },
+		      { "h", 3600 * NS_PER_S },
+		      { "d", 86400 * NS_PER_S } };
+	char *end;
+	unsigned long n = strtoul(s, &end, 10);
+
+	if (end == s || n > 1000000000UL)
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
+		if (!strcmp(end, units[i].unit)) {
+			*ret_ns = n * units[i].ns;
+			return true;
+		}
+	return false;
+}
+
+static int set_paths(int c, struct options *o)
+{
+	switch (c) {
+	case 'f':
+		o->file = optarg;
+		return 0;
+	case OPT_STATE_DIR:
+		o->state_dir = optarg;
+		return 0;
+	case OPT_BPFFS:
+		o->bpffs = optarg;
+		return 0;
+	case OPT_INTERFACE:
+		*MEM_PUSH(o->interfaces, o->interface_count) = optarg;
+		return 0;
+	case OPT_LIBVIRT:
+		o->libvirt = optarg;
+		return 0;
+	case OPT_HOOK:
+		o->hook = optarg;
+		return 0;
+	default:
+		return -1;
+	}
+}
+
+static int set_texts(int c, struct options *o)
+{
+	switch (c) {
+	case OPT_SINCE:
+		o->since = optarg;
+		return 0;
+	case OPT_KIND:
+		o->kind = optarg;
+		return 0;
+	case OPT_FOR:
+		o->lasts = optarg;
+		return 0;
+	default:
+		return -1;
+	}
+}
+
+static int set_switches(int c, struct options *o)
+{
+	switch (c) {
+	case 'v':
+		return o->verbose = true, 0;
+	case OPT_ONCE:
+		return o->once = true, 0;
+	case OPT_JSON:
+		return o->json = true, 0;
+	case OPT_DRY_RUN:
+		return o->dry_run = true, 0;
+	case OPT_DETAILED:
+		return o->detailed_exitcode = true, 0;
+	case OPT_YES:
+		return o->yes = true, 0;
+	case OPT_PRINT:
+		return o->print = true, 0;
+	case OPT_CHECK:
+		return o->check = true, 0;
+	case OPT_HELP:
+	case 'h':
+		return o->help = true, 0;
+	case OPT_VERSION:
+		return o->version = true, 0;
+	default:
+		return -1;
+	}
+}
+
+static int check_values(const struct options *o, struct buf *err)
+{
+	uint64_t ns;
+
+	if (o->hook && strcmp(o->hook, "auto") != 0 &&
+	    strcmp(o->hook, "xdp") != 0)
+		buf_addf(err, "--hook %s is not supported yet; use auto or xdp",
+			 o->hook);
+	else if (o->lasts && !parse_duration(o->lasts, &ns))
+		buf_addf(err, "--for %s is not a duration such as 10m",
+			 o->lasts);
+	else if (o->since && !parse_duration(o->since, &ns))
+		buf_addf(err, "--since %s is not a duration such as 2h",
+			 o->since);
+	return err->len ? EXIT_USAGE : 0;
+}
+
+static const char *default_file(void)
+{
+	return access("services.yaml", F_OK) == 0 ? "services.yaml"
+						  : "/etc/xlb/services.yaml";
+}
+
+int options_parse(int argc, char **argv, struct options *o, struct buf *err)
+{
+	int c, at = 0;
+
+	*o = (struct options){ .state_dir = "/var/lib/xlb",
+			       .bpffs = "/sys/fs/bpf/xlb",
+			       .timeout = 300 * NS_PER_S,
+			       .verb = "run" };
+	optind = 0; /* the daemon parses requests of clients, too */
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":f:vh", longs, &at)) != -1) {
+		if (c == '?' || c == ':') {
+			buf_addf(err, "%s: %s; see --help", argv[optind - 1],
+				 c == '?' ? "no such option" : "needs a value");
+			return EXIT_USAGE;
+		}
+		if (c == OPT_LATER) {
+			buf_addf(err, "--%s is not supported yet",
+				 longs[at].name);
+			return EXIT_USAGE;
+		}
+		if (c == OPT_TIMEOUT && !parse_duration(optarg, &o->timeout)) {
+			buf_addf(err,
+				 "--timeout %s is not a duration such as 5m",
+				 optarg);
+			return EXIT_USAGE;
+		}
+		if (set_paths(c, o) && set_texts(c, o))
+			set_switches(c, o);
+	}
+	if (!o->file)
+		o->file = default_file();
+	if (optind < argc)
+		o->verb = argv[optind++];
+	o->args = (const char **)argv + optind;
+	o->arg_count = (size_t)(argc - optind);
+	return check_values(o, err);
+}
+
+void options_release(struct options *o)
+{
+	free(o->interfaces);
+}

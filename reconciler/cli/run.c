@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cli/lock.h"
+
+int state_dir_lock(const char *state_dir, int *ret_fd)
+{
+	char *path = mem_printf("%s/lock", state_dir);
+	int fd, err = 0;
+
+	if (mkdir(state_dir, 0700) && errno != EEXIST) {
+		err = -errno;
+		fprintf(stderr, "error: %s can't be made: %s\n", state_dir,
+			strerror(-err));
+		free(path);
+		return err;
+	}
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB)) {
+		char pid[32] = "";
+
+		err = -errno;
+		if (fd >= 0 && read(fd, pid, sizeof(pid) - 1) > 0)
+			pid[strcspn(pid, "\n")] = '\0';
+		fprintf(stderr, "error: %s is held by process %s: %s\n", path,
+			pid[0] ? pid : "?", strerror(-err));
+		if (fd >= 0)
+			close(fd);
+	} else {
+		if (ftruncate(fd, 0) || dprintf(fd, "%d\n", getpid()) < 0)
+			log_warn("lock", "path=%s result=no_pid", path);
+		*ret_fd = fd;
+	}
+	free(path);
+	return err;
+}
+
+static void on_signal(void *arg, int fd, uint32_t events)
+{
+	struct reconciler *r = arg;
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGHUP) {
+		reconciler_saved(r);
+		return;
+	}
+	log_info("stopping", "signal=%u traffic=goes_on", info.ssi_signo);
+	r->exit_code = EXIT_DONE;
+	loop_stop(r->loop);
+}
+
+static int signal_descriptor(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static void on_deadline(void *arg)
+{
+	struct reconciler *r = arg;
+
+	log_error("once", "result=timeout");
+	r->exit_code = EXIT_FAILED;
+	loop_stop(r->loop);
+}
+
+static int serve(struct reconciler *r, const struct options *opt)
+{
+	int err = control_open(r, &r->control);
+
+	if (!err && !opt->once)
+		err = watch_new(r->loop, opt->file, reconciler_saved, r,
+				&r->watch);
+	if (err) {
+		fprintf(stderr, "error: %s can't be watched or %s served: %s\n",
+			opt->file, opt->state_dir, strerror(-err));
+		return EXIT_FAILED;
+	}
+	if (opt->once) {
+		r->deadline = loop_add_timer(r->loop, on_deadline, r);
+		loop_arm_in(r->deadline, opt->timeout);
+	}
+	reconciler_saved(r);
+	err = r->exit_code < 0 ? loop_run(r->loop) : 0;
+	watch_free(r->watch);
+	control_close(r->control);
+	return err ? EXIT_FAILED : r->exit_code < 0 ? EXIT_DONE : r->exit_code;
+}
+
+int cmd_run(const struct options *opt)
+{
+	struct diag_list diags = { 0 };
+	struct buf text = BUF_INIT;
+	struct reconciler r;
+	struct loop *loop;
+	struct loop_source *signals;
+	int lock, fd, code = EXIT_FAILED;
+
+	if (opt->dry_run)
+		return cmd_plan(opt);
+	if (state_dir_lock(opt->state_dir, &lock))
+		return EXIT_FAILED;
+	fd = signal_descriptor();
+	if (fd < 0 || loop_new(&loop))
+		return EXIT_FAILED;
+	signals = loop_add_fd(loop, fd, EPOLLIN, on_signal, &r);
+	if (reconciler_open(&r, opt, loop, false, &diags) == 0) {
+		r.exit_code = -1;
+		code = serve(&r, opt);
+	}
+	diag_list_print(&diags, &text);
+	fputs(buf_str(&text), stderr);
+	reconciler_close(&r);
+	loop_remove(signals);
+	loop_free(loop);
+	close(fd);
+	close(lock);
+	buf_release(&text);
+	diag_list_release(&diags);
+	return code;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A verb goes to the daemon when one runs; else it opens a reconciler of its
+ * own that only looks, waits until the hypervisors have been read, and asks
+ * that one.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "cli/standalone.h"
+
+#define LOOK_AT_MOST (5 * NS_PER_S)
+#define LOOK_EVERY (20 * NS_PER_MS)
+
+struct look {
+	struct reconciler r;
+	struct loop_source *timer;
+	uint64_t until;
+	const struct spec *spec;
+};
+
+static bool all_read(const struct look *l)
+{
+	for (size_t i = 0; i < l->r.hypervisor_count; i++)
+		if (!hypervisor_is_read(l->r.hypervisors[i]))
+			return false;
+	return true;
+}
+
+static void look(void *arg)
+{
+	struct look *l = arg;
+
+	if (all_read(l) || clock_ns() >= l->until)
+		loop_stop(l->r.loop);
+	else
+		loop_arm_in(l->timer, LOOK_EVERY);
+}
+
+static int run_standalone(const struct options *opt, verb_fn fn,
+			  struct buf *out)
+{
+	struct look l = { 0 };
+	struct diag_list diags = { 0 };
+	struct loop *loop;
+	int code = loop_new(&loop);
+
+	if (code)
+		return EXIT_FAILED;
+	code = reconciler_open(&l.r, opt, loop, true, &diags);
+	if (!code)
+		code = reconciler_look(&l.r, &diags);
+	if (!code && l.r.hypervisor_count) {
+		l.until = clock_ns() + LOOK_AT_MOST;
+		l.timer = loop_add_timer(loop, look, &l);
+		loop_arm_in(l.timer, LOOK_EVERY);
+		loop_run(loop);
+		loop_remove(l.timer);
+	}
+	diag_list_print(&diags, out);
+	if (code)
+		code = code == -EBADMSG ? EXIT_INVALID : EXIT_FAILED;
+	else
+		code = fn(&l.r, opt, out);
+	reconciler_close(&l.r);
+	loop_free(loop);
+	diag_list_release(&diags);
+	return code;
+}
+
+int run_verb(const struct options *opt, verb_fn fn)
+{
+	struct buf out = BUF_INIT;
+	int code = control_ask(opt, &out);
+
+	if (code == -ENOENT)
+		code = run_standalone(opt, fn, &out);
+	if (code < 0) {
+		buf_addf(&out, "the daemon does not answer: %s\n",
+			 strerror(-code));
+		code = EXIT_FAILED;
+	}
+	fputs(buf_str(&out),
+	      code == EXIT_DONE || code == EXIT_CHANGES ? stdout : stderr);
+	buf_release(&out);
+	return code;
+}

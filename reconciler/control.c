@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The control socket.  A request is an argument vector, NUL-separated, ended
+ * by shutting the sending side; the answer is the exit code as one byte, then
+ * text.  Requests are read and answers written without ever blocking the loop.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "reconcile.h"
+
+#define REQUEST_MAX 65536
+#define ARGS_MAX 64
+#define ANSWER_TIMEOUT_S 30
+
+struct control {
+	struct reconciler *r;
+	int fd;
+	struct loop_source *source;
+	char *path;
+	struct client *clients;
+};
+
+struct client {
+	struct control *control;
+	int fd;
+	struct loop_source *source;
+	struct buf in, out;
+	size_t sent;
+	bool answering;
+	struct client *next, **link;
+};
+
+static int socket_address(const char *state_dir, struct sockaddr_un *ret)
+{
+	int n = snprintf(ret->sun_path, sizeof(ret->sun_path),
+			 "%s/control.sock", state_dir);
+
+	ret->sun_family = AF_UNIX;
+	return n < 0 || (size_t)n >= sizeof(ret->sun_path) ? -ENAMETOOLONG : 0;
+}
+
+static void free_client(struct client *c)
+{
+	*c->link = c->next;
+	if (c->next)
+		c->next->link = c->link;
+	loop_remove(c->source);
+	close(c->fd);
+	buf_release(&c->in);
+	buf_release(&c->out);
+	free(c);
+}
+
+int verb_on_reconciler(struct reconciler *r, const struct options *opt,
+		       struct buf *out)
+{
+	static const struct {
+		const char *name;
+		int (*fn)(struct reconciler *, const struct options *,
+			  struct buf *);
+	} verbs[] = {
+		{ "plan", plan_verb },	      { "diff", plan_verb },
+		{ "status", status_verb },    { "drain", override_verb },
+		{ "undrain", override_verb }, { "refresh", override_verb }
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (!strcmp(verbs[i].name, opt->verb))
+			return verbs[i].fn(r, opt, out);
+	buf_addf(out, "the daemon has no verb %s\n", opt->verb);
+	return EXIT_USAGE;
+}
+
+static void answer(struct client *c)
+{
+	char *argv[ARGS_MAX + 2] = { (char[]){ "xlb-reconcile" } };
+	struct buf err = BUF_INIT;
+	struct options opt;
+	unsigned char code;
+	int argc = 1;
+
+	for (size_t at = 0; at < c->in.len && argc < ARGS_MAX;
+	     at += strlen(c->in.data + at) + 1)
+		argv[argc++] = c->in.data + at;
+	buf_add(&c->out, "", 1); /* room for the code */
+	code = (unsigned char)options_parse(argc, argv, &opt, &err);
+	buf_adds(&c->out, buf_str(&err));
+	buf_release(&err);
+	if (!code)
+		code = (unsigned char)verb_on_reconciler(c->control->r, &opt,
+							 &c->out);
+	options_release(&opt);
+	c->out.data[0] = (char)code;
+	c->answering = true;
+	loop_set_events(c->source, EPOLLOUT);
+}
+
+static void receive(struct client *c)
+{
+	char chunk[4096];
+	ssize_t n = recv(c->fd, chunk, sizeof(chunk), 0);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n < 0 || c->in.len + (size_t)n > REQUEST_MAX) {
+		free_client(c);
+	} else if (n == 0) {
+		answer(c);
+	} else {
+		buf_add(&c->in, chunk, (size_t)n);
+	}
+}
+
+static void transmit(struct client *c)
+{
+	ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent,
+			 MSG_NOSIGNAL);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n > 0)
+		c->sent += (size_t)n;
+	if (n < 0 || c->sent == c->out.len)
+		free_client(c);
+}
+
+static void on_client(void *arg, int fd, uint32_t events)
+{
+	struct client *c = arg;
+
+	(void)fd;
+	(void)events;
+	if (c->answering)
+		transmit(c);
+	else
+		receive(c);
+}
+
+static void on_connection(void *arg, int fd, uint32_t events)
+{
+	struct control *ctl = arg;
+	struct client *c;
+	int s = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	(void)events;
+	if (s < 0)
+		return;
+	c = mem_alloc(sizeof(*c));
+	c->control = ctl;
+	c->fd = s;
+	c->link = &ctl->clients;
+	c->next = ctl->clients;
+	if (c->next)
+		c->next->link = &c->next;
+	ctl->clients = c;
+	c->source = loop_add_fd(ctl->r->loop, s, EPOLLIN, on_client, c);
+}
+
+int control_open(struct reconciler *r, struct control **ret)
+{
+	struct sockaddr_un addr = { 0 };
+	struct control *c;
+	int err = socket_address(r->opt->state_dir, &addr);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	mode_t mask = umask(0177);
+
+	unlink(addr.sun_path); /* ours: the lock is held */
+	if (!err &&
+	    (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) ||
+	     listen(fd, 16)))
+		err = -errno;
+	umask(mask);
+	if (err) {
+		if (fd >= 0)
+			close(fd);
+		return err;
+	}
+	c = mem_alloc(sizeof(*c));
+	c->r = r;
+	c->fd = fd;
+	c->path = mem_dup(addr.sun_path);
+	c->source = loop_add_fd(r->loop, fd, EPOLLIN, on_connection, c);
+	*ret = c;
+	return 0;
+}
+
+void control_close(struct control *c)
+{
+	if (!c)
+		return;
+	while (c->clients)
+		free_client(c->clients);
+	loop_remove(c->source);
+	close(c->fd);
+	unlink(c->path);
+	free(c->path);
+	free(c);
+}
+
+/* ---- the asking side ---- */
+
+static void request(const struct options *opt, struct buf *b)
+{
+	struct {
+		bool set;
+		const char *text;
+	} switches[] = { { opt->json, "--json" },
+			 { opt->dry_run, "--dry-run" },
+			 { opt->detailed_exitcode, "--detailed-exitcode" },
+			 { opt->check, "--check" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
+		if (switches[i].set)
+			buf_add(b, switches[i].text,
+				strlen(switches[i].text) + 1);
+	if (opt->lasts) {
+		buf_add(b, "--for", sizeof("--for"));
+		buf_add(b, opt->lasts, strlen(opt->lasts) + 1);
+	}
+	buf_add(b, opt->verb, strlen(opt->verb) + 1);
+	for (size_t i = 0; i < opt->arg_count; i++)
+		buf_add(b, opt->args[i], strlen(opt->args[i]) + 1);
+}
+
+static int receive_answer(int fd, struct buf *out)
+{
+	char chunk[4096];
+	ssize_t n = recv(fd, chunk, 1, MSG_WAITALL);
+	int code = n == 1 ? (unsigned char)chunk[0] : -ECONNRESET;
+
+	if (n < 0)
+		return -errno;
+	while ((n = recv(fd, chunk, sizeof(chunk), 0)) > 0)
+		buf_add(out, chunk, (size_t)n);
+	return n < 0 ? -errno : code;
+}
+
+int control_ask(const struct options *opt, struct buf *out)
+{
+	struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_S };
+	struct sockaddr_un addr = { 0 };
+	struct buf b = BUF_INIT;
+	int code = socket_address(opt->state_dir, &addr);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	if (!code && connect(fd, (struct sockaddr *)&addr, sizeof(addr)))
+		code = errno == ECONNREFUSED ? -ENOENT : -errno;
+	request(opt, &b);
+	if (!code && send(fd, b.data, b.len, MSG_NOSIGNAL) != (ssize_t)b.len)
+		code = -EIO;
+	if (!code) {
+		shutdown(fd, SHUT_WR);
+		code = receive_answer(fd, out);
+	}
+	buf_release(&b);
+	close(fd);
+	return code;
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * services.yaml to the model, top level:
+ *
+ *   bytes --node.c--> tree --keys.c, by the tables here and in parse_*.c-->
+ *   model --resolve.c--> names become pointers --check*.c--> a spec, or NULL
+ *
+ * All files are read before anything is said to be missing.
+ */
+#include "desired/desired.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <nettle/sha2.h>
+
+#include "desired/complain.h"
+#include "desired/names.h"
+#include "desired/parse.h"
+#include "desired/value.h"
+
+enum block { BLOCK_NODE, BLOCK_SAFETY, BLOCK_HISTORY };
+
+static void read_version(struct reader *r, const struct key *k,
+			 const struct node *v, void *field)
+{
+	(void)field;
+	if (v->kind != NODE_SCALAR || strcmp(v->text, "1") != 0)
+		complain(r->diags, &v->src, "write \"version: 1\"",
+			 "this \"%s\" of the file format is not known",
+			 k->name);
+}
+
+/* node */
+
+static const struct key interface_keys[] = {
+	KEY("name", read_text, offsetof(struct interface_spec, name),
+	    .required = true, .max = 15),
+	KEY("hook", read_choice, offsetof(struct interface_spec, hook),
+	    .choices = hook_names),
+};
+KEY_TABLE(interface_table, "an interface", interface_keys);
+
+static void read_interfaces(struct reader *r, const struct key *k,
+			    const struct node *v, void *field)
+{
+	struct node_spec *n = field;
+
+	if (!expect_list(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count; i++) {
+		const struct node *item = &v->items[i];
+		struct interface_spec in = { .src = item->src };
+
+		if (item->kind == NODE_SCALAR)
+			read_text(r, &interface_keys[0], item, &in.name);
+		else
+			read_mapping(r, &interface_table, item, &in);
+		if (in.name)
+			*ARENA_PUSH(r->arena, n->interfaces,
+				    n->interface_count) = in;
+	}
+}
+
+static void read_prefixes(struct reader *r, const struct key *k,
+			  const struct node *v, void *field)
+{
+	struct node_spec *n = field;
+
+	if (!expect_list(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count; i++) {
+		const char *s = expect_text(r, k->name, &v->items[i]);
+		struct prefix p;
+
+		if (s && value_prefix(s, &p))
+			*ARENA_PUSH(r->arena, n->direct_clients,
+				    n->direct_client_count) = p;
+		else if (s)
+			complain(r->diags, &v->items[i].src,
+				 "such as 10.77.0.0/24 or \"fd00:77::/64\"",
+				 "\"%.64s\" is not a network prefix", s);
+	}
+}
+
+static const struct key node_keys[] = {
+	KEY("interfaces", read_interfaces, 0),
+	KEY("announce", read_choice, offsetof(struct node_spec, announce),
+	    .choices = announce_names),
+	KEY("vms", read_word, 0, .choices = vms_names),
+	KEY("direct_clients", read_prefixes, 0),
+	KEY_LATER("seed_file", NULL),
+	KEY_LATER("listen", NULL),
+	KEY("resync", read_duration, offsetof(struct node_spec, resync),
+	    .min = NS_SECOND, .max = NS_HOUR),
+};
+KEY_TABLE(node_table, "node", node_keys);
+
+/* safety, history */
+
+static const struct key safety_keys[] = {
+	KEY_LATER("max_vm_deletes", NULL),
+	KEY_LATER("max_service_removals", NULL),
+	KEY("allow_empty", read_bool,
+	    offsetof(struct safety_spec, allow_empty)),
+};
+KEY_TABLE(safety_table, "safety", safety_keys);
+
+static const struct key history_keys[] = {
+	KEY("retention", read_duration,
+	    offsetof(struct spec, history_retention), .min = NS_HOUR,
+	    .max = 3650 * NS_DAY),
+};
+KEY_TABLE(history_table, "history", history_keys);
+
+/* A block that may stand in one of a folder's files only. */
+static bool first_block(struct reader *r, enum block which, const char *name,
+			const struct node *v)
+{
+	if (r->blocks[which].line) {
+		complain(r->diags, &v->src, "keep one of them",
+			 "\"%s\" stands at " PLACE_FMT " already", name,
+			 PLACE_ARG(&r->blocks[which]));
+		return false;
+	}
+	r->blocks[which] = v->src;
+	return true;
+}
+
+static void read_node(struct reader *r, const struct key *k,
+		      const struct node *v, void *field)
+{
+	struct spec *s = field;
+
+	if (!first_block(r, BLOCK_NODE, k->name, v))
+		return;
+	s->node.src = v->src;
+	read_mapping(r, &node_table, v, &s->node);
+}
+
+static void read_safety(struct reader *r, const struct key *k,
+			const struct node *v, void *field)
+{
+	struct spec *s = field;
+
+	if (first_block(r, BLOCK_SAFETY, k->name, v))
+		read_mapping(r, &safety_table, v, &s->safety);
+}
+
+static void read_history(struct reader *r, const struct key *k,
+			 const struct node *v, void *field)
+{
+	if (first_block(r, BLOCK_HISTORY, k->name, v))
+		read_mapping(r, &history_table, v, field);
+}
+
+/* hypervisors */
+
+static const struct key hypervisor_keys[] = {
+	KEY("name", read_name, offsetof(struct hypervisor_spec, name),
+	    .required = true),
+	KEY("uri", read_text, offsetof(struct hypervisor_spec, uri),
+	    .required = true),
+	KEY_LATER("memory", "remove the key; max_vms limits the number of VMs"),
+	KEY_LATER("vcpus", "remove the key; max_vms limits the number of VMs"),
+	KEY("max_vms", read_count, offsetof(struct hypervisor_spec, max_vms),
+	    .min = 1, .max = SPEC_MAX_BACKENDS),
+	KEY_LATER("lost_after", NULL),
+};
+KEY_TABLE(hypervisor_table, "a hypervisor", hypervisor_keys);
+
+static void read_hypervisors(struct reader *r, const struct key *k,
+			     const struct node *v, void *field)
+{
+	struct spec *s = field;
+
+	if (!expect_list(r, k->name, v))
+		return;
+	if (v->count + s->hypervisor_count > SPEC_MAX_HYPERVISORS) {
+		complain(r->diags, &v->src, NULL, "more than %d hypervisors",
+			 SPEC_MAX_HYPERVISORS);
+		return;
+	}
+	for (size_t i = 0; i < v->count; i++) {
+		struct hypervisor_spec h = { .src = v->items[i].src };
+
+		read_mapping(r, &hypervisor_table, &v->items[i], &h);
+		if (h.name)
+			*ARENA_PUSH(r->arena, s->hypervisors,
+				    s->hypervisor_count) = h;
+	}
+}
+
+/* the file */
+
+static const struct key top_keys[] = {
+	KEY("version", read_version, 0, .required = true),
+	KEY("node", read_node, 0),
+	KEY("hypervisors", read_hypervisors, 0),
+	KEY("safety", read_safety, 0),
+	KEY("history", read_history, 0),
+	KEY("templates", read_templates, 0),
+	KEY("services", read_services, 0),
+};
+KEY_TABLE(top_table, "the file", top_keys);
+
+static const char *folder_of(struct arena *arena, const struct spec_text *t)
+{
+	const char *slash = strrchr(t->path, '/');
+
+	if (t->dir)
+		return arena_dup(arena, t->dir);
+	if (!slash)
+		return ".";
+	if (slash == t->path)
+		return "/";
+	return arena_printf(arena, "%.*s", (int)(slash - t->path), t->path);
+}
+
+/* False: the text has no tree, so that nothing can be said about the rest. */
+static bool read_text_file(struct reader *r, const struct spec_text *t,
+			   struct arena *trees)
+{
+	const char *file = arena_dup(r->arena, t->path);
+	const struct node *root = node_parse(trees, file, t, r->diags);
+
+	if (!root)
+		return false;
+	r->dir = folder_of(r->arena, t);
+	r->has_services |= root->kind != NODE_MAPPING ||
+			   node_get(root, "services") != NULL;
+	read_mapping(r, &top_table, root, r->spec);
+	return true;
+}
+
+static struct spec *new_spec(const char *path)
+{
+	struct arena *arena = arena_new();
+	struct spec *s = arena_alloc(arena, sizeof(*s));
+
+	s->arena = arena;
+	s->path = arena_dup(arena, path);
+	s->node.resync = 10 * NS_SECOND;
+	s->history_retention = 30 * NS_DAY;
+	return s;
+}
+
+static int compare_services(const void *a, const void *b)
+{
+	const struct service_spec *x = a, *y = b;
+	int order = strcmp(x->name, y->name);
+
+	return order ? order : x->src.line - y->src.line;
+}
+
+static void require_services(struct reader *r)
+{
+	struct source src = { r->spec->path, 0, 0 };
+
+	if (!r->has_services)
+		complain(r->diags, &src,
+			 "write \"services: []\" if none are wanted",
+			 "no \"services\"");
+}
+
+static void finish(struct reader *r, size_t before)
+{
+	struct spec *s = r->spec;
+
+	resolve_pools(r);
+	if (s->service_count)
+		qsort(s->services, s->service_count, sizeof(*s->services),
+		      compare_services);
+	check_spec(s, r->diags->errors == before, r->diags);
+	check_addresses(s, r->diags->errors == before, r->diags);
+	for (size_t i = 0; i < s->template_count; i++)
+		template_hash(&s->templates[i]);
+}
+
+void texts_sha256(const struct spec_text *texts, size_t count, char ret[65])
+{
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct sha256_ctx ctx;
+
+	sha256_init(&ctx);
+	for (size_t i = 0; i < count; i++)
+		sha256_update(&ctx, texts[i].len,
+			      (const uint8_t *)texts[i].data);
+	sha256_digest(&ctx, sizeof(digest), digest);
+	for (size_t i = 0; i < sizeof(digest); i++)
+		snprintf(ret + i * 2, 3, "%02x", digest[i]);
+}
+
+struct spec *spec_parse(const char *path, const struct spec_text *texts,
+			size_t count, struct diag_list *diags)
+{
+	struct spec *s = new_spec(path);
+	struct reader r = { .arena = s->arena, .spec = s, .diags = diags };
+	struct arena *trees = arena_new();
+	size_t before = diags->errors, first = diags->count;
+	bool readable = true;
+
+	for (size_t i = 0; i < count; i++)
+		readable &= read_text_file(&r, &texts[i], trees);
+	if (readable) {
+		require_services(&r);
+		finish(&r, before);
+		texts_sha256(texts, count, s->sha256);
+	}
+	arena_free(trees);
+	complain_sort(diags, first);
+	if (diags->errors == before)
+		return s;
+	spec_free(s);
+	return NULL;
+}

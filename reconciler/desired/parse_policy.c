@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A service's policies: health and scaling. */
+#include "desired/parse.h"
+
+#include <string.h>
+
+#include "desired/complain.h"
+#include "desired/names.h"
+#include "desired/value.h"
+
+#define EXPECT_MAX 32
+/* struct scale_decision has room for so many: each metric, either way. */
+#define SIGNAL_MAX ((size_t)METRIC_COUNT * 2)
+
+/* health */
+
+static void read_expect(struct reader *r, const struct key *k,
+			const struct node *v, void *field)
+{
+	struct health_spec *h = field;
+
+	if (!expect_members(r, k->name, v))
+		return;
+	if (v->count > EXPECT_MAX) {
+		complain(r->diags, &v->src, NULL, "more than %d status codes",
+			 EXPECT_MAX);
+		return;
+	}
+	h->expect_count = 0;
+	h->expect = arena_alloc(r->arena, v->count * sizeof(*h->expect));
+	for (size_t i = 0; i < v->count; i++) {
+		uint64_t code;
+
+		if (read_whole(r, k, &v->items[i], &code))
+			h->expect[h->expect_count++] = (uint16_t)code;
+	}
+}
+
+/* Goes onto the wire in a request line: no blanks, and absolute. */
+static void read_url_path(struct reader *r, const struct key *k,
+			  const struct node *v, void *field)
+{
+	const char *s = expect_text(r, k->name, v);
+
+	if (!s)
+		return;
+	if (*s != '/' || strchr(s, ' '))
+		complain(r->diags, &v->src, "such as /healthz",
+			 "\"%s\" must begin with / and have no blanks",
+			 k->name);
+	else
+		read_text(r, k, v, field);
+}
+
+static void read_host(struct reader *r, const struct key *k,
+		      const struct node *v, void *field)
+{
+	const char *s = expect_text(r, k->name, v);
+
+	if (s && strchr(s, ' '))
+		complain(r->diags, &v->src, NULL, "\"%s\" has a blank in it",
+			 k->name);
+	else if (s)
+		read_text(r, k, v, field);
+}
+
+#define FIELD(name) offsetof(struct health_spec, name)
+static const struct key health_keys[] = {
+	KEY("type", read_choice, FIELD(type), .choices = health_names),
+	KEY("path", read_url_path, FIELD(path)),
+	KEY("port", read_port, FIELD(port)),
+	KEY("host", read_host, FIELD(host)),
+	KEY("interval", read_duration, FIELD(interval), .min = 100 * NS_MS,
+	    .max = NS_HOUR),
+	KEY("timeout", read_duration, FIELD(timeout), .min = 10 * NS_MS,
+	    .max = NS_MINUTE),
+	KEY("rise", read_count, FIELD(rise), .min = 1, .max = 100),
+	KEY("fall", read_count, FIELD(fall), .min = 1, .max = 100),
+	KEY("expect", read_expect, 0, .min = 100, .max = 599),
+	KEY("panic", read_choice, FIELD(panic), .choices = panic_names),
+};
+#undef FIELD
+KEY_TABLE(health_table, "health", health_keys);
+
+void health_defaults(struct reader *r, enum protocol protocol,
+		     struct health_spec *ret)
+{
+	*ret = (struct health_spec){
+		.type = protocol == PROTOCOL_UDP ? HEALTH_RUNNING : HEALTH_TCP,
+		.path = "/",
+		.interval = 2 * NS_SECOND,
+		.timeout = NS_SECOND,
+		.rise = 2,
+		.fall = 3,
+		.expect = arena_alloc(r->arena, sizeof(*ret->expect)),
+		.expect_count = 1,
+		.panic = PANIC_FAIL_OPEN,
+	};
+	ret->expect[0] = 200;
+}
+
+static void refuse_for_type(struct reader *r, const struct node *health,
+			    const char *const *keys, const char *hint)
+{
+	for (; *keys; keys++) {
+		const struct node *v = node_get(health, *keys);
+
+		if (v)
+			complain(r->diags, &v->src, hint,
+				 "\"%s\" says nothing for this type of check",
+				 *keys);
+	}
+}
+
+void health_read(struct reader *r, const struct node *v, enum protocol protocol,
+		 struct health_spec *ret)
+{
+	static const char *const http_only[] = { "path", "host", "expect",
+						 NULL };
+	static const char *const port_only[] = { "port", NULL };
+	size_t before = r->diags->errors;
+
+	if (!read_mapping(r, &health_table, v, ret) ||
+	    r->diags->errors != before)
+		return;
+	if (ret->type != HEALTH_HTTP)
+		refuse_for_type(r, v, http_only,
+				"remove it, or set \"type: http\"");
+	if (ret->type == HEALTH_RUNNING)
+		refuse_for_type(r, v, port_only,
+				"remove it, or set \"type: tcp\"");
+	else if (protocol == PROTOCOL_UDP && !ret->port)
+		complain(
+			r->diags, &v->src,
+			"name the tcp port that answers it, or remove \"type\"",
+			"a %s check of a udp service needs \"port\"",
+			choice_name(health_names, (int)ret->type));
+	if (ret->timeout > ret->interval)
+		complain(r->diags, &v->src,
+			 "make the timeout shorter or the interval longer",
+			 "the check's timeout is longer than its interval");
+}
+
+/* scaling */
+
+/* What a level means depends on the metric, so it is converted last. */
+struct signal_reading {
+	struct signal_spec s;
+	const struct node *metric, *target, *high, *low, *hold;
+};
+
+#define FIELD(name) offsetof(struct signal_reading, name)
+static const struct key metric_key =
+	KEY("metric", read_choice, 0, .choices = metric_names);
+static const struct key hold_key = KEY("for", read_duration, 0, .max = NS_HOUR);
+static const struct key signal_keys[] = {
+	KEY("metric", read_keep, FIELD(metric), .required = true),
+	KEY("target", read_keep, FIELD(target)),
+	KEY("high", read_keep, FIELD(high)),
+	KEY("low", read_keep, FIELD(low)),
+	KEY("for", read_keep, FIELD(hold)),
+};
+#undef FIELD
+KEY_TABLE(signal_table, "a signal", signal_keys);
+
+/* zero: 0 is a fine level. */
+static void read_level(struct reader *r, enum metric m, const char *name,
+		       const struct node *v, bool zero, double *ret)
+{
+	bool percent = m == METRIC_CPU;
+	double level;
+
+	if (v->kind != NODE_SCALAR ||
+	    !(percent ? value_percent(v->text, &level)
+		      : value_number(v->text, &level)))
+		complain(r->diags, &v->src,
+			 percent ? "a percentage such as 60%"
+				 : "a number such as 800 or 50k",
+			 "\"%s\" is not a level of %s", name, metric_name(m));
+	else if ((level <= 0 && !zero) || (percent && level > 100))
+		complain(r->diags, &v->src,
+			 percent ? "above 0% and up to 100%" : "above 0",
+			 "\"%s\" is out of range: %s", name, v->text);
+	else
+		*ret = level;
+}
+
+static void read_levels(struct reader *r, const struct node *n,
+			struct signal_reading *g)
+{
+	struct signal_spec *s = &g->s;
+
+	if (g->target && !g->high && !g->low) {
+		s->kind = SIGNAL_TARGET;
+		read_level(r, s->metric, "target", g->target, false,
+			   &s->target);
+		if (g->hold)
+			complain(
+				r->diags, &g->hold->src,
+				"remove it; windows and cooldowns damp a target",
+				"\"for\" goes with high and low");
+		return;
+	}
+	if (g->target || !g->high || !g->low) {
+		complain(
+			r->diags, &n->src,
+			"\"target: 60%\", or \"high: 80%, low: 30%, for: 10s\"",
+			"a signal needs either target, or high and low");
+		return;
+	}
+	s->kind = SIGNAL_THRESHOLD;
+	s->hold = 10 * NS_SECOND;
+	read_level(r, s->metric, "high", g->high, false, &s->high);
+	read_level(r, s->metric, "low", g->low, true, &s->low);
+	if (g->hold)
+		read_duration(r, &hold_key, g->hold, &s->hold);
+	if (s->high > 0 && s->low >= s->high)
+		complain(r->diags, &g->low->src,
+			 "leave a gap between them, or it will flap",
+			 "low must be smaller than high");
+}
+
+static bool signal_is_new(struct reader *r, const struct scaling_spec *sc,
+			  const struct signal_spec *s)
+{
+	for (size_t i = 0; i < sc->signal_count; i++) {
+		const struct signal_spec *old = &sc->signals[i];
+
+		if (old->metric != s->metric || old->kind != s->kind)
+			continue;
+		complain(
+			r->diags, &s->src, "keep one of them",
+			"a second signal of this kind for %s; one stands at " PLACE_FMT
+			" already",
+			metric_name(s->metric), PLACE_ARG(&old->src));
+		return false;
+	}
+	return true;
+}
+
+static void read_signal(struct reader *r, const struct node *n,
+			struct scaling_spec *sc)
+{
+	struct signal_reading g = { .s = { .src = n->src } };
+	size_t before = r->diags->errors;
+	int metric = -1;
+
+	if (!read_mapping(r, &signal_table, n, &g) || !g.metric)
+		return;
+	read_choice(r, &metric_key, g.metric, &metric);
+	if (metric < 0)
+		return;
+	g.s.metric = (enum metric)metric;
+	read_levels(r, n, &g);
+	if (r->diags->errors == before && signal_is_new(r, sc, &g.s) &&
+	    sc->signal_count < SIGNAL_MAX)
+		*ARENA_PUSH(r->arena, sc->signals, sc->signal_count) = g.s;
+}
+
+static void read_signals(struct reader *r, const struct key *k,
+			 const struct node *v, void *field)
+{
+	if (!expect_members(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count && !complain_full(r->diags); i++)
+		read_signal(r, &v->items[i], field);
+}
+
+#define FIELD(name) offsetof(struct direction_spec, name)
+static const struct key direction_keys[] = {
+	KEY("window", read_duration, FIELD(window), .max = NS_DAY),
+	KEY("step", read_count, FIELD(step), .min = 1, .max = 1000),
+	KEY("cooldown", read_duration, FIELD(cooldown), .max = NS_DAY),
+};
+#undef FIELD
+KEY_TABLE(direction_table, "a scaling direction", direction_keys);
+
+#define FIELD(name) offsetof(struct scaling_spec, name)
+static const struct key scaling_keys[] = {
+	KEY("interval", read_duration, FIELD(interval), .min = 100 * NS_MS,
+	    .max = NS_HOUR),
+	KEY("signals", read_signals, 0, .required = true),
+	KEY("tolerance", read_percent, FIELD(tolerance), .max = 99),
+	KEY("up", read_table, FIELD(up), .inner = &direction_table),
+	KEY("down", read_table, FIELD(down), .inner = &direction_table),
+	KEY("warmup", read_duration, FIELD(warmup), .max = NS_HOUR),
+	KEY("missing", read_choice, FIELD(missing), .choices = missing_names),
+	KEY_LATER("schedule", NULL),
+	KEY("predict", read_word, 0, .choices = predict_names),
+};
+#undef FIELD
+KEY_TABLE(scaling_table, "scaling", scaling_keys);
+
+void scaling_read(struct reader *r, const struct node *v,
+		  struct scaling_spec *ret)
+{
+	*ret = (struct scaling_spec){
+		.src = v->src,
+		.interval = 5 * NS_SECOND,
+		.tolerance = 10,
+		.up = { .window = 0, .step = 4, .cooldown = 30 * NS_SECOND },
+		.down = { .window = 300 * NS_SECOND,
+			  .step = 1,
+			  .cooldown = 60 * NS_SECOND },
+		.warmup = 45 * NS_SECOND,
+		.missing = MISSING_HOLD,
+	};
+	read_mapping(r, &scaling_table, v, ret);
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Services: VIPs, ports, backends, pool. */
+#include "desired/parse.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "desired/complain.h"
+#include "desired/names.h"
+#include "desired/value.h"
+
+/*
+ * A service while it is read: its pool still has names, not pointers, and
+ * what depends on the protocol waits until that is known.
+ */
+struct service_reading {
+	struct service_spec s;
+	struct pool_ref ref;
+	const struct node *health, *scaling, *udp;
+};
+
+static void read_service_name(struct reader *r, const struct key *k,
+			      const struct node *v, void *field)
+{
+	const char *s = expect_text(r, k->name, v);
+	size_t len;
+
+	if (!s)
+		return;
+	len = strlen(s);
+	if (len > SPEC_MAX_NAME)
+		complain(r->diags, &v->src, NULL,
+			 "the name is longer than %d characters",
+			 SPEC_MAX_NAME);
+	else if (s[strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789-")] ||
+		 s[0] == '-' || s[len - 1] == '-')
+		complain(
+			r->diags, &v->src,
+			"small letters, digits and -, not - at either end: VMs are called <service>-<number>",
+			"\"%.64s\" can't be a service's name", s);
+	else
+		*(const char **)field = arena_dup(r->arena, s);
+}
+
+static void read_vips(struct reader *r, const struct key *k,
+		      const struct node *v, void *field)
+{
+	struct service_spec *s = field;
+
+	if (!expect_members(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count; i++) {
+		struct vip_spec vip = { .src = v->items[i].src };
+
+		if (read_address(r, k->name, &v->items[i], &vip.address))
+			*ARENA_PUSH(r->arena, s->vips, s->vip_count) = vip;
+	}
+}
+
+static const struct key port_keys[] = {
+	KEY("listen", read_port, offsetof(struct port_spec, listen),
+	    .required = true),
+	KEY("target", read_port, offsetof(struct port_spec, target)),
+};
+KEY_TABLE(port_table, "a port", port_keys);
+
+static void read_ports(struct reader *r, const struct key *k,
+		       const struct node *v, void *field)
+{
+	struct service_spec *s = field;
+
+	if (!expect_members(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count; i++) {
+		const struct node *item = &v->items[i];
+		struct port_spec p = { .src = item->src };
+
+		if (item->kind == NODE_SCALAR)
+			read_port(r, k, item, &p.listen);
+		else
+			read_mapping(r, &port_table, item, &p);
+		if (!p.target)
+			p.target = p.listen;
+		if (p.listen)
+			*ARENA_PUSH(r->arena, s->ports, s->port_count) = p;
+	}
+}
+
+static void read_drain_quiet(struct reader *r, const struct key *k,
+			     const struct node *v, void *field)
+{
+	if (v->kind == NODE_SCALAR && !strcmp(v->text, "off"))
+		*(uint64_t *)field = 0;
+	else
+		read_duration(r, k, v, field);
+}
+
+/* backends */
+
+static void read_one_address(struct reader *r, const struct key *k,
+			     const struct node *v, void *field)
+{
+	struct ip *pair = field, a;
+
+	if (read_address(r, k->name, v, &a))
+		pair[family_index(&a)] = a;
+}
+
+static void read_mac(struct reader *r, const struct key *k,
+		     const struct node *v, void *field)
+{
+	struct backend_spec *b = field;
+	const char *s = expect_text(r, k->name, v);
+
+	if (!s)
+		return;
+	if (value_mac(s, b->mac) && !(b->mac[0] & 1))
+		b->has_mac = true;
+	else
+		complain(r->diags, &v->src, "such as \"52:54:00:00:00:05\"",
+			 "\"%.64s\" is not the hardware address of a machine",
+			 s);
+}
+
+static const struct key backend_keys[] = {
+	KEY("name", read_name, offsetof(struct backend_spec, name)),
+	KEY("address", read_one_address,
+	    offsetof(struct backend_spec, addresses)),
+	KEY("addresses", read_address_pair,
+	    offsetof(struct backend_spec, addresses)),
+	KEY("port", read_port, offsetof(struct backend_spec, port)),
+	KEY("weight", read_count, offsetof(struct backend_spec, weight),
+	    .min = 0, .max = 1000),
+	KEY("state", read_choice, offsetof(struct backend_spec, state),
+	    .choices = state_names),
+	KEY("mac", read_mac, 0),
+	KEY_LATER("max_connections", NULL),
+};
+KEY_TABLE(backend_table, "a backend", backend_keys);
+
+static bool read_backend(struct reader *r, const struct node *n,
+			 struct backend_spec *b)
+{
+	char text[IP_STRLEN];
+	bool one = node_get(n, "address"), list = node_get(n, "addresses");
+
+	b->src = n->src;
+	b->weight = 1;
+	if (!read_mapping(r, &backend_table, n, b))
+		return false;
+	if (one == list)
+		complain(
+			r->diags, &n->src,
+			"address: 10.77.0.5, or addresses: [10.77.0.5, \"fd00:77::5\"]",
+			"a backend needs either \"address\" or \"addresses\"");
+	if (!b->addresses[0].family && !b->addresses[1].family)
+		return false;
+	if (!b->name) {
+		ip_format(&b->addresses[!b->addresses[0].family], text);
+		b->name = arena_dup(r->arena, text);
+	}
+	return true;
+}
+
+static void read_backends(struct reader *r, const struct key *k,
+			  const struct node *v, void *field)
+{
+	struct service_spec *s = field;
+
+	if (!expect_list(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count && !complain_full(r->diags); i++) {
+		struct backend_spec b = { 0 };
+
+		if (read_backend(r, &v->items[i], &b))
+			*ARENA_PUSH(r->arena, s->backends, s->backend_count) =
+				b;
+	}
+}
+
+/* pool */
+
+static void read_template_ref(struct reader *r, const struct key *k,
+			      const struct node *v, void *field)
+{
+	struct service_reading *sr = field;
+
+	read_text(r, k, v, &sr->ref.template);
+	sr->ref.template_src = v->src;
+}
+
+static void read_hypervisor_ref(struct reader *r, const struct key *k,
+				const struct node *v, void *field)
+{
+	struct service_reading *sr = field;
+
+	if (!expect_members(r, k->name, v))
+		return;
+	if (v->count > 1)
+		complain(
+			r->diags, &v->items[1].src, "name one hypervisor",
+			"more than one hypervisor a pool is not supported yet");
+	read_text(r, k, &v->items[0], &sr->ref.hypervisor);
+	sr->ref.hypervisor_src = v->items[0].src;
+}
+
+static const struct key pool_keys[] = {
+	KEY("template", read_template_ref, 0, .required = true),
+	KEY("min", read_count, offsetof(struct service_reading, s.pool.min),
+	    .required = true, .max = SPEC_MAX_BACKENDS),
+	KEY("max", read_count, offsetof(struct service_reading, s.pool.max),
+	    .required = true, .min = 1, .max = SPEC_MAX_BACKENDS),
+	KEY_LATER("warm", NULL),
+	KEY("hypervisors", read_hypervisor_ref, 0),
+	KEY("weight", read_count,
+	    offsetof(struct service_reading, s.pool.weight), .min = 0,
+	    .max = 1000),
+};
+KEY_TABLE(pool_table, "a pool", pool_keys);
+
+static void read_pool(struct reader *r, const struct key *k,
+		      const struct node *v, void *field)
+{
+	struct service_reading *sr = field;
+
+	(void)k;
+	sr->s.pool.src = v->src;
+	sr->s.pool.weight = 1;
+	if (read_mapping(r, &pool_table, v, sr) &&
+	    sr->s.pool.min > sr->s.pool.max && sr->s.pool.max)
+		complain(r->diags, &v->src, NULL,
+			 "the pool's min (%u) is larger than its max (%u)",
+			 sr->s.pool.min, sr->s.pool.max);
+}
+
+/* services */
+
+#define FIELD(name) offsetof(struct service_reading, s.name)
+static const struct key service_keys[] = {
+	KEY("name", read_service_name, FIELD(name), .required = true),
+	KEY("vips", read_vips, 0, .required = true),
+	KEY("protocol", read_choice, FIELD(protocol),
+	    .choices = protocol_names),
+	KEY("ports", read_ports, 0, .required = true),
+	KEY("algorithm", read_choice, FIELD(algorithm),
+	    .choices = algorithm_names),
+	KEY("forwarding", read_choice, FIELD(forwarding),
+	    .choices = forwarding_names),
+	KEY("udp", read_keep, offsetof(struct service_reading, udp)),
+	KEY_LATER("affinity", NULL),
+	KEY("idle_timeout", read_duration, FIELD(idle_timeout),
+	    .min = NS_SECOND, .max = NS_DAY),
+	KEY("drain", read_duration, FIELD(drain), .max = NS_DAY),
+	KEY("drain_quiet", read_drain_quiet, FIELD(drain_quiet),
+	    .min = 100 * NS_MS, .max = NS_HOUR),
+	KEY_LATER("slow_start", NULL),
+	KEY("protect", read_false, 0),
+	KEY("paused", read_false, 0),
+	KEY("backends", read_backends, 0),
+	KEY_LATER("sorry", NULL),
+	KEY("pool", read_pool, 0),
+	KEY("health", read_keep, offsetof(struct service_reading, health)),
+	KEY_LATER("weights", NULL),
+	KEY("scaling", read_keep, offsetof(struct service_reading, scaling)),
+	KEY_LATER("update", NULL),
+};
+KEY_TABLE(service_table, "a service", service_keys);
+
+static const struct key udp_key =
+	KEY("udp", read_word, 0, .choices = udp_names);
+
+static void read_policies(struct reader *r, struct service_reading *sr)
+{
+	struct service_spec *s = &sr->s;
+
+	if (!s->idle_timeout)
+		s->idle_timeout = s->protocol == PROTOCOL_UDP ? NS_MINUTE
+							      : 15 * NS_MINUTE;
+	health_defaults(r, s->protocol, &s->health);
+	if (sr->health)
+		health_read(r, sr->health, s->protocol, &s->health);
+	if (sr->scaling)
+		scaling_read(r, sr->scaling, &s->scaling);
+	if (sr->udp && s->protocol != PROTOCOL_UDP)
+		complain(r->diags, &sr->udp->src,
+			 "remove it, or set \"protocol: udp\"",
+			 "\"udp\" is for udp services");
+	else if (sr->udp)
+		read_word(r, &udp_key, sr->udp, NULL);
+}
+
+static void read_service(struct reader *r, const struct node *n, struct spec *s)
+{
+	struct service_reading sr = {
+		.s = { .src = n->src,
+		       .drain = NS_MINUTE,
+		       .drain_quiet = 5 * NS_SECOND },
+	};
+
+	if (!read_mapping(r, &service_table, n, &sr))
+		return;
+	read_policies(r, &sr);
+	if (!sr.s.name)
+		return;
+	sr.ref.service = s->service_count;
+	*ARENA_PUSH(r->arena, s->services, s->service_count) = sr.s;
+	if (sr.ref.template)
+		*ARENA_PUSH(r->arena, r->refs, r->ref_count) = sr.ref;
+}
+
+void read_services(struct reader *r, const struct key *k, const struct node *v,
+		   void *field)
+{
+	if (!expect_list(r, k->name, v))
+		return;
+	for (size_t i = 0; i < v->count && !complain_full(r->diags); i++)
+		read_service(r, &v->items[i], field);
+}

@@ -1,0 +1,669 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is, into the plain values that the planner reads: the kernel's tables,
+ * this host's network, the VMs, and the backends of every service.
+ *
+ * A backend is known from up to three places: the file declares it, a VM
+ * runs it, or the kernel's owners map remembers it.  One that only the kernel
+ * remembers is on its way out: a fixed one drains, a VM is gone.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "reconcile.h"
+
+struct gather {
+	struct reconciler *r;
+	const struct spec *spec;
+	struct arena *arena;
+	struct world *w;
+	const struct datapath_view *view; /* NULL: nothing loaded */
+	struct world_owner **by_service; /* owners by service id, then name */
+	bool *owner_used; /* by index in w->kernel.owners */
+	struct strmap names; /* of services, to struct world_service */
+};
+
+static void add_owner(void *arg, uint32_t id, const struct xlb_owner *owner)
+{
+	struct gather *g = arg;
+	struct world_kernel *k = &g->w->kernel;
+	struct world_owner *owners = (struct world_owner *)k->owners;
+	struct world_owner *o = ARENA_PUSH(g->arena, owners, k->owner_count);
+
+	k->owners = owners;
+	o->id = id;
+	o->owner = *owner;
+	o->owner.name[XLB_NAME_MAX - 1] = '\0';
+}
+
+static int by_id(const void *a, const void *b)
+{
+	const struct world_owner *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int by_service_name(const void *a, const void *b)
+{
+	const struct world_owner *x = *(const struct world_owner *const *)a;
+	const struct world_owner *y = *(const struct world_owner *const *)b;
+
+	if (x->owner.service != y->owner.service)
+		return x->owner.service < y->owner.service ? -1 : 1;
+	return strcmp(x->owner.name, y->owner.name);
+}
+
+static void gather_kernel(struct gather *g)
+{
+	struct world_kernel *k = &g->w->kernel;
+	struct world_owner *owners;
+	int err;
+
+	if (!g->r->dp)
+		return;
+	g->view = datapath_view(g->r->dp);
+	k->loaded = true;
+	k->vips = g->view->vips +
+		  (size_t)(g->view->control->vip_copy & 1) * XLB_VIP_LINES;
+	k->backends = g->view->backends;
+	k->slots = g->view->slots;
+	k->slot_count = g->view->slot_count;
+	k->services = g->view->services;
+	if (g->r->verify)
+		datapath_reread(g->r->dp);
+	err = datapath_owners(g->r->dp, add_owner, g);
+	if (err)
+		log_error("owners", "err=%d", err);
+	owners = (struct world_owner *)k->owners;
+	if (k->owner_count)
+		qsort(owners, k->owner_count, sizeof(*owners), by_id);
+	g->owner_used = arena_alloc(g->arena, k->owner_count + 1);
+	g->by_service = arena_alloc(g->arena, (k->owner_count + 1) *
+						      sizeof(*g->by_service));
+	for (size_t i = 0; i < k->owner_count; i++)
+		g->by_service[i] = &owners[i];
+	if (k->owner_count)
+		qsort(g->by_service, k->owner_count, sizeof(*g->by_service),
+		      by_service_name);
+	err = datapath_sets(g->r->dp, &g->w->replies, &g->w->reply_count,
+			    &g->w->directs, &g->w->direct_count);
+	if (err)
+		log_error("replies", "err=%d", err);
+}
+
+static struct world_service *service_of(struct gather *g, const char *name)
+{
+	struct world_service *s = strmap_get(&g->names, name);
+
+	if (s)
+		return s;
+	s = arena_alloc(g->arena, sizeof(*s));
+	s->name = arena_dup(g->arena, name);
+	strmap_put(&g->names, s->name, s);
+	return s;
+}
+
+static void gather_service_names(struct gather *g)
+{
+	struct vm_run *v;
+	size_t i = 0;
+
+	for (size_t k = 0; k < g->spec->service_count; k++)
+		service_of(g, g->spec->services[k].name)->spec =
+			&g->spec->services[k];
+	for (uint32_t id = 1; g->view && id < XLB_SERVICES; id++)
+		if (g->view->services[id].name[0])
+			service_of(g, g->view->services[id].name)->id = id;
+	while ((v = strmap_next(&g->r->vms, &i)))
+		service_of(g, v->service);
+}
+
+/* ---- paths ---- */
+
+static bool vm_path(const struct gather *g, const struct vm_run *v,
+		    struct world_path *ret)
+{
+	const struct net_link *port, *master;
+
+	if (!v->observed || !v->seen.port[0])
+		return false;
+	port = net_link_by_name(g->r->net, v->seen.port);
+	if (!port || !port->up)
+		return false;
+	master = port->master ? net_link(g->r->net, port->master) : port;
+	if (!master)
+		return false;
+	ret->known = true;
+	ret->on_link = true;
+	ret->stack = !port->xdp_target;
+	ret->route_ifindex = master->ifindex;
+	ret->port_ifindex = port->ifindex;
+	memcpy(ret->dst_mac, v->seen.mac, 6);
+	memcpy(ret->src_mac, master->mac, 6);
+	ret->mtu = (uint16_t)(port->mtu > 65535 ? 65535 : port->mtu);
+	return true;
+}
+
+static void host_path(const struct gather *g, const struct ip *a,
+		      const struct backend_spec *fixed, struct world_path *ret)
+{
+	struct net_path path = { 0 };
+	const struct net_link *port;
+	int err = net_path(g->r->net, a, &path);
+
+	if (err)
+		return;
+	ret->route_ifindex = path.route_ifindex;
+	if (!path.known && fixed && fixed->has_mac) {
+		memcpy(path.dst_mac, fixed->mac, 6);
+		path.known = path.port_ifindex != 0 || path.route_ifindex != 0;
+		if (!path.port_ifindex)
+			path.port_ifindex = path.route_ifindex;
+	}
+	if (!path.known && !g->r->read_only)
+		net_resolve(g->r->net, a);
+	port = path.known ? net_link(g->r->net, path.port_ifindex) : NULL;
+	if (!port)
+		return;
+	ret->known = true;
+	ret->on_link = path.on_link;
+	ret->stack = !port->xdp_target;
+	ret->port_ifindex = path.port_ifindex;
+	memcpy(ret->dst_mac, path.dst_mac, 6);
+	memcpy(ret->src_mac, path.src_mac, 6);
+	ret->mtu = path.mtu;
+}
+
+static void gather_paths(struct gather *g, struct world_member *m,
+			 const struct vm_run *v)
+{
+	for (int f = 0; f < 2; f++) {
+		if (!m->addresses[f].family)
+			continue;
+		if (!v || !vm_path(g, v, &m->paths[f]))
+			host_path(g, &m->addresses[f], m->fixed, &m->paths[f]);
+	}
+}
+
+/* ---- members ---- */
+
+static bool line_is_of(const struct xlb_backend *line, const struct ip a[2])
+{
+	return !memcmp(&line->addr4, a[0].bytes, 4) &&
+	       !memcmp(line->addr6, a[1].bytes, 16);
+}
+
+static size_t first_owner(const struct gather *g, uint32_t service)
+{
+	size_t lo = 0, hi = g->w->kernel.owner_count;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (g->by_service[mid]->owner.service < service)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static uint32_t owner_id(struct gather *g, const struct world_service *s,
+			 const char *name, const struct ip addresses[2])
+{
+	if (!s->id)
+		return 0;
+	for (size_t i = first_owner(g, s->id);
+	     i < g->w->kernel.owner_count &&
+	     g->by_service[i]->owner.service == s->id;
+	     i++) {
+		const struct world_owner *o = g->by_service[i];
+
+		if (strcmp(o->owner.name, name) ||
+		    !line_is_of(&g->view->backends[o->id], addresses))
+			continue;
+		g->owner_used[o - g->w->kernel.owners] = true;
+		return o->id;
+	}
+	return 0;
+}
+
+static bool operator_drains(const struct reconciler *r, const char *service,
+			    const char *name)
+{
+	size_t len = strlen(service);
+
+	for (size_t i = 0; i < r->override_count; i++) {
+		const char *key = r->overrides[i].key;
+
+		if (!strcmp(r->overrides[i].kind, "drain") &&
+		    !strncmp(key, service, len) && key[len] == '/' &&
+		    !strcmp(key + len + 1, name))
+			return true;
+	}
+	return false;
+}
+
+static struct member_run *member_run_get(struct gather *g,
+					 const struct world_service *s,
+					 const struct world_member *m)
+{
+	char a[IP_STRLEN], b[IP_STRLEN];
+	char *key = mem_printf("%s/%s/%s/%s", s->name, m->name,
+			       ip_format(&m->addresses[0], a),
+			       ip_format(&m->addresses[1], b));
+	struct member_run *run = strmap_get(&g->r->members, key);
+
+	if (run) {
+		free(key);
+		return run;
+	}
+	run = mem_alloc(sizeof(*run));
+	run->key = key;
+	run->service = mem_dup(s->name);
+	run->name = mem_dup(m->name);
+	run->r = g->r;
+	strmap_put(&g->r->members, run->key, run);
+	return run;
+}
+
+static void update_probe(struct gather *g, const struct world_service *s,
+			 struct world_member *m, struct member_run *run,
+			 bool alive)
+{
+	const struct health_spec *hs = s->spec ? &s->spec->health : NULL;
+	const struct ip *a = &m->addresses[m->addresses[0].family ? 0 : 1];
+	uint16_t port = 0;
+
+	if (!hs || !alive || !g->r->prober) {
+		probe_target_remove(run->target);
+		run->target = NULL;
+		return;
+	}
+	port = hs->port	 ? hs->port
+	       : m->port ? m->port
+			 : s->spec->ports[0].target;
+	if (!run->target) {
+		run->target =
+			prober_add(g->r->prober, hs, a, port,
+				   m->id ? HEALTH_UP : HEALTH_JOINING, run);
+	} else if (run->probed_as != hs || run->port != port) {
+		probe_target_update(run->target, hs, a, port);
+	}
+	run->probed_as = hs;
+	run->port = port;
+}
+
+/* Since when it leaves, and whether it has drained. */
+static void update_drain(struct gather *g, const struct world_service *s,
+			 struct world_member *m, struct member_run *run)
+{
+	uint64_t now = g->w->now, packets;
+
+	if (!m->leaving) {
+		run->leaving = run->finished = false;
+		return;
+	}
+	if (!run->leaving) {
+		run->leaving = true;
+		run->finished = false;
+		run->leaving_since = run->quiet_since = now;
+	}
+	if (!m->id || !s->spec || now - run->leaving_since >= s->spec->drain) {
+		run->finished = true;
+	} else if (s->spec->drain_quiet && !g->r->read_only) {
+		packets = datapath_count(g->r->dp, m->id).packets;
+		if (packets != run->packets)
+			run->quiet_since = now;
+		run->packets = packets;
+		if (now - run->quiet_since >= s->spec->drain_quiet &&
+		    !datapath_remembered(g->r->dp, m->id))
+			run->finished = true;
+	}
+	m->finished = run->finished;
+}
+
+static enum health_state health_of(const struct world_member *m,
+				   const struct member_run *run, bool alive)
+{
+	if (!alive)
+		return HEALTH_DEAD;
+	if (run->target)
+		return probe_target_health(run->target)->state;
+	return m->id ? HEALTH_UP : HEALTH_JOINING;
+}
+
+static struct world_member *
+add_member(struct gather *g, struct world_service *s, const char *name)
+{
+	struct world_member *m =
+		ARENA_PUSH(g->arena, s->members, s->member_count);
+
+	m->name = arena_dup(g->arena, name);
+	return m;
+}
+
+static void finish_member(struct gather *g, struct world_service *s,
+			  struct world_member *m, const struct vm_run *v,
+			  bool alive)
+{
+	struct member_run *run = member_run_get(g, s, m);
+
+	run->used = true;
+	run->id = m->id;
+	run->vm = v != NULL;
+	if (alive)
+		gather_paths(g, m, v);
+	update_probe(g, s, m, run, alive);
+	m->health = health_of(m, run, alive);
+	m->drained |= operator_drains(g->r, s->name, m->name);
+	update_drain(g, s, m, run);
+}
+
+static void gather_fixed(struct gather *g, struct world_service *s)
+{
+	for (size_t i = 0; i < s->spec->backend_count; i++) {
+		const struct backend_spec *b = &s->spec->backends[i];
+		struct world_member *m = add_member(g, s, b->name);
+
+		m->fixed = b;
+		memcpy(m->addresses, b->addresses, sizeof(m->addresses));
+		m->port = b->port;
+		m->weight = b->weight;
+		m->drained = b->state == BACKEND_DRAIN;
+		m->id = owner_id(g, s, m->name, m->addresses);
+		finish_member(g, s, m, NULL, true);
+	}
+}
+
+static struct world_vm *add_vm(struct gather *g, struct vm_run *v)
+{
+	struct world_vm *vm = ARENA_PUSH(g->arena, g->w->vms, g->w->vm_count);
+
+	vm->name = v->name;
+	vm->service = v->service;
+	vm->hypervisor = hypervisor_name(v->hypervisor);
+	vm->index = v->index;
+	vm->template_hash = v->seen.template_hash;
+	memcpy(vm->addresses, v->addresses, sizeof(vm->addresses));
+	vm->phase = vm_run_phase(v, g->w->now);
+	vm->busy = v->op != VM_OP_NONE;
+	vm->backoff = v->retry_at > g->w->now;
+	vm->why = v->why;
+	return vm;
+}
+
+static void gather_vm(struct gather *g, struct vm_run *v)
+{
+	struct world_service *s = strmap_get(&g->names, v->service);
+	struct world_member *m = add_member(g, s, v->name);
+	bool alive = v->observed && v->seen.state == VM_RUNNING && !v->failed &&
+		     v->op != VM_OP_REMOVE && v->op != VM_OP_SHUTDOWN;
+	struct member_run *run;
+	struct world_vm *vm;
+
+	memcpy(m->addresses, v->addresses, sizeof(m->addresses));
+	m->weight =
+		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
+	m->leaving = v->drains;
+	m->id = owner_id(g, s, m->name, m->addresses);
+	finish_member(g, s, m, v, alive);
+	run = member_run_get(g, s, m);
+	if (alive && m->health == HEALTH_UP && !v->ready_since) {
+		v->ready_since = g->w->now;
+		vm_run_note(v, "ready", "passed its first probe",
+			    g->w->now - v->op_since);
+	}
+	vm = add_vm(g, v);
+	m->vm = true;
+	vm->drained = v->drains && run->finished;
+}
+
+/* Owners that nothing else claims: a VM is gone, a fixed one drains. */
+static void gather_ghosts(struct gather *g, struct world_service *s)
+{
+	if (!s->id)
+		return;
+	for (size_t i = first_owner(g, s->id);
+	     i < g->w->kernel.owner_count &&
+	     g->by_service[i]->owner.service == s->id;
+	     i++) {
+		const struct world_owner *o = g->by_service[i];
+		const struct xlb_backend *line = &g->view->backends[o->id];
+		bool fixed = o->owner.kind == XLB_OWNER_FIXED;
+		struct world_member *m;
+
+		if (g->owner_used[o - g->w->kernel.owners])
+			continue;
+		m = add_member(g, s, o->owner.name);
+		m->id = o->id;
+		m->leaving = true;
+		m->addresses[0].family = line->addr4 ? AF_INET : 0;
+		memcpy(m->addresses[0].bytes, &line->addr4, 4);
+		m->addresses[1].family = line->sum6 ? AF_INET6 : 0;
+		memcpy(m->addresses[1].bytes, line->addr6, 16);
+		finish_member(g, s, m, NULL, fixed);
+	}
+}
+
+static int by_member_name(const void *a, const void *b)
+{
+	const struct world_member *x = a, *y = b;
+	int c = strcmp(x->name, y->name);
+
+	return c ? c : x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int by_vm_name(const void *a, const void *b)
+{
+	return strcmp(((const struct world_vm *)a)->name,
+		      ((const struct world_vm *)b)->name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct world_service *)a)->name,
+		      ((const struct world_service *)b)->name);
+}
+
+static void gather_services(struct gather *g)
+{
+	struct world_service *s;
+	struct vm_run *v;
+	size_t i = 0;
+
+	while ((s = strmap_next(&g->names, &i)))
+		if (s->spec)
+			gather_fixed(g, s);
+	i = 0;
+	while ((v = strmap_next(&g->r->vms, &i)))
+		gather_vm(g, v);
+	i = 0;
+	while ((s = strmap_next(&g->names, &i))) {
+		gather_ghosts(g, s);
+		if (s->member_count)
+			qsort(s->members, s->member_count, sizeof(*s->members),
+			      by_member_name);
+		*ARENA_PUSH(g->arena, g->w->services, g->w->service_count) = *s;
+	}
+	if (g->w->service_count)
+		qsort(g->w->services, g->w->service_count,
+		      sizeof(*g->w->services), by_name);
+	if (g->w->vm_count)
+		qsort(g->w->vms, g->w->vm_count, sizeof(*g->w->vms),
+		      by_vm_name);
+}
+
+struct service_run *service_run_get(struct reconciler *r, const char *name)
+{
+	struct service_run *s = strmap_get(&r->services, name);
+
+	if (s)
+		return s;
+	s = mem_alloc(sizeof(*s));
+	s->name = mem_dup(name);
+	s->r = r;
+	strmap_put(&r->services, s->name, s);
+	return s;
+}
+
+static void gather_pools(struct gather *g)
+{
+	for (size_t i = 0; i < g->w->service_count; i++) {
+		struct world_service *s = &g->w->services[i];
+		struct service_run *run;
+
+		if (!s->spec || !s->spec->pool.template)
+			continue;
+		run = service_run_get(g->r, s->name);
+		s->pool.known = run->pool_known;
+		s->pool.wanted = run->wanted;
+		s->pool.cause = run->cause[0] ? run->cause : NULL;
+		s->pool.backoff_until = run->backoff_until;
+	}
+}
+
+/* ---- the node ---- */
+
+static void add_address(void *arg, const struct net_address *a)
+{
+	struct gather *g = arg;
+	struct world_address *out =
+		ARENA_PUSH(g->arena, g->w->addresses, g->w->address_count);
+
+	*out = (struct world_address){ a->address, a->prefix, a->ifindex,
+				       a->ours };
+}
+
+static bool forwards(const char *family, const char *name)
+{
+	char path[96], value[16];
+
+	snprintf(path, sizeof(path), "net/%s/conf/%s/forwarding", family, name);
+	return sysctl_read(path, value, sizeof(value)) == 0 && value[0] == '1';
+}
+
+static enum attachment attachment(enum attach_state s)
+{
+	switch (s) {
+	case ATTACH_NONE:
+		return ATTACHED_NOT;
+	case ATTACH_OURS:
+		return ATTACHED_OURS;
+	case ATTACH_FOREIGN:
+		return ATTACHED_FOREIGN;
+	case ATTACH_STALE:
+		return ATTACHED_STALE;
+	}
+	return ATTACHED_NOT;
+}
+
+static void add_interface(struct gather *g, const char *name)
+{
+	const struct net_link *l = net_link_by_name(g->r->net, name);
+	struct world_interface *in;
+
+	for (size_t i = 0; i < g->w->interface_count; i++)
+		if (!strcmp(g->w->interfaces[i].name, name))
+			return;
+	in = ARENA_PUSH(g->arena, g->w->interfaces, g->w->interface_count);
+	in->name = arena_dup(g->arena, name);
+	if (!l)
+		return;
+	in->ifindex = l->ifindex;
+	in->forwards[0] = forwards("ipv4", name);
+	in->forwards[1] = forwards("ipv6", name);
+	if (!g->r->dp)
+		return;
+	in->xdp = attachment(datapath_attached(g->r->dp, name, l->ifindex));
+	in->reply = attachment(datapath_reply_attached(g->r->dp, l->ifindex));
+}
+
+static void add_linked(void *arg, const char *ifname)
+{
+	add_interface(arg, ifname);
+}
+
+static void add_interface_index(struct gather *g, int ifindex)
+{
+	const struct net_link *l =
+		ifindex ? net_link(g->r->net, ifindex) : NULL;
+
+	if (l)
+		add_interface(g, l->name);
+}
+
+/* On a pass that verifies, every link is asked for programs left on it. */
+static void add_any_with_reply(void *arg, const struct net_link *l)
+{
+	struct gather *g = arg;
+
+	if (datapath_reply_attached(g->r->dp, l->ifindex) == ATTACH_OURS)
+		add_interface(g, l->name);
+}
+
+static void gather_node(struct gather *g)
+{
+	net_addresses(g->r->net, add_address, g);
+	g->w->forwards6_all = forwards("ipv6", "all");
+	for (size_t i = 0; i < g->spec->node.interface_count; i++)
+		add_interface(g, g->spec->node.interfaces[i].name);
+	if (g->r->dp)
+		datapath_links(g->r->dp, add_linked, g);
+	if (g->r->dp && g->r->verify)
+		net_links(g->r->net, add_any_with_reply, g);
+	for (size_t i = 0; i < g->w->service_count; i++) {
+		const struct world_service *s = &g->w->services[i];
+
+		for (size_t k = 0; k < s->member_count; k++) {
+			add_interface_index(
+				g, s->members[k].paths[0].route_ifindex);
+			add_interface_index(
+				g, s->members[k].paths[1].route_ifindex);
+		}
+	}
+}
+
+static void free_member(struct reconciler *r, struct member_run *m)
+{
+	strmap_remove(&r->members, m->key);
+	probe_target_remove(m->target);
+	free(m->key);
+	free(m->service);
+	free(m->name);
+	free(m);
+}
+
+static void sweep_members(struct reconciler *r)
+{
+	struct member_run *m;
+	size_t i = 0;
+
+	while ((m = strmap_next(&r->members, &i))) {
+		if (!m->used)
+			free_member(r, m);
+		else
+			m->used = false;
+	}
+}
+
+struct world *observe(struct reconciler *r, const struct spec *spec,
+		      struct arena *arena)
+{
+	struct gather g = { .r = r, .spec = spec, .arena = arena };
+
+	g.w = arena_alloc(arena, sizeof(*g.w));
+	g.w->now = clock_ns();
+	g.w->settled = r->settled;
+	g.w->verify = r->verify;
+	g.w->next_id = r->next_id;
+	gather_kernel(&g);
+	gather_service_names(&g);
+	gather_services(&g);
+	gather_pools(&g);
+	gather_node(&g);
+	sweep_members(r);
+	strmap_release(&g.names);
+	return g.w;
+}

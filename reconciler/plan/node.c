@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What belongs to the node: programs on interfaces, forwarding, VIP addresses,
+ * and the destinations that are none of the balancer's business.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/internal.h"
+
+static bool is_uplink(const struct spec *spec, const struct world_interface *i)
+{
+	for (size_t k = 0; k < spec->node.interface_count; k++)
+		if (!strcmp(spec->node.interfaces[k].name, i->name))
+			return true;
+	return false;
+}
+
+static bool spec_has_family(const struct spec *spec, int family)
+{
+	for (size_t i = 0; i < spec->service_count; i++)
+		if (service_has_family(&spec->services[i], family))
+			return true;
+	return false;
+}
+
+/*
+ * Answers of a backend come in where packets to it go out.  dsr answers that
+ * go out by the uplink itself need no help.
+ */
+static bool wants_reply(const struct planning *p,
+			const struct world_interface *in)
+{
+	for (size_t i = 0; i < p->world->service_count; i++) {
+		const struct world_service *s = &p->world->services[i];
+
+		if (!s->spec)
+			continue;
+		if (s->spec->forwarding == FORWARDING_DSR &&
+		    is_uplink(p->spec, in))
+			continue;
+		for (size_t m = 0; m < s->member_count; m++)
+			if (s->members[m].paths[0].route_ifindex ==
+				    in->ifindex ||
+			    s->members[m].paths[1].route_ifindex == in->ifindex)
+				return true;
+	}
+	return false;
+}
+
+static void set_forwarding(struct planning *p, const char *family,
+			   const char *interface)
+{
+	struct change *c = planning_add(
+		p, CHANGE_SYSCTL, ACTION_CHANGE,
+		arena_printf(p->arena, "node/sysctl/%s/%s", family, interface));
+
+	c->name = arena_printf(p->arena, "net/%s/conf/%s/forwarding", family,
+			       interface);
+	c->value = "1";
+	c->detail = "forwarding 0 -> 1";
+	change_from_file(p, c, &p->spec->node.src);
+}
+
+/*
+ * The host's stack forwards IPv6 only when all.forwarding is on, whatever the
+ * interfaces say.  It is asked for only where a backend is reached that way.
+ */
+static void plan_forwarding_all(struct planning *p)
+{
+	for (size_t i = 0; i < p->world->service_count; i++) {
+		const struct world_service *s = &p->world->services[i];
+
+		for (size_t m = 0; m < s->member_count; m++) {
+			if (p->world->forwards6_all ||
+			    !s->members[m].paths[1].stack)
+				continue;
+			set_forwarding(p, "ipv6", "all");
+			return;
+		}
+	}
+}
+
+static void plan_forwarding(struct planning *p,
+			    const struct world_interface *in)
+{
+	if (!in->forwards[0] && spec_has_family(p->spec, AF_INET))
+		set_forwarding(p, "ipv4", in->name);
+	if (!in->forwards[1] && spec_has_family(p->spec, AF_INET6))
+		set_forwarding(p, "ipv6", in->name);
+}
+
+static void plan_link(struct planning *p, const struct world_interface *in,
+		      bool uplink)
+{
+	struct change *c;
+
+	if (uplink && in->xdp != ATTACHED_OURS) {
+		c = planning_add(
+			p, CHANGE_LINK_ATTACH,
+			in->xdp == ATTACHED_STALE ? ACTION_CHANGE : ACTION_ADD,
+			arena_printf(p->arena, "node/link/%s", in->name));
+		c->detail = "native XDP";
+	} else if (!uplink &&
+		   (in->xdp == ATTACHED_OURS || in->xdp == ATTACHED_STALE)) {
+		c = planning_add(p, CHANGE_LINK_DETACH, ACTION_DESTROY,
+				 arena_printf(p->arena, "node/link/%s",
+					      in->name));
+	} else {
+		return;
+	}
+	c->name = in->name;
+	c->ifindex = in->ifindex;
+	change_from_file(p, c, &p->spec->node.src);
+}
+
+static void plan_reply(struct planning *p, const struct world_interface *in,
+		       bool wanted)
+{
+	struct change *c;
+
+	if (wanted && in->reply != ATTACHED_OURS) {
+		c = planning_add(p, CHANGE_REPLY_ATTACH,
+				 in->reply == ATTACHED_STALE ? ACTION_CHANGE
+							     : ACTION_ADD,
+				 arena_printf(p->arena, "node/replies/%s",
+					      in->name));
+		c->detail = "tc ingress, the way back";
+	} else if (!wanted && (in->reply == ATTACHED_OURS ||
+			       in->reply == ATTACHED_STALE)) {
+		c = planning_add(p, CHANGE_REPLY_DETACH, ACTION_DESTROY,
+				 arena_printf(p->arena, "node/replies/%s",
+					      in->name));
+	} else {
+		return;
+	}
+	c->name = in->name;
+	c->ifindex = in->ifindex;
+	change_from_event(c, "where backends are reached");
+}
+
+static const struct vip_spec *declared_vip(const struct spec *spec,
+					   const struct ip *a)
+{
+	for (size_t i = 0; i < spec->service_count; i++)
+		for (size_t k = 0; k < spec->services[i].vip_count; k++)
+			if (ip_equal(&spec->services[i].vips[k].address, a))
+				return &spec->services[i].vips[k];
+	return NULL;
+}
+
+static const struct world_address *present(const struct world *w,
+					   const struct ip *a)
+{
+	for (size_t i = 0; i < w->address_count; i++)
+		if (ip_equal(&w->addresses[i].address, a))
+			return &w->addresses[i];
+	return NULL;
+}
+
+static const char *address_object(struct planning *p, const struct ip *a)
+{
+	char text[IP_STRLEN];
+
+	return arena_printf(p->arena, "node/address/%s", ip_format(a, text));
+}
+
+static const struct world_interface *first_uplink(const struct planning *p)
+{
+	for (size_t i = 0; i < p->world->interface_count; i++)
+		if (p->spec->node.interface_count &&
+		    !strcmp(p->world->interfaces[i].name,
+			    p->spec->node.interfaces[0].name))
+			return &p->world->interfaces[i];
+	return NULL;
+}
+
+static void add_vip_address(struct planning *p, const struct vip_spec *v,
+			    const struct world_interface *up)
+{
+	struct change *c;
+
+	for (size_t i = 0; i < p->plan->count; i++)
+		if (p->plan->changes[i]->kind == CHANGE_ADDRESS_ADD &&
+		    ip_equal(&p->plan->changes[i]->address, &v->address))
+			return;
+	c = planning_add(p, CHANGE_ADDRESS_ADD, ACTION_ADD,
+			 address_object(p, &v->address));
+	c->address = v->address;
+	c->ifindex = up->ifindex;
+	c->name = up->name;
+	c->detail = arena_printf(p->arena, "on %s", up->name);
+	change_from_file(p, c, &v->src);
+}
+
+static void plan_addresses(struct planning *p)
+{
+	const struct world_interface *up = first_uplink(p);
+	bool announce = p->spec->node.announce == ANNOUNCE_ADDRESS;
+
+	for (size_t i = 0; announce && up && i < p->spec->service_count; i++) {
+		const struct service_spec *s = &p->spec->services[i];
+
+		for (size_t k = 0; k < s->vip_count; k++)
+			if (!present(p->world, &s->vips[k].address))
+				add_vip_address(p, &s->vips[k], up);
+	}
+	for (size_t i = 0; i < p->world->address_count; i++) {
+		const struct world_address *a = &p->world->addresses[i];
+		struct change *c;
+
+		if (!a->ours ||
+		    (announce && declared_vip(p->spec, &a->address)))
+			continue;
+		c = planning_add(p, CHANGE_ADDRESS_DEL, ACTION_DESTROY,
+				 address_object(p, &a->address));
+		c->address = a->address;
+		c->ifindex = a->ifindex;
+		change_from_file(p, c, &p->spec->node.src);
+	}
+}
+
+static struct xlb_direct_key direct_key(const struct ip *a, int prefix)
+{
+	struct xlb_direct_key k = { 0 };
+	struct ip net = ip_mask(a, prefix);
+
+	if (a->family == AF_INET) {
+		k.prefix_len = (uint32_t)prefix + 96;
+		memcpy((char *)k.addr + 12, net.bytes, 4);
+		memset((char *)k.addr + 10, 0xff, 2);
+	} else {
+		k.prefix_len = (uint32_t)prefix;
+		memcpy(k.addr, net.bytes, 16);
+	}
+	return k;
+}
+
+static int compare_direct(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(struct xlb_direct_key));
+}
+
+/*
+ * This host's own addresses (a VIP is not one of them: a guest that calls it
+ * is a client), the networks in which backends are, and direct_clients.
+ */
+static struct xlb_direct_key *direct_keys(struct planning *p, size_t *ret_count)
+{
+	struct xlb_direct_key *keys = NULL;
+	size_t n = 0, out = 0;
+
+	for (size_t i = 0; i < p->world->address_count; i++) {
+		const struct world_address *a = &p->world->addresses[i];
+		const struct world_interface *in =
+			world_interface(p->world, a->ifindex);
+
+		if (a->ours || declared_vip(p->spec, &a->address))
+			continue;
+		*ARENA_PUSH(p->arena, keys, n) =
+			direct_key(&a->address, ip_bits(&a->address));
+		if (in && !is_uplink(p->spec, in) && wants_reply(p, in))
+			*ARENA_PUSH(p->arena, keys, n) =
+				direct_key(&a->address, a->prefix);
+	}
+	for (size_t i = 0; i < p->spec->node.direct_client_count; i++) {
+		const struct prefix *d = &p->spec->node.direct_clients[i];
+
+		*ARENA_PUSH(p->arena, keys, n) =
+			direct_key(&d->address, d->length);
+	}
+	if (n)
+		qsort(keys, n, sizeof(*keys), compare_direct);
+	for (size_t i = 0; i < n; i++)
+		if (!i || compare_direct(&keys[i], &keys[out - 1]))
+			keys[out++] = keys[i];
+	*ret_count = out;
+	return keys;
+}
+
+static void plan_direct(struct planning *p)
+{
+	size_t count;
+	struct xlb_direct_key *keys = direct_keys(p, &count);
+	struct change *c;
+
+	if (count == p->world->direct_count &&
+	    (!count || !memcmp(keys, p->world->directs, count * sizeof(*keys))))
+		return;
+	c = planning_add(p, CHANGE_DIRECT, ACTION_CHANGE, "node/direct");
+	c->hidden = true;
+	c->direct.items = keys;
+	c->direct.count = count;
+}
+
+void plan_node(struct planning *p)
+{
+	for (size_t i = 0; i < p->world->interface_count; i++) {
+		const struct world_interface *in = &p->world->interfaces[i];
+		bool uplink = is_uplink(p->spec, in);
+		bool reply = wants_reply(p, in);
+
+		if (!in->ifindex) {
+			if (uplink)
+				diag_add(&p->plan->diags, SEVERITY_ERROR,
+					 &p->spec->node.src,
+					 "name an interface that exists",
+					 "there is no interface %s", in->name);
+			continue;
+		}
+		if (uplink || reply)
+			plan_forwarding(p, in);
+		plan_link(p, in, uplink);
+		plan_reply(p, in, reply);
+	}
+	plan_forwarding_all(p);
+	plan_addresses(p);
+	plan_direct(p);
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "plan/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/internal.h"
+
+struct change *planning_add(struct planning *p, enum change_kind kind,
+			    enum change_action action, const char *object)
+{
+	struct change *c = arena_alloc(p->arena, sizeof(*c));
+
+	c->kind = kind;
+	c->action = action;
+	c->object = object;
+	*ARENA_PUSH(p->arena, p->plan->changes, p->plan->count) = c;
+	return c;
+}
+
+void change_from_file(struct planning *p, struct change *c,
+		      const struct source *src)
+{
+	const char *base = src->file ? strrchr(src->file, '/') : NULL;
+
+	c->drift = p->world->settled;
+	c->file = src->file;
+	c->line = src->line;
+	if (src->file)
+		c->cause = arena_printf(p->arena, "%s:%d",
+					base ? base + 1 : src->file, src->line);
+}
+
+void change_from_event(struct change *c, const char *cause)
+{
+	c->cause = cause;
+}
+
+const struct world_interface *world_interface(const struct world *w,
+					      int ifindex)
+{
+	for (size_t i = 0; i < w->interface_count; i++)
+		if (w->interfaces[i].ifindex == ifindex)
+			return &w->interfaces[i];
+	return NULL;
+}
+
+/* Stable sort by kind: kinds stand in the order of carrying out. */
+static void order_changes(struct plan *p)
+{
+	struct change **sorted =
+		arena_alloc(p->arena, (p->count + 1) * sizeof(*sorted));
+	size_t n = 0;
+
+	for (int kind = 0; kind < CHANGE_KIND_COUNT; kind++)
+		for (size_t i = 0; i < p->count; i++)
+			if ((int)p->changes[i]->kind == kind)
+				sorted[n++] = p->changes[i];
+	p->changes = sorted;
+}
+
+struct plan *plan_make(const struct spec *spec, const struct world *world)
+{
+	struct plan *plan = mem_alloc(sizeof(*plan));
+	struct planning p = { .plan = plan, .spec = spec, .world = world };
+
+	plan->arena = p.arena = arena_new();
+	p.next_id = world->next_id ? world->next_id : 1;
+	p.marks = arena_alloc(p.arena, XLB_BACKENDS);
+	p.compiled = arena_alloc(p.arena, (world->service_count + 1) *
+						  sizeof(*p.compiled));
+	if (!world->kernel.loaded) {
+		struct change *c = planning_add(&p, CHANGE_LOAD, ACTION_ADD,
+						"node/programs");
+
+		c->detail = "load programs and maps";
+		change_from_file(&p, c, &spec->node.src);
+	}
+	plan_node(&p);
+	plan_tables(&p);
+	plan_vips(&p);
+	plan_pools(&p);
+	order_changes(plan);
+	plan->next_id = p.next_id;
+	return plan;
+}
+
+void plan_free(struct plan *p)
+{
+	if (!p)
+		return;
+	diag_list_release(&p->diags);
+	arena_free(p->arena);
+	arena_free(p->world_arena);
+	free(p);
+}
+
+bool plan_is_empty(const struct plan *p)
+{
+	return p->count == 0;
+}
+
+struct plan_summary plan_summarize(const struct plan *p)
+{
+	struct plan_summary s = { 0 };
+
+	for (size_t i = 0; i < p->count; i++) {
+		const struct change *c = p->changes[i];
+
+		if (c->hidden)
+			continue;
+		if (c->drift) {
+			s.drift++;
+			continue;
+		}
+		switch (c->action) {
+		case ACTION_ADD:
+			s.add++;
+			break;
+		case ACTION_CHANGE:
+			s.change++;
+			break;
+		case ACTION_REPLACE:
+			s.replace++;
+			break;
+		case ACTION_DESTROY:
+			s.destroy++;
+			break;
+		}
+	}
+	return s;
+}

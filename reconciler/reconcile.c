@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The pipeline, on one screen (pass()):
+ *
+ *   desired -> actual -> scale -> plan -> guard -> apply -> record
+ *
+ * Everything that happens - a save, an event, a timer - only asks for another
+ * pass.  A pass reads what is, plans the difference and carries it out, so
+ * that it makes no odds what was missed, or where an earlier one was killed.
+ */
+#include "reconcile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "git.h"
+
+#define HOUSEKEEPING (200 * NS_PER_MS)
+#define RETRY_AFTER_FAILURE NS_PER_S
+#define FLOW_TICK (8 * NS_PER_S)
+#define MAINTAIN_EVERY 6 /* resyncs */
+
+/* ---- record ---- */
+
+static void record_change(struct reconciler *r, const struct change *c, int err,
+			  const struct diag_list *diags, uint64_t took)
+{
+	struct store_change row = {
+		.time_ms = clock_wall_ms(),
+		.revision_id = r->revision,
+		.took_ms = (int64_t)(took / NS_PER_MS),
+		.run_id = r->run_id,
+		.object = c->object,
+		.action = c->drift ? "repair" : action_name(c->action),
+		.cause = c->cause ? c->cause : "",
+		.file = c->file,
+		.line = c->line,
+		.result = err ? "failed" : "done",
+		.error = !err		? NULL
+			 : diags->count ? diags->items[0].message
+					: strerror(-err),
+	};
+
+	log_info("change",
+		 "object=%s action=%s result=%s detail=\"%s\" cause=\"%s\"%s%s",
+		 c->object, row.action, row.result, c->detail ? c->detail : "",
+		 row.cause, err ? " error=" : "", err ? row.error : "");
+	if (r->store && store_add_change(r->store, &row))
+		log_warn("history", "what=change result=lost");
+}
+
+/* VM changes are recorded when libvirt is done with them. */
+static bool records_itself(const struct change *c)
+{
+	return c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
+	       c->kind == CHANGE_VM_REPLACE || c->kind == CHANGE_VM_REMOVE;
+}
+
+struct outcome {
+	int err;
+	uint64_t took;
+	struct diag_list diags;
+};
+
+static void record_all(struct reconciler *r, const struct plan *p,
+		       struct outcome *outcomes, size_t done)
+{
+	bool batch = r->store && !store_begin(r->store);
+
+	for (size_t i = 0; i < done; i++) {
+		const struct change *c = p->changes[i];
+
+		if (outcomes[i].err || (!c->hidden && !records_itself(c)))
+			record_change(r, c, outcomes[i].err, &outcomes[i].diags,
+				      outcomes[i].took);
+		diag_list_release(&outcomes[i].diags);
+	}
+	if (batch)
+		store_commit(r->store);
+}
+
+static void set_result(struct reconciler *r, const char *result)
+{
+	if (r->store && r->revision > 0)
+		store_set_revision_result(r->store, r->revision, result);
+}
+
+/* ---- apply ---- */
+
+/* What later changes stand on: without it the rest would do harm. */
+static bool is_foundation(const struct change *c)
+{
+	return c->kind == CHANGE_LOAD || c->kind == CHANGE_BACKEND_SET ||
+	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
+}
+
+static int apply(struct reconciler *r, const struct plan *p)
+{
+	struct outcome *outcomes = mem_array(p->count, sizeof(*outcomes));
+	uint64_t before = clock_ns();
+	size_t done = 0;
+	int failed = 0;
+
+	for (; done < p->count; done++) {
+		struct outcome *o = &outcomes[done];
+		uint64_t after;
+
+		o->err = apply_change(r, p->changes[done], &o->diags);
+		after = clock_ns();
+		o->took = after - before;
+		before = after;
+		failed = o->err ? o->err : failed;
+		if (o->err && is_foundation(p->changes[done])) {
+			done++;
+			break;
+		}
+	}
+	if (r->saved_at && !failed) {
+		r->applied_ms = (double)(clock_ns() - r->saved_at) / 1e6;
+		log_info("applied", "revision=%lld took_ms=%.3f changes=%zu",
+			 (long long)r->revision, r->applied_ms, p->count);
+		r->saved_at = 0;
+	}
+	record_all(r, p, outcomes, done);
+	free(outcomes);
+	return failed;
+}
+
+/* ---- the pass ---- */
+
+static bool members_joining(const struct world *w)
+{
+	for (size_t i = 0; i < w->service_count; i++) {
+		const struct world_service *s = &w->services[i];
+
+		for (size_t k = 0; s->spec && k < s->member_count; k++) {
+			const struct world_member *m = &s->members[k];
+
+			if (m->leaving || (m->health == HEALTH_JOINING &&
+					   !m->drained && m->weight))
+				return true;
+		}
+	}
+	return false;
+}
+
+static bool vms_under_way(const struct world *w)
+{
+	for (size_t i = 0; i < w->vm_count; i++)
+		if (w->vms[i].busy || w->vms[i].phase != PHASE_READY)
+			return true;
+	return false;
+}
+
+static bool pools_unknown(const struct world *w)
+{
+	for (size_t i = 0; i < w->service_count; i++)
+		if (w->services[i].spec && w->services[i].spec->pool.template &&
+		    !w->services[i].pool.known)
+			return true;
+	return false;
+}
+
+static void expire_overrides(struct reconciler *r)
+{
+	int64_t now = clock_wall_ms();
+
+	for (size_t i = 0; i < r->override_count; i++) {
+		struct store_override *o = &r->overrides[i];
+
+		if (!o->until_ms || o->until_ms > now)
+			continue;
+		store_clear_override(r->store, o->kind, o->key);
+		o->kind[0] = '\0';
+	}
+}
+
+static void check_actions(struct reconciler *r)
+{
+	struct service_run *s;
+	size_t i = 0;
+
+	while ((s = strmap_next(&r->services, &i)))
+		scaling_check_done(r, s);
+}
+
+static void end_once(struct reconciler *r, int code)
+{
+	if (!r->opt->once)
+		return;
+	r->exit_code = code;
+	loop_stop(r->loop);
+}
+
+static void after_pass(struct reconciler *r, const struct world *w,
+		       const struct plan *p, int err)
+{
+	bool under_way =
+		members_joining(w) || vms_under_way(w) || pools_unknown(w);
+
+	if (!err && !r->settled && !pools_unknown(w)) {
+		r->settled = true;
+		set_result(r, "applied");
+	} else if (err && !r->settled) {
+		set_result(r, "failed");
+	}
+	r->converged =
+		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
+	check_actions(r);
+	if (err)
+		loop_arm_in(r->housekeeping, RETRY_AFTER_FAILURE);
+	else if (!plan_is_empty(p))
+		reconcile_soon(r);
+	else if (under_way)
+		loop_arm_in(r->housekeeping, HOUSEKEEPING);
+	if (r->converged)
+		end_once(r, EXIT_DONE);
+}
+
+static void pass(void *arg)
+{
+	struct reconciler *r = arg;
+	struct arena *arena;
+	struct world *world;
+	struct plan *plan;
+	int err = 0;
+
+	if (!r->spec)
+		return;
+	arena = arena_new();
+	expire_overrides(r);
+	scaling_update(r, r->spec);
+	world = observe(r, r->spec, arena);
+	plan = plan_make(r->spec, world);
+	plan_guard(plan, r->spec, world);
+	if (plan->diags.errors || plan->held)
+		err = -EPERM;
+	else
+		err = apply(r, plan);
+	r->next_id = plan->next_id;
+	r->verify = false;
+	after_pass(r, world, plan, err);
+	plan_free(plan);
+	arena_free(arena);
+}
+
+void reconcile_soon(struct reconciler *r)
+{
+	if (r->pass && !loop_armed(r->pass))
+		loop_arm(r->pass, 0);
+}
+
+static void housekeeping(void *arg)
+{
+	struct reconciler *r = arg;
+
+	vms_tick(r);
+	reconcile_soon(r);
+}
+
+static void resync(void *arg)
+{
+	static const unsigned int minute = MAINTAIN_EVERY;
+	struct reconciler *r = arg;
+	uint64_t now = clock_ns();
+
+	r->verify = true;
+	r->resyncs++;
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		hypervisor_refresh(r->hypervisors[i]);
+	if (r->dp)
+		datapath_set_now(r->dp, (uint32_t)(now / FLOW_TICK));
+	if (r->store && r->spec && r->resyncs % minute == 0)
+		store_maintain(
+			r->store, clock_wall_ms(),
+			(int64_t)(r->spec->history_retention / NS_PER_MS));
+	vms_tick(r);
+	reconcile_soon(r);
+	if (r->spec)
+		loop_arm_in(r->resync, r->spec->node.resync);
+}
+
+/* ---- desired ---- */
+
+static void apply_flags(struct spec *s, const struct options *opt)
+{
+	if (opt->interface_count) {
+		s->node.interfaces = arena_alloc(
+			s->arena,
+			opt->interface_count * sizeof(*s->node.interfaces));
+		s->node.interface_count = opt->interface_count;
+		for (size_t i = 0; i < opt->interface_count; i++)
+			s->node.interfaces[i].name =
+				arena_dup(s->arena, opt->interfaces[i]);
+	}
+	for (size_t i = 0; opt->libvirt && i < s->hypervisor_count; i++)
+		s->hypervisors[i].uri = arena_dup(s->arena, opt->libvirt);
+}
+
+static bool same_hypervisor(const struct hypervisor *h,
+			    const struct hypervisor_spec *s)
+{
+	return !strcmp(hypervisor_name(h), s->name) &&
+	       !strcmp(hypervisor_uri(h), s->uri);
+}
+
+static void on_refreshed(void *arg, struct hypervisor *h)
+{
+	vms_observe(arg, h);
+	reconcile_soon(arg);
+}
+
+static void on_vm_event(void *arg, struct hypervisor *h, const char *vm,
+			enum vm_event event)
+{
+	vms_event(arg, h, vm, event);
+}
+
+static void on_connected(void *arg, struct hypervisor *h, bool up,
+			 const char *why)
+{
+	log_info("hypervisor", "name=%s connected=%d why=\"%s\"",
+		 hypervisor_name(h), up, why ? why : "");
+	reconcile_soon(arg);
+}
+
+/* Keep the connections that are still declared, open and close the others. */
+static void connect_hypervisors(struct reconciler *r, const struct spec *spec)
+{
+	static const struct hypervisor_events events = { on_refreshed,
+							 on_vm_event,
+							 on_connected };
+	struct hypervisor **list =
+		mem_array(spec->hypervisor_count, sizeof(struct hypervisor *));
+
+	for (size_t i = 0; i < spec->hypervisor_count; i++) {
+		for (size_t k = 0; k < r->hypervisor_count; k++) {
+			if (!r->hypervisors[k] ||
+			    !same_hypervisor(r->hypervisors[k],
+					     &spec->hypervisors[i]))
+				continue;
+			list[i] = r->hypervisors[k];
+			r->hypervisors[k] = NULL;
+		}
+		if (!list[i])
+			list[i] = hypervisor_new(r->loop, &spec->hypervisors[i],
+						 r->owner, &events, r);
+	}
+	for (size_t k = 0; k < r->hypervisor_count; k++) {
+		vms_forget(r, r->hypervisors[k]);
+		hypervisor_free(r->hypervisors[k]);
+	}
+	free(r->hypervisors);
+	r->hypervisors = list;
+	r->hypervisor_count = spec->hypervisor_count;
+}
+
+static void record_revision(struct reconciler *r, const char *result)
+{
+	struct git_state git = { 0 };
+	struct store_revision rev = { .time_ms = clock_wall_ms(),
+				      .path = r->opt->file,
+				      .sha256 = r->file_sha256,
+				      .result = result };
+
+	git_describe(r->opt->file, &git);
+	rev.git_revision = git.revision[0] ? git.revision : NULL;
+	rev.git_dirty = git.dirty;
+	if (r->store)
+		r->last_revision = store_add_revision(r->store, &rev);
+}
+
+static void refuse(struct reconciler *r, struct diag_list *diags,
+		   const char *result, int code)
+{
+	struct buf text = BUF_INIT;
+
+	diag_list_release(&r->file_diags);
+	r->file_diags = *diags;
+	*diags = (struct diag_list){ 0 };
+	diag_list_print(&r->file_diags, &text);
+	log_error("file_refused", "path=%s result=%s running=%s", r->opt->file,
+		  result, r->spec ? "last good revision" : "nothing");
+	fputs(buf_str(&text), stderr);
+	buf_release(&text);
+	record_revision(r, result);
+	end_once(r, code);
+}
+
+/* Would it be carried out?  Nothing is changed by finding out. */
+static bool acceptable(struct reconciler *r, struct spec *spec)
+{
+	struct arena *arena = arena_new();
+	struct world *world = observe(r, spec, arena);
+	struct plan *plan = plan_make(spec, world);
+	bool ok;
+
+	plan_guard(plan, spec, world);
+	if (plan->held)
+		diag_add(&plan->diags, SEVERITY_ERROR,
+			 &(struct source){ .file = spec->path }, NULL, "%s",
+			 plan->held);
+	ok = !plan->diags.errors;
+	r->held = plan->held != NULL;
+	if (!ok)
+		refuse(r, &plan->diags, r->held ? "held" : "refused",
+		       r->held ? EXIT_HELD : EXIT_INVALID);
+	plan_free(plan);
+	arena_free(arena);
+	if (!ok && r->spec) {
+		/* Probes look at the running spec again before this one goes. */
+		arena = arena_new();
+		observe(r, r->spec, arena);
+		arena_free(arena);
+	}
+	return ok;
+}
+
+static void adopt_spec(struct reconciler *r, struct spec *spec)
+{
+	struct spec *old = r->spec;
+	int64_t last = 0;
+	char sha[65] = "";
+
+	if (r->store)
+		store_last_applied(r->store, &last, sha);
+	r->settled = !old && last && !strcmp(sha, r->file_sha256);
+	diag_list_release(&r->file_diags);
+	connect_hypervisors(r, spec);
+	r->spec = spec;
+	if (r->settled) {
+		r->revision = last;
+	} else {
+		record_revision(r, "applying");
+		r->revision = r->last_revision;
+	}
+	loop_arm_in(r->resync, spec->node.resync);
+	pass(r);
+	spec_free(old);
+}
+
+static void discard_spec(struct reconciler *r, struct spec *spec)
+{
+	size_t i = 0;
+	struct member_run *m;
+
+	/* With nothing running, no probe may look at a spec that goes. */
+	while (!r->spec && (m = strmap_next(&r->members, &i))) {
+		probe_target_remove(m->target);
+		m->target = NULL;
+	}
+	spec_free(spec);
+}
+
+static void read_again(void *arg)
+{
+	static const uint64_t delays[] = { 20, 50, 100 };
+	struct reconciler *r = arg;
+	struct diag_list diags = { 0 };
+	char sha[65] = "";
+	struct spec *spec = spec_read(r->opt->file, &diags, sha);
+
+	if (!spec && r->read_tries < ARRAY_SIZE(delays)) {
+		/* It may be half written: look again before saying so. */
+		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
+		diag_list_release(&diags);
+		return;
+	}
+	if (spec && r->spec && !strcmp(sha, r->spec->sha256)) {
+		/* Back to what runs. */
+		diag_list_release(&r->file_diags);
+		r->held = false;
+		spec_free(spec);
+		r->saved_at = 0;
+		reconcile_soon(r);
+		goto out;
+	}
+	if (!spec && !strcmp(sha, r->file_sha256) && r->file_diags.errors)
+		goto out; /* said already */
+	snprintf(r->file_sha256, sizeof(r->file_sha256), "%s", sha);
+	if (!spec) {
+		refuse(r, &diags, "invalid", EXIT_INVALID);
+		goto out;
+	}
+	apply_flags(spec, r->opt);
+	if (acceptable(r, spec))
+		adopt_spec(r, spec);
+	else
+		discard_spec(r, spec);
+out:
+	diag_list_release(&diags);
+}
+
+void reconciler_saved(void *arg)
+{
+	struct reconciler *r = arg;
+
+	r->read_tries = 0;
+	r->saved_at = clock_ns();
+	loop_disarm(r->retry_read);
+	read_again(r);
+}
+
+struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
+			     struct diag_list *diags)
+{
+	struct arena *arena;
+	struct world *world;
+	struct plan *plan;
+	struct spec *spec = spec_read(r->opt->file, diags, NULL);
+
+	if (!spec)
+		return NULL;
+	apply_flags(spec, r->opt);
+	arena = arena_new();
+	scaling_preview(r, spec);
+	world = observe(r, spec, arena);
+	plan = plan_make(spec, world);
+	plan_guard(plan, spec, world);
+	plan->world_arena = arena;
+	if (r->spec) {
+		struct arena *again = arena_new();
+
+		observe(r, r->spec, again);
+		arena_free(again);
+	}
+	scaling_preview_end(r, spec);
+	*ret_spec = spec;
+	return plan;
+}
+
+/* ---- opening and closing ---- */
+
+int reconciler_look(struct reconciler *r, struct diag_list *diags)
+{
+	int64_t last = 0;
+	char applied[65] = "";
+
+	r->spec = spec_read(r->opt->file, diags, r->file_sha256);
+	if (!r->spec)
+		return -EBADMSG;
+	apply_flags(r->spec, r->opt);
+	if (r->store)
+		store_last_applied(r->store, &last, applied);
+	r->settled = last && !strcmp(applied, r->spec->sha256);
+	r->revision = last;
+	connect_hypervisors(r, r->spec);
+	return 0;
+}
+
+static void on_probe(void *arg, struct probe_target *t, const struct health *h,
+		     enum probe_result result, bool changed, uint64_t took)
+{
+	struct reconciler *r = arg;
+	struct member_run *m = probe_target_user(t);
+	struct store_health row = { .time_ms = clock_wall_ms(),
+				    .probe_ms = (double)took / 1e6,
+				    .service = m->service,
+				    .backend = m->name,
+				    .from_state = health_state_name(m->state),
+				    .to_state = health_state_name(h->state),
+				    .reason = probe_result_name(result) };
+
+	if (!changed)
+		return;
+	log_info("health", "service=%s backend=%s from=%s to=%s reason=%s",
+		 m->service, m->name, row.from_state, row.to_state, row.reason);
+	m->state = h->state;
+	if (r->store && store_add_health(r->store, &row))
+		log_warn("history", "what=health result=lost");
+	reconcile_soon(r);
+}
+
+static void on_network(void *arg)
+{
+	reconcile_soon(arg);
+}
+
+static int open_kernel(struct reconciler *r, struct diag_list *diags)
+{
+	struct datapath_config cfg = { .bpffs = r->opt->bpffs,
+				       .read_only = true };
+	int err = datapath_open(&cfg, &r->dp, diags);
+
+	if (err == -ENOENT)
+		return 0; /* the plan will say so */
+	if (err || r->read_only)
+		return err;
+	datapath_close(r->dp);
+	r->dp = NULL;
+	cfg.read_only = false;
+	cfg.slots = 1;
+	return datapath_open(&cfg, &r->dp, diags);
+}
+
+static int open_state(struct reconciler *r, struct diag_list *diags)
+{
+	struct diag_list ignored = { 0 };
+	int err = store_open(r->opt->state_dir, r->read_only, &r->store,
+			     r->read_only ? &ignored : diags);
+
+	diag_list_release(&ignored);
+	if (err) {
+		/* Traffic doesn't depend on history: say so and go on. */
+		log_warn("history", "result=unavailable err=%d", err);
+		r->store = NULL;
+		diags->errors = 0;
+		return 0;
+	}
+	store_overrides(r->store, &r->overrides, &r->override_count);
+	return 0;
+}
+
+int reconciler_open(struct reconciler *r, const struct options *opt,
+		    struct loop *loop, bool read_only, struct diag_list *diags)
+{
+	int err;
+
+	*r = (struct reconciler){ .opt = opt,
+				  .loop = loop,
+				  .read_only = read_only,
+				  .verify = true,
+				  .next_id = 1 };
+	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
+		      r->run_id);
+	err = open_state(r, diags);
+	if (!err)
+		err = net_open(loop, on_network, r, &r->net);
+	if (!err)
+		err = open_kernel(r, diags);
+	if (!err)
+		err = hypervisor_init(loop);
+	if (err)
+		return err;
+	r->pass = loop_add_timer(loop, pass, r);
+	r->resync = loop_add_timer(loop, resync, r);
+	r->housekeeping = loop_add_timer(loop, housekeeping, r);
+	r->retry_read = loop_add_timer(loop, read_again, r);
+	if (!read_only)
+		r->prober = prober_new(loop, on_probe, r);
+	return 0;
+}
+
+static void close_services(struct reconciler *r)
+{
+	static const struct spec nothing;
+
+	scaling_update(r, &nothing);
+	strmap_release(&r->services);
+}
+
+static void close_members(struct reconciler *r)
+{
+	struct member_run *m;
+	size_t i = 0;
+
+	while ((m = strmap_next(&r->members, &i))) {
+		probe_target_remove(m->target);
+		free(m->key);
+		free(m->service);
+		free(m->name);
+		free(m);
+	}
+	strmap_release(&r->members);
+}
+
+void reconciler_close(struct reconciler *r)
+{
+	for (size_t i = 0; i < r->hypervisor_count; i++) {
+		vms_forget(r, r->hypervisors[i]);
+		hypervisor_free(r->hypervisors[i]);
+	}
+	free(r->hypervisors);
+	strmap_release(&r->vms);
+	close_members(r);
+	close_services(r);
+	if (r->prober)
+		prober_free(r->prober);
+	loop_remove(r->pass);
+	loop_remove(r->resync);
+	loop_remove(r->housekeeping);
+	loop_remove(r->retry_read);
+	loop_remove(r->deadline);
+	if (r->dp)
+		datapath_close(r->dp);
+	if (r->net)
+		net_close(r->net);
+	if (r->store)
+		store_close(r->store);
+	store_overrides_free(r->overrides, r->override_count);
+	diag_list_release(&r->file_diags);
+	spec_free(r->spec);
+}

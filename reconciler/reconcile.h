@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The reconciler's run-time state: handles to the outside, and the little
+ * about services, backends and VMs that only time can tell (since when a VM
+ * drains, how long it has been booting).  Everything else is read from what
+ * is, each time.
+ */
+#ifndef RECONCILE_H
+#define RECONCILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "actual/bpf.h"
+#include "actual/libvirt.h"
+#include "actual/netlink.h"
+#include "base/strmap.h"
+#include "desired/desired.h"
+#include "health/health.h"
+#include "loop.h"
+#include "plan/plan.h"
+#include "scale/scale.h"
+#include "state/store.h"
+#include "watch.h"
+
+struct options {
+	const char *file; /* -f */
+	const char *state_dir; /* --state-dir */
+	const char *bpffs; /* --bpffs */
+	const char **interfaces; /* --interface, replaces node.interfaces */
+	size_t interface_count;
+	const char *hook; /* --hook, or NULL */
+	const char *libvirt; /* --libvirt: replaces every hypervisor's uri */
+	bool verbose;
+	bool once;
+	uint64_t timeout; /* of --once, ns */
+	bool json;
+	bool dry_run;
+	bool detailed_exitcode;
+	bool yes;
+	bool print;
+	bool check;
+	bool help;
+	bool version;
+	const char *since;
+	const char *kind;
+	const char *lasts; /* --for */
+	const char *verb;
+	const char **args; /* borrowed from argv */
+	size_t arg_count;
+};
+
+/* Exit codes of the contract. */
+enum exit_code {
+	EXIT_DONE = 0,
+	EXIT_FAILED = 1,
+	EXIT_CHANGES = 2,
+	EXIT_INVALID = 3,
+	EXIT_HELD = 4,
+	EXIT_STALE = 5,
+	EXIT_USAGE = 64,
+};
+
+enum vm_op {
+	VM_OP_NONE,
+	VM_OP_CREATE,
+	VM_OP_START,
+	VM_OP_SHUTDOWN,
+	VM_OP_REMOVE
+};
+
+struct vm_run {
+	struct reconciler *r;
+	char name[64];
+	char service[64];
+	uint32_t index;
+	struct hypervisor *hypervisor;
+	struct ip addresses[2];
+	bool observed; /* seen in the last full read */
+	struct vm seen; /* valid while observed */
+	enum vm_op op;
+	uint64_t op_since;
+	bool create_after; /* VM_OP_REMOVE of a replacement */
+	bool was_running; /* this process has seen it run */
+	bool drains;
+	bool failed;
+	char why[96];
+	uint64_t running_since;
+	uint64_t ready_since; /* 0: not yet */
+	uint64_t retry_at;
+	uint64_t cpu_ns, cpu_when; /* last reading; when 0: none */
+	double cpu_percent; /* over the last interval; < 0: unknown */
+	int64_t revision;
+	const char *cause; /* of the op under way; in cause_text */
+	char cause_text[160];
+};
+
+struct member_run {
+	char *key; /* service/name/address */
+	char *service;
+	char *name;
+	struct reconciler *r;
+	struct probe_target *target;
+	const struct health_spec *probed_as; /* its spec at the last pass */
+	struct ip address;
+	uint16_t port;
+	uint32_t id; /* in the kernel at the last pass */
+	bool vm;
+	bool used; /* mark and sweep */
+	enum health_state state; /* as last recorded */
+	bool leaving;
+	bool finished;
+	uint64_t leaving_since;
+	uint64_t packets, quiet_since;
+	struct xlb_counter counted; /* at the last scaling interval */
+	uint64_t counted_id;
+};
+
+struct service_run {
+	char *name;
+	struct reconciler *r;
+	bool used;
+	struct loop_source *timer; /* scaling interval */
+	uint64_t interval;
+	bool pool_known;
+	uint32_t wanted;
+	uint32_t previewed; /* what `wanted` was before a preview */
+	char cause[256]; /* of `wanted`, until it is reached; "" none */
+	struct scale_memory memory;
+	bool memory_loaded;
+	bool awaits_stats;
+	uint64_t measured_at;
+	double metric_mean[METRIC_COUNT];
+	bool action_open;
+	int64_t action_id;
+	uint64_t action_since;
+	uint32_t create_failures;
+	uint64_t backoff_until;
+	uint32_t ready, starting; /* at the last pass, for status */
+};
+
+struct reconciler {
+	const struct options *opt;
+	struct loop *loop;
+	bool read_only; /* plan and status without a daemon */
+	struct spec *spec; /* last good one; NULL: none yet */
+	char file_sha256[65]; /* of what is in the file now */
+	struct diag_list file_diags; /* why the file isn't what runs */
+	bool held;
+	char held_why[256];
+	int64_t revision;
+	char run_id[17];
+	char owner[17];
+	uint64_t flow_seed;
+	bool settled;
+	bool verify;
+	bool converged; /* the last plan was empty and nothing is under way */
+	double applied_ms; /* from the save to its tables, last revision */
+	uint64_t saved_at;
+	int exit_code;
+	uint32_t next_id;
+
+	struct datapath *dp;
+	struct net *net;
+	struct hypervisor **hypervisors;
+	size_t hypervisor_count;
+	struct prober *prober;
+	struct store *store;
+	struct watch *watch;
+	struct control *control;
+
+	struct strmap vms; /* struct vm_run by name */
+	struct strmap members; /* struct member_run by key */
+	struct strmap services; /* struct service_run by name */
+	struct store_override *overrides;
+	size_t override_count;
+
+	struct loop_source *pass; /* the next pass */
+	struct loop_source *resync;
+	struct loop_source *housekeeping;
+	struct loop_source *retry_read;
+	struct loop_source *deadline; /* of --once */
+	unsigned int read_tries;
+	unsigned int resyncs;
+	int64_t last_revision; /* recorded, applied or not */
+};
+
+/* reconcile.c: the pipeline. */
+int reconciler_open(struct reconciler *r, const struct options *opt,
+		    struct loop *loop, bool read_only, struct diag_list *diags);
+void reconciler_close(struct reconciler *r);
+/* Read the file and connect to what it names, to look only. -EBADMSG: bad file. */
+int reconciler_look(struct reconciler *r, struct diag_list *diags);
+void reconcile_soon(struct reconciler *r);
+/* The plan for the file as it is now (for `plan`), or NULL with diags. */
+struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
+			     struct diag_list *diags);
+void reconciler_saved(void *arg); /* the file was saved */
+
+/*
+ * identity.c: who this installation is.  owner depends on the machine and the
+ * state dir alone, so that a lost store leaves its VMs ours.
+ */
+void identity_read(const char *state_dir, bool read_only, char owner[17],
+		   uint64_t *ret_seed, char run_id[17]);
+
+/* observe.c: what is, into plain values. */
+struct world *observe(struct reconciler *r, const struct spec *spec,
+		      struct arena *arena);
+struct service_run *service_run_get(struct reconciler *r, const char *name);
+
+/* vms.c: the life of VMs. */
+struct vm_run *vm_run_get(struct reconciler *r, const char *name);
+void vms_observe(struct reconciler *r, struct hypervisor *h);
+void vms_event(struct reconciler *r, struct hypervisor *h, const char *vm,
+	       enum vm_event event);
+enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now);
+void vm_run_note(struct vm_run *v, const char *event, const char *reason,
+		 uint64_t took);
+void vms_tick(struct reconciler *r); /* graces and deadlines */
+void vms_forget(struct reconciler *r, struct hypervisor *h); /* NULL is fine */
+void vm_order_create(struct reconciler *r, const struct change *c);
+void vm_order_start(struct reconciler *r, const struct change *c);
+void vm_order_remove(struct reconciler *r, const struct change *c,
+		     bool replace);
+
+/* load.c: samples to decisions. */
+void scaling_update(struct reconciler *r, const struct spec *spec);
+/* `plan`: what the pool counts would be under spec, nothing recorded. */
+void scaling_preview(struct reconciler *r, const struct spec *spec);
+void scaling_preview_end(struct reconciler *r, const struct spec *spec);
+void scaling_check_done(struct reconciler *r, struct service_run *s);
+void scaling_record(struct reconciler *r, struct service_run *s,
+		    const struct scale_decision *d);
+
+/* apply.c: one change to one effect. */
+int apply_change(struct reconciler *r, const struct change *c,
+		 struct diag_list *diags);
+
+/* control.c */
+struct control;
+int control_open(struct reconciler *r, struct control **ret);
+void control_close(struct control *c);
+/* Ask a running daemon; -ENOENT when there is none. Exit code, or -errno. */
+int control_ask(const struct options *opt, struct buf *out);
+
+/* cli/: one verb a file.  r is the daemon's, or one opened for the verb. */
+int verb_on_reconciler(struct reconciler *r, const struct options *opt,
+		       struct buf *out);
+int options_parse(int argc, char **argv, struct options *ret, struct buf *err);
+void options_release(struct options *o);
+int cmd_run(const struct options *opt);
+int cmd_plan(const struct options *opt);
+int cmd_check(const struct options *opt);
+int cmd_status(const struct options *opt);
+int cmd_history(const struct options *opt);
+int cmd_override(const struct options *opt);
+int cmd_destroy(const struct options *opt);
+int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+int status_verb(struct reconciler *r, const struct options *opt,
+		struct buf *out);
+int override_verb(struct reconciler *r, const struct options *opt,
+		  struct buf *out);
+bool parse_duration(const char *s, uint64_t *ret_ns);
+
+#endif

@@ -1,0 +1,1516 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Packets in, packets out, through the real programs (see packet_lab.c).
+
+What must come out is built anew by scapy, with scapy's own checksums, and
+compared byte for byte.
+"""
+
+import ipaddress
+import os
+import subprocess
+import sys
+import traceback
+
+from scapy.all import (ARP, IP, TCP, UDP, Dot1Q, Ether, ICMP, IPOption_NOP,
+                       IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment,
+                       IPv6ExtHdrHopByHop, ICMPv6DestUnreach,
+                       ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6PacketTooBig,
+                       ICMPv6TimeExceeded, Raw, raw)
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+LAB = os.path.join(os.environ.get("XLB_BUILD", os.path.join(ROOT, "build")),
+                   "tests", "bpf", "packet_lab")
+
+CLIENT = {4: "203.0.113.7", 6: "2001:db8:c::7"}
+VIP = {4: "192.0.2.10", 6: "2001:db8::10"}
+DSR_VIP = {4: "192.0.2.20", 6: "2001:db8::20"}
+OTHER = {4: "192.0.2.99", 6: "2001:db8::99"}
+ROUTER = {4: "198.18.0.1", 6: "2001:db8:9::1"}
+HOST = {4: "10.0.0.1", 6: "fd00::1"}
+
+CLIENT_MAC = "02:00:00:00:00:fe"
+UP_MAC = "02:00:00:00:00:01"
+GUEST_MAC = "02:00:00:00:00:02"
+
+# name: (port, protocol, target port, service, slot base, forwarding flags)
+SERVICES = {
+    "tcp": (80, "tcp", 8080, 1, 0, ""),
+    "udp": (53, "udp", 5353, 2, 256, ""),
+    "dsr tcp": (80, "tcp", 80, 3, 512, "dsr"),
+    "dsr udp": (53, "udp", 53, 4, 768, "dsr"),
+    "turns": (90, "tcp", 90, 5, 1024, "rr"),
+    "turns udp": (90, "udp", 90, 6, 1280, "rr"),
+    "empty": (91, "tcp", 91, 7, 1536, ""),
+    "moves": (92, "tcp", 92, 8, 1792, ""),
+    "sized": (93, "tcp", 93, 9, 2048, ""),
+    "sized udp": (93, "udp", 93, 10, 2304, ""),
+    "unreachable": (94, "tcp", 94, 11, 2560, ""),
+    "stack": (95, "tcp", 95, 12, 2816, ""),
+    "back": (96, "tcp", 96, 13, 3072, ""),
+    "fixed port": (97, "tcp", 97, 14, 3328, ""),
+    "mixed": (98, "tcp", 98, 15, 3584, ""),
+    "dsr stack": (99, "tcp", 99, 16, 3840, "dsr"),
+}
+BACKENDS = range(1, 10)
+SMALL, NO_HOP, STACK, TX, PORT = 5, 6, 7, 8, 9
+SMALL_MTU = 1400
+FAMILIES = (4, 6)
+
+
+def backend_ip(number, family):
+    return {4: "10.0.0.%d" % (10 + number),
+            6: "fd00::%x" % (10 + number)}[family]
+
+
+def backend_mac(number):
+    return "52:54:00:00:00:%02x" % number
+
+
+class Lab:
+    """The lab program, one command a call."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [LAB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        line = self.process.stdout.readline()
+        if line != "ok ready\n":
+            raise RuntimeError("the lab didn't start: " + line)
+
+    def __call__(self, *words):
+        self.process.stdin.write(" ".join(str(w) for w in words) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().split()
+        if not answer or answer[0] != "ok":
+            raise RuntimeError("%s: %s" % (words, " ".join(answer)))
+        return answer[1:]
+
+    def xdp(self, packet):
+        verdict, *out = self("xdp", raw(packet).hex())
+        return verdict, bytes.fromhex(out[0]) if out else b""
+
+    def tc(self, packet, *options):
+        verdict, *out = self("tc", raw(packet).hex(), *options)
+        return verdict, bytes.fromhex(out[0]) if out else b""
+
+    def drops(self):
+        return {k: int(v) for k, v in
+                (word.split("=") for word in self("drops"))}
+
+    def count(self, backend):
+        return tuple(int(n) for n in self("count", backend))
+
+    def close(self):
+        self.process.stdin.close()
+        return self.process.wait()
+
+
+lab = None
+TESTS = []
+
+
+def test(function):
+    TESTS.append(function)
+    return function
+
+
+def check(condition, *said):
+    if not condition:
+        raise AssertionError(" ".join(str(s) for s in said))
+
+
+def same(got, want, *said):
+    check(got == want, *said, "got", got, "want", want)
+
+
+def same_bytes(got, want):
+    want = raw(want)
+    if got != want:
+        raise AssertionError("bytes differ\n# got  %s\n# want %s" %
+                             (got.hex(), want.hex()))
+
+
+# --- packets ---
+
+def ether(src=CLIENT_MAC, dst=UP_MAC):
+    return Ether(src=src, dst=dst)
+
+
+def network(family, src, dst, ttl=64, **more):
+    if family == 4:
+        return IP(src=src, dst=dst, ttl=ttl, **more)
+    return IPv6(src=src, dst=dst, hlim=ttl, **more)
+
+
+def transport(proto, sport, dport, flags="PA", seq=1000, **more):
+    if proto == "udp":
+        return UDP(sport=sport, dport=dport, **more)
+    return TCP(sport=sport, dport=dport, flags=flags, seq=seq, **more)
+
+
+def to_service(name, family, sport=40000, ttl=64, payload=b"hello, world",
+               flags="PA", seq=1000, l2=None, **more):
+    port, proto, _, _, _, options = SERVICES[name]
+    vip = DSR_VIP if "dsr" in options else VIP
+    return (l2 or ether()) / network(family, CLIENT[family], vip[family], ttl,
+                                     **more) / \
+        transport(proto, sport, port, flags, seq) / Raw(payload)
+
+
+def at_backend(number, name, family, sport=40000, ttl=63,
+               payload=b"hello, world", flags="PA", seq=1000, dport=None,
+               **more):
+    _, proto, target, *_ = SERVICES[name]
+    return Ether(src=GUEST_MAC, dst=backend_mac(number)) / \
+        network(family, CLIENT[family], backend_ip(number, family), ttl,
+                **more) / \
+        transport(proto, sport, dport or target, flags, seq) / Raw(payload)
+
+
+def new_macs(packet, number):
+    """The same packet with a backend's Ethernet addresses and nothing else."""
+    data = bytearray(raw(packet))
+    data[0:6] = bytes.fromhex(backend_mac(number).replace(":", ""))
+    data[6:12] = bytes.fromhex(GUEST_MAC.replace(":", ""))
+    return bytes(data)
+
+
+def owner(packet, family):
+    """The backend that a packet was rewritten for, by its address."""
+    out = lab.xdp(packet)
+    same(out[0], "redirect")
+    header = (IP if family == 4 else IPv6)(out[1][14:])
+    for number in BACKENDS:
+        if ipaddress.ip_address(header.dst) == \
+                ipaddress.ip_address(backend_ip(number, family)):
+            return number
+    raise AssertionError("sent to nobody: " + header.dst)
+
+
+class Drops:
+    """with Drops(reason=n): exactly these are counted in the block."""
+
+    def __init__(self, **want):
+        self.want = want
+
+    def __enter__(self):
+        self.before = lab.drops()
+
+    def __exit__(self, kind, *_):
+        if kind:
+            return
+        after = lab.drops()
+        got = {k: after[k] - self.before.get(k, 0) for k in after
+               if after[k] != self.before.get(k, 0)}
+        same(got, self.want, "drops:")
+
+
+def dropped(packet, reason, run="xdp"):
+    with Drops(**{reason: 1}):
+        verdict, _ = getattr(lab, run)(packet)
+        same(verdict, "drop", packet.summary() + ":")
+
+
+def untouched(packet, run="xdp"):
+    with Drops():
+        verdict, out = getattr(lab, run)(packet)
+    same(verdict, "pass", packet.summary() + ":")
+    same_bytes(out, packet)
+
+
+# --- the tables ---
+
+def set_backend(number, *more, generation=1):
+    options = {SMALL: ["mtu=%d" % SMALL_MTU], NO_HOP: ["no_hop"],
+               STACK: ["stack"], TX: ["tx"],
+               PORT: ["port=9999"]}.get(number, [])
+    lab("backend", number, "v4=" + backend_ip(number, 4),
+        "v6=" + backend_ip(number, 6), "dst=" + backend_mac(number),
+        "src=" + GUEST_MAC, "ifindex=" + lab.guest,
+        "generation=%d" % generation, *options, *more)
+
+
+def fill(name, cur, prev=None, state="rest"):
+    lab("fill", SERVICES[name][4], 256, cur, cur if prev is None else prev,
+        state)
+
+
+def set_vips(names=SERVICES):
+    for name in names:
+        port, proto, target, service, base, options = SERVICES[name]
+        vip = DSR_VIP if "dsr" in options else VIP
+        for family in FAMILIES:
+            lab("vip", vip[family], port, proto, "service=%d" % service,
+                "target=%d" % target, "base=%d" % base, "log2=8", options)
+    lab("vips")
+
+
+def set_replies():
+    for name, backends in REPLIES.items():
+        port, proto, target, service, _, _ = SERVICES[name]
+        for number in backends:
+            for family in FAMILIES:
+                lab("reply", backend_ip(number, family),
+                    9999 if number == PORT else target, proto, VIP[family],
+                    port, "service=%d" % service, "backend=%d" % number)
+    lab("replies")
+
+
+REPLIES = {"tcp": (1, 2), "udp": (1, 2), "sized": (SMALL,),
+           "fixed port": (PORT,)}
+
+
+def set_up():
+    lab.guest = lab("ifindex", "guest0")[0]
+    lab.up = lab("ifindex", "up0")[0]
+    for number in BACKENDS:
+        set_backend(number)
+    set_vips()
+    fill("tcp", 1)
+    fill("udp", 1)
+    fill("dsr tcp", 1)
+    fill("dsr udp", 1)
+    lab("rr", SERVICES["turns"][4], 8, 1, 2, 3)
+    lab("rr", SERVICES["turns udp"][4], 8, 1, 2, 3)
+    fill("sized", SMALL)
+    fill("sized udp", SMALL)
+    fill("unreachable", NO_HOP)
+    fill("stack", STACK)
+    fill("dsr stack", STACK)
+    fill("back", TX)
+    fill("fixed port", PORT)
+    lab("maglev", SERVICES["mixed"][4], 8, 1, 2, 3, 4)
+    set_replies()
+    for family in FAMILIES:
+        lab("direct", HOST[family], 32 if family == 4 else 128)
+    lab("direct", "10.0.0.0", 24)
+    lab("direct", "fd00::", 64)
+    lab("direct", "198.51.100.1", 32)
+    lab("directs")
+
+
+# --- towards the backends ---
+
+@test
+def nat_rewrites_and_redirects():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            before = lab.count(1)
+            packet = to_service(name, family)
+            verdict, out = lab.xdp(packet)
+            same(verdict, "redirect")
+            same_bytes(out, at_backend(1, name, family))
+            same(lab.count(1), (before[0] + 1,
+                                before[1] + len(raw(packet)), before[2]))
+
+
+@test
+def nat_of_many_flows_has_right_checksums():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            for i in range(300):
+                sport, payload = 1024 + i * 211, bytes([i & 255]) * (i % 37)
+                _, out = lab.xdp(to_service(name, family, sport,
+                                            payload=payload))
+                same_bytes(out, at_backend(1, name, family, sport,
+                                           payload=payload))
+
+
+@test
+def nat_keeps_the_tcp_header_and_options():
+    for family in FAMILIES:
+        options = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (7, 0)),
+                   ("NOP", None), ("WScale", 7)]
+        packet = to_service("tcp", family, flags="S", payload=b"")
+        packet[TCP].options = options
+        _, out = lab.xdp(packet)
+        want = at_backend(1, "tcp", family, flags="S", payload=b"")
+        want[TCP].options = options
+        same_bytes(out, want)
+
+
+@test
+def syns_count_as_new_flows():
+    for family in FAMILIES:
+        for flags, new in (("S", 1), ("SEC", 1), ("SA", 0), ("A", 0),
+                           ("R", 0), ("FA", 0)):
+            before = lab.count(1)
+            lab.xdp(to_service("tcp", family, flags=flags))
+            same(lab.count(1)[2] - before[2], new, flags)
+
+
+@test
+def dsr_changes_ethernet_addresses_only():
+    for family in FAMILIES:
+        for name in ("dsr tcp", "dsr udp"):
+            before = lab.count(1)
+            packet = to_service(name, family)
+            verdict, out = lab.xdp(packet)
+            same(verdict, "redirect")
+            same_bytes(out, new_macs(packet, 1))
+            same(lab.count(1)[0], before[0] + 1)
+
+
+@test
+def udp_without_checksum_stays_so():
+    packet = to_service("udp", 4)
+    packet[UDP].chksum = 0
+    want = at_backend(1, "udp", 4)
+    want[UDP].chksum = 0
+    same_bytes(lab.xdp(packet)[1], want)
+
+
+@test
+def udp_checksum_that_becomes_zero_is_sent_as_ones():
+    for family in FAMILIES:
+        # The payload that makes the sum come out as zero, by construction.
+        found = 0
+        for word in range(65536):
+            payload = word.to_bytes(2, "big")
+            if found == 0:
+                want = raw(at_backend(1, "udp", family, payload=b"\0\0"))
+                at = 14 + (20 if family == 4 else 40) + 6
+                found = int.from_bytes(want[at:at + 2], "big")
+                payload = found.to_bytes(2, "big")
+            packet = to_service("udp", family, payload=payload)
+            out = lab.xdp(packet)[1]
+            same(out[at:at + 2], b"\xff\xff")
+            break
+        same_bytes(out, at_backend(1, "udp", family, payload=payload))
+
+
+@test
+def backend_with_its_own_port():
+    for family in FAMILIES:
+        _, out = lab.xdp(to_service("fixed port", family))
+        same_bytes(out, at_backend(PORT, "fixed port", family, dport=9999))
+
+
+@test
+def backend_out_of_the_same_interface_is_sent_back():
+    for family in FAMILIES:
+        verdict, out = lab.xdp(to_service("back", family))
+        same(verdict, "tx")
+        same_bytes(out, at_backend(TX, "back", family))
+
+
+@test
+def backend_behind_the_stack_is_rewritten_and_passed():
+    for family in FAMILIES:
+        packet = to_service("stack", family)
+        verdict, out = lab.xdp(packet)
+        same(verdict, "pass")
+        # The stack is the router that takes one off the hop limit.
+        want = at_backend(STACK, "stack", family, ttl=64)
+        want[Ether].src, want[Ether].dst = CLIENT_MAC, UP_MAC
+        same_bytes(out, want)
+
+
+@test
+def dsr_can_not_go_by_the_stack():
+    for family in FAMILIES:
+        dropped(to_service("dsr stack", family), "no_next_hop")
+
+
+@test
+def empty_slots_drop():
+    for family in FAMILIES:
+        dropped(to_service("empty", family), "no_backend")
+        dropped(to_service("empty", family, flags="S"), "no_backend")
+
+
+@test
+def backend_without_next_hop_drops():
+    for family in FAMILIES:
+        before = lab.count(NO_HOP)
+        dropped(to_service("unreachable", family), "no_next_hop")
+        same(lab.count(NO_HOP), before)
+
+
+@test
+def hop_limit():
+    for family in FAMILIES:
+        for ttl in (0, 1):
+            dropped(to_service("tcp", family, ttl=ttl), "ttl")
+            dropped(to_service("udp", family, ttl=ttl), "ttl")
+        for ttl in (2, 255):
+            same_bytes(lab.xdp(to_service("tcp", family, ttl=ttl))[1],
+                       at_backend(1, "tcp", family, ttl=ttl - 1))
+
+
+@test
+def what_is_not_ours_passes_untouched():
+    for family in FAMILIES:
+        src, vip = CLIENT[family], VIP[family]
+        for l4 in (TCP(sport=5, dport=80, flags="S"), UDP(sport=5, dport=53)):
+            untouched(ether() / network(family, src, OTHER[family]) / l4)
+        for l4 in (TCP(sport=5, dport=81, flags="S"),  # another port
+                   UDP(sport=5, dport=80),  # another protocol
+                   TCP(sport=5, dport=53, flags="A"),
+                   TCP(sport=80, dport=40000, flags="A")):  # from, not to
+            untouched(ether() / network(family, src, vip) / l4)
+        untouched(ether() / network(family, vip, src) / TCP(sport=80))
+    untouched(ether() / ARP(pdst=VIP[4]))
+    untouched(ether() / IP(src=CLIENT[4], dst=VIP[4]) / ICMP() / b"ping")
+    untouched(ether() / IPv6(src=CLIENT[6], dst=VIP[6]) /
+              ICMPv6EchoRequest(data=b"ping"))
+    untouched(ether() / IPv6(src=CLIENT[6], dst="ff02::1:ff00:10") /
+              ICMPv6ND_NS(tgt=VIP[6]))
+    untouched(ether() / IP(src=CLIENT[4], dst=VIP[4], proto=47) / b"gre")
+    untouched(ether() / IPv6(src=CLIENT[6], dst=VIP[6], nh=50) / b"e" * 40)
+    untouched(Ether(src=CLIENT_MAC, dst=UP_MAC, type=0x88cc) / b"l" * 50)
+    untouched(Ether(src=CLIENT_MAC, dst=UP_MAC, type=0x8847) / b"m" * 50)
+
+
+@test
+def an_address_of_one_family_is_not_the_others():
+    words = ipaddress.ip_address(VIP[4]).packed
+    six = str(ipaddress.IPv6Address(words + bytes(12)))
+    untouched(ether() / IPv6(src=CLIENT[6], dst=six) / TCP(dport=80))
+
+
+@test
+def neighbours_of_a_vip_pass():
+    """Keys that differ in one bit from a declared one."""
+    for bit in range(32):
+        value = int(ipaddress.ip_address(VIP[4])) ^ 1 << bit
+        if str(ipaddress.ip_address(value)) != DSR_VIP[4]:
+            untouched(ether() / IP(src=CLIENT[4],
+                                   dst=str(ipaddress.ip_address(value))) /
+                      TCP(dport=80, flags="S"))
+    for bit in range(128):
+        value = int(ipaddress.ip_address(VIP[6])) ^ 1 << bit
+        untouched(ether() / IPv6(src=CLIENT[6],
+                                 dst=str(ipaddress.IPv6Address(value))) /
+                  TCP(dport=80, flags="S"))
+    for bit in range(16):
+        untouched(ether() / IP(src=CLIENT[4], dst=VIP[4]) /
+                  TCP(dport=80 ^ 1 << bit, flags="S"))
+
+
+def never_wrong(data, whole):
+    """A cut packet may pass untouched or be dropped, but not be forwarded."""
+    verdict, *out = lab("xdp", data.hex())
+    check(verdict in ("pass", "drop"), "cut to", len(data), "of", whole, ":",
+          verdict)
+    if verdict == "pass":
+        same(out[0] if out else "", data.hex(), "passed but changed")
+    return verdict
+
+
+@test
+def packets_cut_short_are_never_forwarded():
+    for family in FAMILIES:
+        for name in ("tcp", "udp", "dsr tcp", "dsr udp"):
+            data = raw(to_service(name, family, payload=b"x" * 30))
+            start = 14 + (20 if family == 4 else 40)
+            for length in range(15, len(data)):
+                verdict = never_wrong(data[:length], len(data))
+                if length >= start:  # the VIP is seen, so it is ours
+                    same(verdict, "drop", name, family, "at", length)
+
+
+@test
+def padding_after_the_packet_is_no_harm():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            packet = to_service(name, family, payload=b"")
+            pad = b"\0" * 14
+            verdict, out = lab.xdp(raw(packet) + pad)
+            same(verdict, "redirect")
+            same(out, raw(at_backend(1, name, family, payload=b"")) + pad)
+
+
+@test
+def lengths_that_contradict_are_dropped():
+    for name in ("tcp", "udp", "dsr tcp"):
+        real = len(raw(to_service(name, 4))) - 14
+        for length in (0, 1, 19, 20, 27, real + 1, 1500, 65535):
+            dropped(to_service(name, 4, len=length), "malformed")
+        real -= 20
+        for length in (0, 1, 7, real + 1, 65535):
+            dropped(to_service(name, 6, plen=length), "malformed")
+
+
+@test
+def ip_versions_and_header_lengths_that_lie():
+    packet = bytearray(raw(to_service("tcp", 4)))
+    for first in list(range(0x40, 0x45)) + [0x65, 0x05, 0xf5]:
+        packet[14] = first
+        never_wrong(bytes(packet), len(packet))
+    packet = bytearray(raw(to_service("tcp", 6)))
+    packet[14] = 0x40
+    never_wrong(bytes(packet), len(packet))
+
+
+@test
+def options_and_extensions_before_a_vip_are_refused():
+    dropped(to_service("tcp", 4, options=[IPOption_NOP()] * 4), "unsupported")
+    dropped(to_service("udp", 4, options=[IPOption_NOP()] * 40),
+            "unsupported")
+    for headers in (IPv6ExtHdrDestOpt(), IPv6ExtHdrHopByHop(),
+                    IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()):
+        packet = ether() / IPv6(src=CLIENT[6], dst=VIP[6]) / headers / \
+            TCP(sport=40000, dport=80, flags="S")
+        dropped(packet, "unsupported")
+    # The same for others is none of our business.
+    untouched(ether() / IP(src=CLIENT[4], dst=OTHER[4],
+                           options=[IPOption_NOP()] * 4) / TCP(dport=80))
+    untouched(ether() / IP(src=CLIENT[4], dst=VIP[4],
+                           options=[IPOption_NOP()] * 4) / TCP(dport=81))
+    untouched(ether() / IPv6(src=CLIENT[6], dst=OTHER[6]) /
+              IPv6ExtHdrDestOpt() / TCP(dport=80))
+    untouched(ether() / IPv6(src=CLIENT[6], dst=VIP[6]) /
+              IPv6ExtHdrHopByHop() / ICMPv6EchoRequest())
+
+
+@test
+def vlan_tags_before_a_vip_are_refused():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            dropped(to_service(name, family, l2=ether() / Dot1Q(vlan=5)),
+                    "unsupported")
+            dropped(to_service(name, family, l2=Ether(
+                src=CLIENT_MAC, dst=UP_MAC, type=0x88a8) / Dot1Q(vlan=5) /
+                Dot1Q(vlan=6)), "unsupported")
+        untouched(ether() / Dot1Q(vlan=5) /
+                  network(family, CLIENT[family], OTHER[family]) / TCP())
+    untouched(ether() / Dot1Q(vlan=5) / ARP(pdst=VIP[4]))
+
+
+# --- fragments ---
+
+def pieces(packet, family, sizes, ident=77):
+    """The packet's frames when cut so that each carries so many bytes."""
+    header = packet[IP if family == 4 else IPv6]
+    data, at, frames = raw(header.payload), 0, []
+    proto = header.proto if family == 4 else header.nh
+    for i, size in enumerate(sizes):
+        part, more = data[at:at + size], i + 1 < len(sizes)
+        if family == 4:
+            net = IP(src=header.src, dst=header.dst, ttl=header.ttl,
+                     proto=proto, id=ident, flags="MF" if more else 0,
+                     frag=at // 8)
+        else:
+            net = IPv6(src=header.src, dst=header.dst, hlim=header.hlim) / \
+                IPv6ExtHdrFragment(nh=proto, id=ident, m=more,
+                                   offset=at // 8)
+        frames.append(Ether(src=packet.src, dst=packet.dst) / net / Raw(part))
+        at += size
+    same(at, len(data))
+    return frames
+
+
+def cut(packet, family, ident=77):
+    size = len(raw(packet[IP if family == 4 else IPv6].payload))
+    return pieces(packet, family, [1024, 1024, size - 2048], ident)
+
+
+@test
+def fragments_follow_the_first():
+    for family in FAMILIES:
+        for ident, name in enumerate(("udp", "tcp", "dsr udp")):
+            packet = to_service(name, family, payload=b"f" * 2500)
+            frames = cut(packet, family, ident)
+            if name.startswith("dsr"):
+                want = [new_macs(f, 1) for f in frames]
+            else:
+                want = cut(at_backend(1, name, family, payload=b"f" * 2500),
+                           family, ident)
+            for frame, expected in zip(frames, want):
+                verdict, out = lab.xdp(frame)
+                same(verdict, "redirect", name, family)
+                same_bytes(out, expected)
+
+
+@test
+def fragments_stay_with_their_first_across_a_change():
+    for family in FAMILIES:
+        packet = to_service("udp", family, payload=b"f" * 2500)
+        first, *rest = cut(packet, family, 500)
+        want = cut(at_backend(1, "udp", family, payload=b"f" * 2500), family,
+                   500)
+        lab.xdp(first)
+        fill("udp", 2)
+        try:
+            for frame, expected in zip(rest, want[1:]):
+                same_bytes(lab.xdp(frame)[1], expected)
+        finally:
+            fill("udp", 1)
+
+
+@test
+def later_fragments_without_a_first_are_dropped():
+    for family in FAMILIES:
+        packet = to_service("udp", family, payload=b"f" * 2500)
+        for frame in cut(packet, family, 900)[1:]:
+            dropped(frame, "fragment")
+        packet[IP if family == 4 else IPv6].dst = OTHER[family]
+        for frame in cut(packet, family, 901):
+            untouched(frame)
+
+
+@test
+def fragments_are_told_apart():
+    for family in FAMILIES:
+        packet = to_service("udp", family, payload=b"f" * 2500)
+        lab.xdp(cut(packet, family, 1000)[0])
+        dropped(cut(packet, family, 1001)[1], "fragment")
+        packet[IP if family == 4 else IPv6].src = ROUTER[family]
+        dropped(cut(packet, family, 1000)[1], "fragment")
+
+
+@test
+def first_fragments_too_small_for_the_ports_are_dropped():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            packet = to_service(name, family, payload=b"f" * 100)
+            size = len(raw(packet[IP if family == 4 else IPv6].payload))
+            if name == "tcp":
+                first = pieces(packet, family, [8, size - 8], 1100)[0]
+                dropped(first, "malformed")
+            frame = pieces(packet, family, [0, size], 1101)[0]
+            dropped(frame, "malformed")
+
+
+@test
+def later_fragments_spend_a_hop_too():
+    for family in FAMILIES:
+        first, second, _ = cut(to_service("udp", family, payload=b"f" * 2500),
+                               family, 1200)
+        lab.xdp(first)
+        if family == 4:
+            second[IP].ttl = 1
+        else:
+            second[IPv6].hlim = 1
+        dropped(second, "ttl")
+
+
+# --- ICMP ---
+
+def quote(family, inner, size=None):
+    """What an ICMP error about a packet quotes of it."""
+    data = raw(inner)
+    if size is None:
+        size = 28 if family == 4 else 1232
+    return Raw(data[:size])
+
+
+def answer_of(name, family, src, sport, payload=b"answer"):
+    """An answer that a client gets (or, from a backend, one on its way)."""
+    _, proto, *_ = SERVICES[name]
+    return network(family, src, CLIENT[family], 60) / \
+        transport(proto, sport, 40000, "A", 7) / Raw(payload)
+
+
+def errors(family, src, dst, quoted, ttl=64):
+    if family == 4:
+        yield from (IP(src=src, dst=dst, ttl=ttl) / i / quoted for i in (
+            ICMP(type=3, code=1), ICMP(type=3, code=4, nexthopmtu=1300),
+            ICMP(type=11, code=0), ICMP(type=12, code=0)))
+    else:
+        yield from (IPv6(src=src, dst=dst, hlim=ttl) / i / quoted for i in (
+            ICMPv6DestUnreach(code=1), ICMPv6PacketTooBig(mtu=1300),
+            ICMPv6TimeExceeded()))
+
+
+@test
+def icmp_errors_to_a_vip_reach_the_backend():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            port, _, target, *_ = SERVICES[name]
+            at_vip = answer_of(name, family, VIP[family], port)
+            at_be = answer_of(name, family, backend_ip(1, family), target)
+            for size in (None, len(raw(at_vip))):
+                sent = errors(family, ROUTER[family], VIP[family],
+                              quote(family, at_vip, size))
+                want = errors(family, ROUTER[family], backend_ip(1, family),
+                              quote(family, at_be, size), 63)
+                for packet, expected in zip(sent, want):
+                    before = lab.count(1)
+                    verdict, out = lab.xdp(ether() / packet)
+                    same(verdict, "redirect", packet.summary())
+                    same_bytes(out, Ether(src=GUEST_MAC,
+                                          dst=backend_mac(1)) / expected)
+                    same(lab.count(1)[0], before[0] + 1)
+
+
+@test
+def icmp_errors_to_a_dsr_vip_are_sent_on_unchanged():
+    for family in FAMILIES:
+        quoted = answer_of("dsr tcp", family, DSR_VIP[family], 80)
+        for packet in errors(family, ROUTER[family], DSR_VIP[family],
+                             quote(family, quoted)):
+            verdict, out = lab.xdp(ether() / packet)
+            same(verdict, "redirect")
+            same_bytes(out, new_macs(ether() / packet, 1))
+
+
+@test
+def icmp_errors_find_the_flows_own_backend():
+    for family in FAMILIES:
+        for sport in range(2000, 2040):
+            mine = owner(to_service("mixed", family, sport), family)
+            quoted = answer_of("mixed", family, VIP[family], 98)
+            quoted[TCP].dport = sport
+            packet = next(errors(family, ROUTER[family], VIP[family],
+                                 quote(family, quoted)))
+            same(owner(ether() / packet, family), mine)
+
+
+@test
+def icmp_errors_about_others_pass():
+    for family in FAMILIES:
+        quoted = answer_of("tcp", family, VIP[family], 81)
+        for packet in errors(family, ROUTER[family], VIP[family],
+                             quote(family, quoted)):
+            untouched(ether() / packet)
+        quoted = answer_of("tcp", family, OTHER[family], 80)
+        for packet in errors(family, ROUTER[family], OTHER[family],
+                             quote(family, quoted)):
+            untouched(ether() / packet)
+
+
+@test
+def icmp_errors_cut_short_are_never_forwarded_wrong():
+    for family in FAMILIES:
+        quoted = answer_of("tcp", family, VIP[family], 80)
+        packet = next(errors(family, ROUTER[family], VIP[family],
+                             quote(family, quoted, 28 if family == 4 else 48)))
+        data = raw(ether() / packet)
+        for length in range(15, len(data)):
+            never_wrong(data[:length], len(data))
+
+
+# --- MTU ---
+
+@test
+def too_big_is_answered_by_the_vip():
+    for family in FAMILIES:
+        header = 40 if family == 4 else 60
+        fits = to_service("sized", family,
+                          payload=b"b" * (SMALL_MTU - header),
+                          **({"flags": "PA"}))
+        if family == 4:
+            fits[IP].flags = "DF"
+        same(lab.xdp(fits)[0], "redirect")
+        big = to_service("sized", family,
+                         payload=b"b" * (SMALL_MTU - header + 1))
+        if family == 4:
+            big[IP].flags = "DF"
+        before = lab.count(SMALL)
+        with Drops(too_big=1):
+            verdict, out = lab.xdp(big)
+        same(verdict, "tx")
+        same(lab.count(SMALL), before)
+        check_too_big(out, big, family)
+
+
+def check_too_big(out, big, family, client=CLIENT_MAC, us=UP_MAC, mtu=SMALL_MTU,
+                  vip=None):
+    answer = Ether(out)
+    same((answer.src, answer.dst), (us, client))
+    header = answer[IP if family == 4 else IPv6]
+    same(header.src, vip or big[1].dst)
+    same(header.dst, big[1].src)
+    if family == 4:
+        same((answer[ICMP].type, answer[ICMP].code), (3, 4))
+        same(answer[ICMP].nexthopmtu, mtu)
+        start = 14 + 20 + 8
+    else:
+        same((answer[ICMPv6PacketTooBig].type), 2)
+        same(answer[ICMPv6PacketTooBig].mtu, mtu)
+        start = 14 + 40 + 8
+    quoted = out[start:]
+    check(len(quoted) >= 28, "quotes too little")
+    same(quoted, raw(big[1])[:len(quoted)], "the quoted packet")
+    # scapy fills in its own checksums and lengths: they must be those sent.
+    again = Ether(out)
+    for layer in (again.getlayer(1), again.getlayer(2)):
+        for field in ("chksum", "cksum", "len", "plen"):
+            if field in layer.fields:
+                del layer.fields[field]
+    fixed = raw(again.getlayer(0).copy())
+    same(bytes(fixed)[14:start], out[14:start], "checksums of the answer")
+
+
+@test
+def too_big_without_dont_fragment_is_dropped():
+    dropped(to_service("sized", 4, payload=b"b" * 1400), "too_big")
+
+
+@test
+def too_big_udp_is_answered_too():
+    for family in FAMILIES:
+        big = to_service("sized udp", family, payload=b"b" * 1400)
+        if family == 4:
+            big[IP].flags = "DF"
+        with Drops(too_big=1):
+            verdict, out = lab.xdp(big)
+        same(verdict, "tx")
+        check_too_big(out, big, family)
+
+
+# --- which backend ---
+
+@test
+def a_flow_stays_and_flows_spread():
+    for family in FAMILIES:
+        seen = {}
+        for sport in range(3000, 3400):
+            first = owner(to_service("mixed", family, sport, flags="S"),
+                          family)
+            for flags in ("A", "PA", "FA"):
+                same(owner(to_service("mixed", family, sport, flags=flags),
+                           family), first)
+            seen[first] = seen.get(first, 0) + 1
+        same(sorted(seen), [1, 2, 3, 4])
+        check(min(seen.values()) > 50, "spread", seen)
+
+
+@test
+def round_robin_takes_turns_and_tcp_stays():
+    for family in FAMILIES:
+        turns = []
+        for i in range(30):
+            sport = 5000 + i
+            turns.append(owner(to_service("turns", family, sport, flags="S",
+                                          seq=100), family))
+            for seq, flags in ((101, "A"), (101, "PA"), (900, "PA")):
+                same(owner(to_service("turns", family, sport, flags=flags,
+                                      seq=seq), family), turns[-1], "flow", i)
+        for i in range(3, 30):
+            same(turns[i], turns[i - 3], "turns", turns)
+        same(sorted(turns[:3]), [1, 2, 3])
+        # Later still, and with others in between.
+        for i in range(30):
+            same(owner(to_service("turns", family, 5000 + i, flags="A",
+                                  seq=5000), family), turns[i])
+
+
+@test
+def round_robin_of_datagrams():
+    for family in FAMILIES:
+        turns = [owner(to_service("turns udp", family, 6000), family)
+                 for _ in range(12)]
+        for i in range(3, 12):
+            same(turns[i], turns[i - 3], "turns", turns)
+        same(sorted(turns[:3]), [1, 2, 3])
+
+
+@test
+def a_repeated_syn_takes_no_second_turn():
+    for family in FAMILIES:
+        first = owner(to_service("turns", family, 7000, flags="S", seq=50),
+                      family)
+        for _ in range(3):
+            same(owner(to_service("turns", family, 7000, flags="S", seq=50),
+                       family), first)
+
+
+class Flow:
+    """One client connection to a service whose slots move."""
+
+    ports = iter(range(10000, 60000))
+
+    def __init__(self, family, name="moves"):
+        self.family, self.name = family, name
+        self.sport, self.isn = next(Flow.ports), 4000
+
+    def send(self, flags, seq, payload=b"data"):
+        return owner(to_service(self.name, self.family, self.sport,
+                                flags=flags, seq=seq, payload=payload),
+                     self.family)
+
+    def syn(self, isn=None, payload=b""):
+        return self.send("S", self.isn if isn is None else isn, payload)
+
+    def first_ack(self):
+        return self.send("A", self.isn + 1, b"")
+
+    def data(self, seq=None):
+        return self.send("PA", self.isn + 500 if seq is None else seq)
+
+    def open(self):
+        self.backend = self.syn()
+        same(self.first_ack(), self.backend)
+        same(self.data(), self.backend)
+        return self
+
+
+def forget_all():
+    for number in BACKENDS:
+        lab("forget", number)
+
+
+@test
+def at_rest_nothing_is_remembered():
+    forget_all()
+    for family in FAMILIES:
+        fill("moves", 1)
+        Flow(family).open()
+        for number in BACKENDS:
+            same(lab("remembered", number), ["0"])
+
+
+@test
+def moving_keeps_the_established_and_moves_the_new():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        old = [Flow(family).open() for _ in range(20)]
+        fill("moves", 2, 1, "moving")
+        new = [Flow(family).open() for _ in range(20)]
+        for _ in range(3):
+            for flow in old:
+                same(flow.data(), 1)
+            for flow in new:
+                same(flow.backend, 2)
+                same(flow.data(), 2)
+        # What was found out lasts when the slot settles.
+        fill("moves", 2, 2, "settled")
+        for flow in old:
+            same(flow.data(), 1)
+        for flow in new:
+            same(flow.data(), 2)
+        same(Flow(family).open().backend, 2)
+
+
+@test
+def icmp_errors_follow_the_memory():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        flow = Flow(family).open()
+        fill("moves", 2, 1, "moving")
+        flow.data()
+        fill("moves", 2, 2, "settled")
+        quoted = answer_of("moves", family, VIP[family], 92)
+        quoted[TCP].dport = flow.sport
+        packet = next(errors(family, ROUTER[family], VIP[family],
+                             quote(family, quoted)))
+        same(owner(ether() / packet, family), 1)
+
+
+@test
+def moving_twice_keeps_the_oldest_and_those_between():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        old = Flow(family).open()
+        fill("moves", 2, 1, "moving")
+        between = Flow(family).open()
+        fill("moves", 3, 1, "moving")
+        new = Flow(family).open()
+        same((old.data(), between.data(), new.data()), (1, 2, 3))
+        # Back where it came from: settled, not at rest.
+        fill("moves", 1, 1, "settled")
+        same((old.data(), between.data(), new.data()), (1, 2, 3))
+
+
+@test
+def moving_to_nobody_keeps_the_established():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        old = Flow(family).open()
+        fill("moves", 0, 1, "moving")
+        same(old.data(), 1)
+        dropped(to_service("moves", family, next(Flow.ports), flags="S"),
+                "no_backend")
+        same(old.data(), 1)
+
+
+@test
+def half_open_is_promoted_by_its_sequence_number_only():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 2, 1, "moving")
+        flow = Flow(family)
+        same(flow.syn(), 2)
+        # Not the number that the SYN promised: an older connection's packet.
+        same(flow.send("A", flow.isn + 77), 1)
+        same(flow.send("A", flow.isn + 1), 2)
+        same(flow.data(), 2)
+
+
+@test
+def data_in_a_syn_promises_two_numbers():
+    for family in FAMILIES:
+        for taken in (0, 10):  # did the server take the data?
+            forget_all()
+            fill("moves", 2, 1, "moving")
+            flow = Flow(family)
+            same(flow.syn(payload=b"0123456789"), 2)
+            same(flow.send("A", flow.isn + 1 + taken, b""), 2)
+            same(flow.data(), 2)
+
+
+@test
+def sequence_numbers_wrap():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 2, 1, "moving")
+        flow = Flow(family)
+        flow.isn = 0xffffffff
+        same(flow.syn(), 2)
+        same(flow.send("A", 0), 2)
+
+
+@test
+def a_spoofed_syn_does_not_touch_an_established_flow():
+    for family in FAMILIES:
+        for state in ("moving", "settled"):
+            forget_all()
+            fill("moves", 1)
+            flow = Flow(family).open()
+            fill("moves", 2, 1, "moving")
+            same(flow.data(), 1)
+            if state == "settled":
+                fill("moves", 2, 2, "settled")
+            for isn in range(50):
+                same(flow.syn(isn * 7919), 2)
+                same(flow.data(), 1)
+            same(flow.data(), 1)
+
+
+@test
+def a_new_connection_replaces_the_memory_of_an_old_one():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        flow = Flow(family).open()
+        fill("moves", 2, 1, "moving")
+        same(flow.data(), 1)
+        fill("moves", 2, 2, "settled")
+        flow.isn = 900000  # the same ports again, after it was closed
+        same(flow.syn(), 2)
+        same(flow.first_ack(), 2)
+        same(flow.data(), 2)
+
+
+@test
+def a_repeated_syn_follows_its_first():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 2, 1, "moving")
+        flow = Flow(family)
+        same(flow.syn(), 2)
+        fill("moves", 3, 1, "moving")
+        same(flow.syn(), 2, "SYN sent again after a change")
+        same(flow.first_ack(), 2)
+
+
+@test
+def another_generation_is_no_memory():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        flow = Flow(family).open()
+        fill("moves", 2, 1, "moving")
+        same(flow.data(), 1)
+        fill("moves", 2, 2, "settled")
+        same(flow.data(), 1)
+        set_backend(1, generation=2)
+        try:
+            same(flow.data(), 2, "memory of a generation that is gone")
+        finally:
+            set_backend(1)
+        same(flow.data(), 1)
+
+
+@test
+def forgotten_flows_follow_the_slot():
+    for family in FAMILIES:
+        forget_all()
+        fill("moves", 1)
+        flows = [Flow(family).open() for _ in range(10)]
+        fill("moves", 2, 1, "moving")
+        for flow in flows:
+            flow.data()
+        fill("moves", 2, 2, "settled")
+        same(lab("remembered", 1), ["10"])
+        same(lab("forget", 1), ["10"])
+        same(lab("remembered", 1), ["0"])
+        for flow in flows:
+            same(flow.data(), 2)
+
+
+@test
+def half_open_floods_evict_no_established_flow():
+    """1024 lines of eight: the flood fills them many times over."""
+    forget_all()
+    fill("moves", 1)
+    flows = [Flow(4).open() for _ in range(200)]
+    fill("moves", 2, 1, "moving")
+    for flow in flows:
+        same(flow.data(), 1)
+    lines = []
+    template = bytearray(raw(to_service("moves", 4, flags="S", payload=b"")))
+    for i in range(20000):
+        template[26:30] = (0x0b000000 + i * 7).to_bytes(4, "big")
+        template[34:36] = (1024 + i % 60000).to_bytes(2, "big")
+        lines.append("xdp " + template.hex() + "\n")
+    for at in range(0, len(lines), 100):
+        lab.process.stdin.write("".join(lines[at:at + 100]))
+        lab.process.stdin.flush()
+        for _ in range(100):
+            same(lab.process.stdout.readline().split()[1], "redirect")
+    fill("moves", 2, 2, "settled")
+    for flow in flows:
+        same(flow.data(), 1)
+    forget_all()
+
+
+@test
+def udp_follows_the_slot_at_once():
+    for family in FAMILIES:
+        fill("udp", 2, 1, "moving")
+        try:
+            same(owner(to_service("udp", family), family), 2)
+        finally:
+            fill("udp", 1)
+
+
+# --- answers of the backends ---
+
+GUESTS_CLIENT = {4: "10.0.0.50", 6: "fd00::50"}
+ON_LINK = {4: "198.51.100.7", 6: "2001:db8:ffff::7"}
+NO_ROUTE = {4: "198.18.99.1", 6: "2001:db8:dead::1"}
+BLACKHOLE = {4: "198.18.66.1", 6: "2001:db8:b::1"}
+
+
+def from_guest(family, number=1, src=None, dst=None, ttl=64, **more):
+    return Ether(src=backend_mac(number), dst=GUEST_MAC) / network(
+        family, src or backend_ip(number, family), dst or CLIENT[family],
+        ttl, **more)
+
+
+def answer(name, family, number=1, flags="PA", payload=b"an answer",
+           dst=None, sport=None, ttl=64, dport=40000, **more):
+    """What the guest sends."""
+    _, proto, target, *_ = SERVICES[name]
+    return from_guest(family, number, dst=dst, ttl=ttl, **more) / \
+        transport(proto, sport or target, dport, flags) / Raw(payload)
+
+
+def restored(name, family, number=1, flags="PA", payload=b"an answer",
+             dst=None, ttl=63, dport=40000, **more):
+    """What the client must get; the stack puts the Ethernet header on."""
+    port, proto, *_ = SERVICES[name]
+    return from_guest(family, number, VIP[family], dst, ttl, **more) / \
+        transport(proto, port, dport, flags) / Raw(payload)
+
+
+def assert_restored(packet, want, *options):
+    with Drops():
+        verdict, out = lab.tc(packet, *options)
+    same(verdict, "redirect", Ether(raw(packet)).summary())
+    same_bytes(out, want)
+
+
+@test
+def answers_get_the_vip_back():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            for number in (1, 2):
+                before = lab.count(number)
+                assert_restored(answer(name, family, number),
+                                restored(name, family, number))
+                same(lab.count(number), before)
+        assert_restored(answer("fixed port", family, PORT, sport=9999),
+                        restored("fixed port", family, PORT))
+
+
+@test
+def answers_of_many_flows_have_right_checksums():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            for i in range(300):
+                more = {"dport": 1024 + 211 * i,
+                        "payload": bytes([i & 255]) * (i % 37)}
+                assert_restored(answer(name, family, **more),
+                                restored(name, family, **more))
+
+
+@test
+def a_handshake_goes_through_but_not_a_guests_own():
+    for family in FAMILIES:
+        for flags in ("SA", "A", "FA", "R", "RA"):
+            assert_restored(answer("tcp", family, flags=flags),
+                            restored("tcp", family, flags=flags))
+        for flags in ("S", "SEC"):
+            untouched(answer("tcp", family, flags=flags), "tc")
+
+
+@test
+def udp_answer_without_checksum_stays_so():
+    packet, want = answer("udp", 4), restored("udp", 4)
+    packet[UDP].chksum = want[UDP].chksum = 0
+    assert_restored(packet, want)
+
+
+@test
+def udp_answer_whose_checksum_becomes_zero():
+    for family in FAMILIES:
+        at = 14 + (20 if family == 4 else 40) + 6
+        probe = raw(restored("udp", family, payload=b"\0\0"))
+        payload = probe[at:at + 2]
+        verdict, out = lab.tc(answer("udp", family, payload=payload))
+        same(verdict, "redirect")
+        same(out[at:at + 2], b"\xff\xff")
+        same_bytes(out, restored("udp", family, payload=payload))
+
+
+@test
+def what_goes_to_this_host_or_directly_is_left_alone():
+    for family in FAMILIES:
+        for dst in (HOST[family], GUESTS_CLIENT[family]):
+            for name in ("tcp", "udp"):
+                untouched(answer(name, family, dst=dst), "tc")
+    untouched(answer("tcp", 4, dst="198.51.100.1", flags="SA"), "tc")
+
+
+@test
+def what_is_no_answer_is_left_alone():
+    for family in FAMILIES:
+        for packet in (
+                answer("tcp", family, sport=8081),
+                answer("tcp", family, sport=22),
+                answer("tcp", family, number=3),  # of no service here
+                answer("udp", family, sport=5354),
+                from_guest(family) / UDP(sport=8080, dport=40000) / b"u",
+                from_guest(family) / TCP(sport=5353, dport=40000) / b"t",
+                from_guest(family) / TCP(sport=40000, dport=8080) / b"t"):
+            untouched(packet, "tc")
+    untouched(from_guest(4) / ICMP(type=0) / b"pong", "tc")
+    untouched(from_guest(6) / ICMPv6EchoRequest(data=b"ping"), "tc")
+    untouched(Ether(src=backend_mac(1), dst="ff:ff:ff:ff:ff:ff") /
+              ARP(psrc=backend_ip(1, 4), pdst=HOST[4]), "tc")
+    untouched(from_guest(6, dst="ff02::1:ff00:1") /
+              ICMPv6ND_NS(tgt=HOST[6]), "tc")
+    untouched(from_guest(4, options=[IPOption_NOP()] * 4) /
+              TCP(sport=8080, dport=40000), "tc")
+
+
+@test
+def dsr_answers_are_let_through():
+    for family in FAMILIES:
+        for name in ("dsr tcp", "dsr udp"):
+            port, proto, *_ = SERVICES[name]
+            packet = from_guest(family, src=DSR_VIP[family]) / \
+                transport(proto, port, 40000, "SA") / Raw(b"direct")
+            with Drops():
+                verdict, out = lab.tc(packet)
+            same(verdict, "redirect")
+            same_bytes(out, packet)
+        for packet in (
+                from_guest(family, src=DSR_VIP[family]) / TCP(sport=81),
+                from_guest(family, src=OTHER[family]) / TCP(sport=80),
+                from_guest(family, src=VIP[family]) / TCP(sport=80),
+                from_guest(family, src=DSR_VIP[family]) /
+                TCP(sport=80, dport=9, flags="S")):
+            untouched(packet, "tc")
+
+
+@test
+def hairpin_is_dropped_under_its_own_name():
+    for family in FAMILIES:
+        for flags in ("S", "A"):
+            dropped(from_guest(family, dst=VIP[family]) /
+                    TCP(sport=50000, dport=80, flags=flags), "hairpin", "tc")
+        dropped(from_guest(family, dst=VIP[family]) /
+                UDP(sport=50000, dport=53) / b"q", "hairpin", "tc")
+        dropped(from_guest(family, dst=DSR_VIP[family]) /
+                TCP(sport=50000, dport=80), "hairpin", "tc")
+        untouched(from_guest(family, dst=VIP[family]) /
+                  TCP(sport=50000, dport=81), "tc")
+
+
+@test
+def answers_in_pieces():
+    for family in FAMILIES:
+        for ident, name in enumerate(("udp", "tcp")):
+            frames = cut(answer(name, family, payload=b"f" * 2500), family,
+                         2000 + ident)
+            want = cut(restored(name, family, payload=b"f" * 2500), family,
+                       2000 + ident)
+            for frame, expected in zip(frames, want):
+                assert_restored(frame, expected)
+        # Pieces of something else stay what they are.
+        for frame in cut(answer("udp", family, sport=99, payload=b"f" * 2500),
+                         family, 2100):
+            untouched(frame, "tc")
+
+
+@test
+def pieces_to_a_vip_and_of_answers_are_told_apart():
+    for family in FAMILIES:
+        lab.xdp(cut(to_service("udp", family, payload=b"f" * 2500), family,
+                    2200)[0])
+        later = cut(answer("udp", family, payload=b"f" * 2500), family,
+                    2200)[1]
+        later[IP if family == 4 else IPv6].src = CLIENT[family]
+        later[IP if family == 4 else IPv6].dst = VIP[family]
+        verdict, out = lab.tc(later)
+        check(verdict != "redirect", "took a client's fragment for an answer")
+        same_bytes(out, later)
+
+
+@test
+def icmp_errors_of_guests_speak_of_the_vip():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            got = at_backend(1, name, family)[1]
+            seen = to_service(name, family, ttl=63)[1]
+            for size in (None, len(raw(got))):
+                sent = errors(family, backend_ip(1, family), CLIENT[family],
+                              quote(family, got, size))
+                want = errors(family, VIP[family], CLIENT[family],
+                              quote(family, seen, size), 63)
+                ether_ = Ether(src=backend_mac(1), dst=GUEST_MAC)
+                for packet, expected in zip(sent, want):
+                    assert_restored(ether_ / packet, ether_ / expected)
+
+
+@test
+def icmp_errors_of_guests_about_others_are_left_alone():
+    for family in FAMILIES:
+        other = network(family, CLIENT[family], backend_ip(1, family)) / \
+            TCP(sport=40000, dport=22) / b"ssh"
+        for packet in errors(family, backend_ip(1, family), CLIENT[family],
+                             quote(family, other)):
+            untouched(Ether(src=backend_mac(1), dst=GUEST_MAC) / packet, "tc")
+        mine = at_backend(1, "tcp", family)[1]
+        for packet in errors(family, backend_ip(1, family), HOST[family],
+                             quote(family, mine)):
+            untouched(Ether(src=backend_mac(1), dst=GUEST_MAC) / packet, "tc")
+
+
+@test
+def answers_over_the_mtu():
+    for family in FAMILIES:
+        header = 40 if family == 4 else 60
+        flags = {"flags": "DF"} if family == 4 else {}
+        for name in ("tcp", "udp"):
+            room = 1500 - header + (12 if name == "udp" else 0)
+            port, proto, target, *_ = SERVICES[name]
+
+            def build(src, sport, ttl, size, **more):
+                return from_guest(family, src=src, ttl=ttl, **more) / \
+                    transport(proto, sport, 40000) / Raw(b"m" * size)
+            backend = backend_ip(1, family)
+            assert_restored(build(backend, target, 64, room, **flags),
+                            build(VIP[family], port, 63, room, **flags))
+            # The host's stack tells the guest, about its own packet.
+            untouched(build(backend, target, 64, room + 1, **flags), "tc")
+            if family == 4:
+                dropped(build(backend, target, 64, room + 1),
+                        "reply_too_big", "tc")
+
+
+@test
+def large_answers_that_are_cut_later():
+    """GSO: what counts is the size of a segment."""
+    for family in FAMILIES:
+        more = {"payload": b"g" * 2800}
+        if family == 4:
+            packet = answer("tcp", family, **more)
+            packet[IP].flags = "DF"
+            want = restored("tcp", family, **more)
+            want[IP].flags = "DF"
+        else:
+            packet = answer("tcp", family, **more)
+            want = restored("tcp", family, **more)
+        assert_restored(packet, want, "gso=1400")
+        verdict, out = lab.tc(packet, "gso=1480")
+        same(verdict, "pass")
+        same_bytes(out, packet)
+
+
+@test
+def answers_by_every_kind_of_route():
+    for family in FAMILIES:
+        dst = ON_LINK[family]  # nobody resolved it yet: the stack does
+        assert_restored(answer("tcp", family, dst=dst),
+                        restored("tcp", family, dst=dst))
+        untouched(answer("tcp", family, dst=NO_ROUTE[family]), "tc")
+        dropped(answer("tcp", family, dst=BLACKHOLE[family]),
+                "reply_no_route", "tc")
+
+
+@test
+def answers_without_hops_left_go_to_the_stack():
+    for family in FAMILIES:
+        for ttl in (0, 1):
+            untouched(answer("tcp", family, ttl=ttl), "tc")
+        assert_restored(answer("tcp", family, ttl=2),
+                        restored("tcp", family, ttl=1))
+
+
+@test
+def answers_cut_short_are_never_garbled():
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            data = raw(answer(name, family, payload=b"x" * 30))
+            want = raw(restored(name, family, payload=b"x" * 30))
+            for length in range(15, len(data)):
+                verdict, *out = lab("tc", data[:length].hex())
+                out = bytes.fromhex(out[0])
+                if verdict == "redirect":
+                    same(out, want[:length], "cut at", length)
+                else:
+                    same(out, data[:length], "cut at", length)
+
+
+@test
+def a_round_trip():
+    """The client's packet and the answer to it, by the same tables."""
+    for family in FAMILIES:
+        for name in ("tcp", "udp"):
+            _, out = lab.xdp(to_service(name, family))
+            inner = Ether(out)
+            header = inner[1]
+            packet = Ether(src=inner.dst, dst=inner.src) / network(
+                family, header.dst, header.src) / transport(
+                    SERVICES[name][1], inner[2].dport, inner[2].sport) / b"r"
+            verdict, back = lab.tc(packet)
+            same(verdict, "redirect")
+            same_bytes(back, Ether(src=inner.dst, dst=inner.src) / network(
+                family, VIP[family], CLIENT[family], 63) / transport(
+                    SERVICES[name][1], SERVICES[name][0], 40000) / b"r")
+
+
+
+def main():
+    global lab
+    if os.geteuid() != 0:
+        print("1..0 # SKIP needs root to load programs")
+        return 0
+    lab = Lab()
+    set_up()
+    wanted = sys.argv[1:]
+    tests = [t for t in TESTS if not wanted or t.__name__ in wanted]
+    print("1..%d" % len(tests))
+    failed = 0
+    for number, function in enumerate(tests, 1):
+        name = function.__name__.replace("_", " ")
+        try:
+            function()
+            print("ok %d - %s" % (number, name), flush=True)
+        except Exception as error:
+            failed += 1
+            print("not ok %d - %s" % (number, name))
+            where = traceback.extract_tb(error.__traceback__)
+            for frame in where[-3:]:
+                print("# line %d in %s" % (frame.lineno, frame.name))
+            print("# %s: %s" % (type(error).__name__, error), flush=True)
+    status = lab.close()
+    if status:
+        print("# the lab ended with %d" % status)
+    return 1 if failed or status else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

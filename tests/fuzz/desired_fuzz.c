@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * libFuzzer target of the parser.  Beyond not crashing: a spec or errors,
+ * never both; and what is printed parses back to what was printed.
+ *   clang -fsanitize=fuzzer,address,undefined ... with tests/fuzz/corpus/desired
+ *   and -dict=tests/fuzz/desired.dict
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "desired/desired.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static struct spec *parse(const char *data, size_t size)
+{
+	struct spec_text t = { "fuzz.yaml", data, size, "/etc/xlb" };
+	struct diag_list diags = { 0 };
+	struct spec *s = spec_parse("fuzz.yaml", &t, 1, &diags);
+	struct buf said = BUF_INIT;
+
+	if (!s == !diags.errors)
+		abort();
+	diag_list_print(&diags, &said);
+	buf_release(&said);
+	diag_list_release(&diags);
+	return s;
+}
+
+static void check_print(const struct spec *s)
+{
+	struct buf once = BUF_INIT, twice = BUF_INIT;
+	struct spec *again;
+
+	spec_print(s, &once);
+	again = parse(once.data, once.len);
+	if (!again)
+		abort();
+	spec_print(again, &twice);
+	if (strcmp(once.data, twice.data) != 0)
+		abort();
+	spec_free(again);
+	buf_release(&once);
+	buf_release(&twice);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct spec *s = parse((const char *)data, size);
+
+	if (s)
+		check_print(s);
+	spec_free(s);
+	return 0;
+}
