@@ -478,7 +478,6 @@ static void run(void *arg)
 
 static void request_free(struct request *r)
 {
-	LIST_REMOVE(r, link);
 	free(r->list.items);
 	free(r->cpu.items);
 	arena_free(r->arena);
@@ -601,7 +600,6 @@ static void answered(void *arg)
 		stats_done(h, r);
 		break;
 	}
-	LIST_INSERT_HEAD(&h->requests, r, link);
 	request_free(r);
 }
 
@@ -685,15 +683,17 @@ struct hypervisor *hypervisor_new(struct loop *l,
 
 void hypervisor_free(struct hypervisor *h)
 {
-	struct request *r;
+	struct request *r, *next;
 
 	if (!h)
 		return;
 	LIST_REMOVE(h, live);
 	loop_remove(h->retry);
 	worker_free(h->worker);
-	while ((r = LIST_FIRST(&h->requests)))
+	for (r = LIST_FIRST(&h->requests); r; r = next) {
+		next = LIST_NEXT(r, link);
 		request_free(r);
+	}
 	disconnect(h);
 	events_flush();
 	free(h->vms.items);

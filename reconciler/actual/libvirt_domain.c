@@ -313,16 +313,16 @@ int domain_start(struct place *p, const char *name, struct vm *ret,
  */
 int domain_shutdown(struct place *p, const char *name, struct why *w)
 {
-	unsigned int flags = p->kind == DOMAIN_LXC ? VIR_DOMAIN_SHUTDOWN_SIGNAL :
-						     VIR_DOMAIN_SHUTDOWN_DEFAULT;
+	unsigned int flags = p->kind == DOMAIN_LXC
+				     ? VIR_DOMAIN_SHUTDOWN_SIGNAL
+				     : VIR_DOMAIN_SHUTDOWN_DEFAULT;
 	virDomainPtr dom;
 	struct vm vm;
 	int err = find_ours(p, name, &dom, &vm, w);
 
 	if (err || !dom)
 		return err;
-	if (virDomainIsActive(dom) == 1 &&
-	    virDomainShutdownFlags(dom, flags) &&
+	if (virDomainIsActive(dom) == 1 && virDomainShutdownFlags(dom, flags) &&
 	    virDomainIsActive(dom) == 1)
 		err = why_libvirt(w, name);
 	virDomainFree(dom);

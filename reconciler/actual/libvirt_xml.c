@@ -431,17 +431,30 @@ static void parse_addresses(const xmlNode *meta, struct vm *vm)
 			vm->addresses[a.family == AF_INET6] = a;
 }
 
+/* Six pairs of hexadecimal digits; ret is untouched when it isn't one. */
+static void parse_mac(const char *text, uint8_t ret[6])
+{
+	uint8_t mac[6];
+	char *end;
+
+	for (size_t i = 0; i < 6; i++) {
+		unsigned long n = strtoul(text, &end, 16);
+
+		if (end == text || n > 255 || *end != (i < 5 ? ':' : '\0'))
+			return;
+		mac[i] = (uint8_t)n;
+		text = end + 1;
+	}
+	memcpy(ret, mac, sizeof(mac));
+}
+
 static void parse_interface(const xmlNode *domain, struct vm *vm)
 {
 	xmlNode *n = child(child(domain, "devices"), "interface");
-	unsigned int b[6];
 	char text[32];
 
-	if (get_attribute(child(n, "mac"), "address", text, sizeof(text)) &&
-	    sscanf(text, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4],
-		   &b[5]) == 6)
-		for (size_t i = 0; i < 6; i++)
-			vm->mac[i] = (uint8_t)b[i];
+	if (get_attribute(child(n, "mac"), "address", text, sizeof(text)))
+		parse_mac(text, vm->mac);
 	get_attribute(child(n, "target"), "dev", vm->port, sizeof(vm->port));
 }
 

@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -59,7 +61,7 @@ struct seen {
 };
 
 __attribute__((format(printf, 1, 2), unused)) static int sh(const char *fmt,
-							   ...)
+							    ...)
 {
 	char command[1024];
 	va_list ap;

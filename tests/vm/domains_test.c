@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The executor with real guests: emulated machines and containers. */
 #include <dirent.h>
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "../lib/vmtest.h"
 
@@ -37,7 +35,8 @@ static struct template_spec base_template(const char *name)
 		.network = { .bridge = "br0",
 			     .ranges = ranges,
 			     .range_count = 2,
-			     .gateways = { ip("10.77.0.1"), ip("fd00:77::1") } },
+			     .gateways = { ip("10.77.0.1"),
+					   ip("fd00:77::1") } },
 		.hash = "00112233445566ff",
 	};
 }
@@ -336,9 +335,10 @@ static void test_disk_goes_too(void **state)
 	snprintf(path, sizeof(path),
 		 "%s/lv/lib/xlb/" OWNER "/web-4" DISK_SUFFIX, lab.dir);
 	assert_int_equal(access(path, F_OK), 0);
-	assert_int_equal(sh("qemu-img info -U '%s' | grep -q 'backing file.*%s'",
-			    path, t.image),
-			 0);
+	assert_int_equal(
+		sh("qemu-img info -U '%s' | grep -q 'backing file.*%s'", path,
+		   t.image),
+		0);
 	assert_int_equal(remove_vm(&qemu, "web-4"), 0);
 	assert_nothing_left(lab.qemu);
 }
@@ -437,9 +437,9 @@ static void test_container(void **state)
 			    v->port),
 			 0);
 	http_wait("10.77.0.15", 80, "web-5");
-	print_message("# container: create %.2f s, to its first answer %.2f s\n",
-		      (double)lxc.took / 1e9,
-		      (double)(clock_ns() - start) / 1e9);
+	print_message(
+		"# container: create %.2f s, to its first answer %.2f s\n",
+		(double)lxc.took / 1e9, (double)(clock_ns() - start) / 1e9);
 	http_wait("fd00:77::15", 80, "web-5");
 	hypervisor_stats(lxc.h, seen_stats, &lxc);
 	seen_wait(&lxc, "statistics");

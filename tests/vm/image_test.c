@@ -47,7 +47,8 @@ static void test_image(void **state)
 		.network = { .bridge = "br0",
 			     .ranges = ranges,
 			     .range_count = 2,
-			     .gateways = { ip("10.77.0.1"), ip("fd00:77::1") } },
+			     .gateways = { ip("10.77.0.1"),
+					   ip("fd00:77::1") } },
 		.hash = "0011223344556677",
 	};
 	struct vm_order o = { .template = &t,
@@ -98,10 +99,9 @@ static int start(void **state)
 	lab_start(&lab);
 	snprintf(image, sizeof(image), "%s/build/tests/image/web.qcow2",
 		 lab.top);
-	assert_int_equal(
-		sh("'%s/tests/lib/image.sh' '%s' '%s/build/guest' >&2", lab.top,
-		   image, lab.top),
-		0);
+	assert_int_equal(sh("'%s/tests/lib/image.sh' '%s' '%s/build/guest' >&2",
+			    lab.top, image, lab.top),
+			 0);
 	seen_open(&qemu, &lab, lab.qemu);
 	return 0;
 }
