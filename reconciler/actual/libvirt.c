@@ -500,6 +500,8 @@ static void connect_done(struct hypervisor *h, struct request *r)
 	}
 	h->connected = true;
 	h->backoff = BACKOFF_FIRST;
+	log_info("hypervisor_connected", "hypervisor=%s uri=%s guests=%s",
+		 h->name, h->uri, domain_kind_name(h->place.kind));
 	take_list(h, &r->list);
 	if (h->ev.connected)
 		h->ev.connected(h->arg, h, true, "");

@@ -145,7 +145,7 @@ static void command_line(struct buf *out, const struct vm_order *o)
 	argument(out, " xlb.vips=", o->vips, o->vip_count);
 }
 
-static const char *kind_name(enum domain_kind k)
+const char *domain_kind_name(enum domain_kind k)
 {
 	switch (k) {
 	case DOMAIN_KVM:
@@ -308,7 +308,7 @@ void domain_xml(struct buf *out, const struct vm_order *o,
 
 	vm_name(o->service, o->index, name);
 	buf_addf(out, "<domain type='%s'>\n<name>%s</name>\n",
-		 kind_name(p->kind), name);
+		 domain_kind_name(p->kind), name);
 	metadata_xml(out, o, p->owner);
 	buf_addf(out, "<memory unit='bytes'>%llu</memory>\n<vcpu>%u</vcpu>\n",
 		 (unsigned long long)t->memory, t->vcpus);

@@ -103,7 +103,7 @@ static bool pool_exists(void)
 {
 	char path[160];
 
-	snprintf(path, sizeof(path), "%s/lv/lib/xlb/" OWNER, lab.dir);
+	snprintf(path, sizeof(path), "%s/lib/xlb/" OWNER, lab.dir);
 	return !access(path, F_OK);
 }
 
@@ -332,8 +332,8 @@ static void test_disk_goes_too(void **state)
 
 	(void)state;
 	assert_int_equal(create(&qemu, &o), 0);
-	snprintf(path, sizeof(path),
-		 "%s/lv/lib/xlb/" OWNER "/web-4" DISK_SUFFIX, lab.dir);
+	snprintf(path, sizeof(path), "%s/lib/xlb/" OWNER "/web-4" DISK_SUFFIX,
+		 lab.dir);
 	assert_int_equal(access(path, F_OK), 0);
 	assert_int_equal(
 		sh("qemu-img info -U '%s' | grep -q 'backing file.*%s'", path,
@@ -454,6 +454,47 @@ static void test_container(void **state)
 	assert_nothing_left(lab.lxc);
 }
 
+/* In a network of libvirt's own the address is reserved, and given back. */
+static void test_reservation(void **state)
+{
+	static const char xml[] =
+		"<network><name>lab</name><bridge name='labbr'/>"
+		"<ip address='10.88.0.1' prefix='24'><dhcp>"
+		"<range start='10.88.0.10' end='10.88.0.99'/></dhcp></ip>"
+		"</network>";
+	static const char host[] = "mac='52:54:0a:58:00:14' name='web-6' "
+				   "ip='10.88.0.20'";
+	struct template_spec t = guest_template();
+	struct vm_order o;
+	virConnectPtr conn = virConnectOpen(lab.qemu);
+	virNetworkPtr net = virNetworkDefineXML(conn, xml);
+	char *desc;
+
+	(void)state;
+	assert_non_null(net);
+	assert_int_equal(virNetworkCreate(net), 0);
+	t.network.bridge = NULL;
+	t.network.libvirt = "lab";
+	o = order_of(&t, 6);
+	o.addresses[0] = ip("10.88.0.20");
+	o.addresses[1].family = 0;
+	vm_mac_from_address(&o.addresses[0], o.mac);
+	assert_int_equal(create(&qemu, &o), 0);
+	desc = virNetworkGetXMLDesc(net, 0);
+	assert_non_null(strstr(desc, host));
+	free(desc);
+	http_wait("10.88.0.20", 80, "web-6");
+	assert_int_equal(remove_vm(&qemu, "web-6"), 0);
+	desc = virNetworkGetXMLDesc(net, 0);
+	assert_null(strstr(desc, "<host"));
+	free(desc);
+	assert_int_equal(virNetworkDestroy(net), 0);
+	assert_int_equal(virNetworkUndefine(net), 0);
+	virNetworkFree(net);
+	virConnectClose(conn);
+	assert_nothing_left(lab.qemu);
+}
+
 static int start(void **state)
 {
 	(void)state;
@@ -484,6 +525,7 @@ int main(void)
 		cmocka_unit_test(test_disk_goes_too),
 		cmocka_unit_test(test_killed_while_creating),
 		cmocka_unit_test(test_container),
+		cmocka_unit_test(test_reservation),
 	};
 	const char *uri = getenv("XLB_TEST_CREATE");
 

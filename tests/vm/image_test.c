@@ -65,9 +65,9 @@ static void test_image(void **state)
 			    user_data),
 			 0);
 	snprintf(overlay, sizeof(overlay),
-		 "%s/lv/lib/xlb/" OWNER "/shop-7" DISK_SUFFIX, lab.dir);
-	snprintf(seed, sizeof(seed),
-		 "%s/lv/lib/xlb/" OWNER "/shop-7" SEED_SUFFIX, lab.dir);
+		 "%s/lib/xlb/" OWNER "/shop-7" DISK_SUFFIX, lab.dir);
+	snprintf(seed, sizeof(seed), "%s/lib/xlb/" OWNER "/shop-7" SEED_SUFFIX,
+		 lab.dir);
 	sha256(before);
 
 	start = clock_ns();
