@@ -79,6 +79,7 @@ struct hypervisor {
 	void *arg;
 	LIST_HEAD(, request) requests;
 	struct vm_list vms;
+	char told[512]; /* why it isn't connected, as last told */
 	bool connected;
 	bool connecting;
 	bool lost_meanwhile; /* while connecting */
@@ -329,6 +330,16 @@ static bool is_live(const struct hypervisor *h)
 	return false;
 }
 
+/* Told once for each reason, however many attempts fail with it. */
+static void tell_down(struct hypervisor *h, const char *why)
+{
+	if (!strcmp(h->told, why))
+		return;
+	snprintf(h->told, sizeof(h->told), "%s", why);
+	if (h->ev.connected)
+		h->ev.connected(h->arg, h, false, why);
+}
+
 static void lost(void *arg)
 {
 	struct loss *loss = arg;
@@ -345,8 +356,7 @@ static void lost(void *arg)
 		return;
 	h->connected = false;
 	retry_later(h);
-	if (h->ev.connected)
-		h->ev.connected(h->arg, h, false, why);
+	tell_down(h, why);
 }
 
 /*
@@ -494,11 +504,11 @@ static void connect_done(struct hypervisor *h, struct request *r)
 		log_debug("hypervisor_connect", "hypervisor=%s why=\"%s\"",
 			  h->name, r->why.text);
 		retry_later(h);
-		if (h->ev.connected)
-			h->ev.connected(h->arg, h, false, r->why.text);
+		tell_down(h, r->why.text);
 		return;
 	}
 	h->connected = true;
+	h->told[0] = '\0';
 	h->backoff = BACKOFF_FIRST;
 	log_info("hypervisor_connected", "hypervisor=%s uri=%s guests=%s",
 		 h->name, h->uri, domain_kind_name(h->place.kind));
