@@ -47,7 +47,8 @@ LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
-	tests/net/*_test.c)
+	tests/net/*_test.c tests/crash/*_test.c)
+TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_TOOL := $(B)/tests/bpf/packet_lab
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
@@ -124,15 +125,19 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/tests/%: tests/%.c $(B)/libxlb.a | $(SKEL)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS) -lcmocka
+$(B)/tests/libtest.a: $(TEST_LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
 
-$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a | $(SKEL)
+$(B)/tests/%: tests/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS)
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS) -lcmocka
+
+$(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS)
 
 install: all
 	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile

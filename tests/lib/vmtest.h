@@ -59,7 +59,7 @@ struct seen {
 };
 
 __attribute__((format(printf, 1, 2), unused)) static int sh(const char *fmt,
-							   ...)
+							    ...)
 {
 	char command[1024];
 	va_list ap;
