@@ -48,7 +48,8 @@ LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
-	tests/net/*_test.c)
+	tests/net/*_test.c tests/crash/*_test.c)
+TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_TOOL := $(B)/tests/bpf/packet_lab
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
@@ -135,16 +136,20 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/tests/libtest.a: $(TEST_LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
 # gcc doesn't know that cmocka's assert_non_null() returns only on success.
-$(B)/tests/%: tests/%.c $(B)/libxlb.a | $(SKEL)
+$(B)/tests/%: tests/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS) -lcmocka
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS) -lcmocka
 
-$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
+$(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS)
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS)
 
 # libFuzzer wants what it drives instrumented too, so each target is compiled
 # from the sources of its FUZZ_SRC.

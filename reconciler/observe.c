@@ -448,6 +448,8 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 		m = add_member(g, s, o->owner.name);
 		m->id = o->id;
 		m->leaving = true;
+		m->weight = o->owner.weight;
+		m->port = ntohs(line->port);
 		m->addresses[0].family = line->addr4 ? AF_INET : 0;
 		memcpy(m->addresses[0].bytes, &line->addr4, 4);
 		m->addresses[1].family = line->sum6 ? AF_INET6 : 0;
