@@ -42,6 +42,7 @@ BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
 
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
+BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
 	reconciler/*/*.c state/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
@@ -111,6 +112,14 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
+# The benches' own programs wrap those of bpf/.
+$(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+$(B)/bench/%.skel.h: $(B)/bench/%.bpf.o
+	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
 # schemas/history.sql is embedded: one copy, read by people and by the store.
 $(B)/state/history_sql.c: schemas/history.sql
 	@mkdir -p $(@D)
@@ -124,12 +133,13 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# gcc doesn't know that cmocka's assert_non_null() returns only on success.
 $(B)/tests/%: tests/%.c $(B)/libxlb.a | $(SKEL)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/libxlb.a $(LIBS) -lcmocka
 
-$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a | $(SKEL)
+$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/libxlb.a $(LIBS)

@@ -19,7 +19,11 @@ const volatile bool feature_dsr = true;
 
 static __always_inline const struct xlb_backend *backend_line(__u32 id)
 {
-	return &tables.backends[MASK(id, XLB_BACKENDS - 1)];
+	const struct xlb_backend *be =
+		&tables.backends[MASK(id, XLB_BACKENDS - 1)];
+
+	asm volatile("" : "+r"(be)); /* keep the sum, as for the VIP's line */
+	return be;
 }
 
 static __always_inline bool is_nat(__u32 forwarding)

@@ -42,19 +42,23 @@ static __always_inline int answer_drop(enum xlb_drop reason)
 	return TC_ACT_SHOT;
 }
 
-/* Ports, and what a connection's first packet looks like. 0: not all there. */
+/*
+ * Ports, and what a connection's first packet looks like.  false: the header
+ * isn't all there, and of what is only a part could be rewritten.
+ */
 static __always_inline bool answer_ports(struct __sk_buff *skb,
 					 struct answer *a)
 {
 	__u32 header = sizeof(struct udphdr);
-	__u8 bytes[2];
+	bool tcp = a->from.proto == IPPROTO_TCP;
+	__u8 bytes[8]; /* the last of the header without options */
 
-	if (bpf_skb_load_bytes(skb, a->l4, &a->ports, sizeof(a->ports)))
+	if (bpf_skb_load_bytes(skb, a->l4, &a->ports, sizeof(a->ports)) ||
+	    bpf_skb_load_bytes(skb, a->l4 + (tcp ? 12 : 0), bytes,
+			       sizeof(bytes)))
 		return false;
 	a->from.port = a->ports.source;
-	if (a->from.proto == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, a->l4 + 12, bytes, sizeof(bytes)))
-			return false;
+	if (tcp) {
 		a->opens = (bytes[1] & 0x12) == 0x02;
 		header = (bytes[0] >> 4) * 4u;
 	}

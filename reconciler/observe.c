@@ -606,6 +606,7 @@ static void add_any_with_reply(void *arg, const struct net_link *l)
 static void gather_node(struct gather *g)
 {
 	net_addresses(g->r->net, add_address, g);
+	g->w->forwards6_all = forwards("ipv6", "all");
 	for (size_t i = 0; i < g->spec->node.interface_count; i++)
 		add_interface(g, g->spec->node.interfaces[i].name);
 	if (g->r->dp)

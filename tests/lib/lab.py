@@ -100,6 +100,13 @@ class Netns:
         if done.returncode:
             raise RuntimeError(f"{self.name}: {done.stderr}\n" + "\n".join(lines))
 
+    def wait_addresses(self, count):
+        """IPv6 addresses are there a moment before packets to them are taken:
+        their local routes come from a work queue."""
+        wait_for(lambda: sum(line.startswith(("local 2001:db8:", "local fd00:77:"))
+                             for line in self.out(["ip", "-6", "route", "show", "table", "local"])
+                             .splitlines()) >= count, f"{self.name}'s addresses")
+
     def sysctl(self, **settings):
         self.run(["sysctl", "-qw"] + [f"{k.replace('__', '.')}={v}" for k, v in settings.items()])
 
@@ -128,6 +135,7 @@ class Backend:
                    "link set eth0 up",
                    f"route add default via {GATEWAY4}",
                    f"route add ::/0 via {GATEWAY6}")
+        self.ns.wait_addresses(1)
         # A veth takes frames redirected by XDP only while its peer runs NAPI.
         self.ns.ethtool("eth0", gro="on")
 
@@ -259,6 +267,8 @@ class Lab:
                       for i in range(client_addresses)]
         self.client.ip(*addresses, "link set eth0 up",
                        "route add default via 192.0.2.1", "route add ::/0 via 2001:db8::1")
+        self.lb.wait_addresses(2)
+        self.client.wait_addresses(client_addresses)
         # XDP sees packets before anything completes their checksums.
         self.client.ethtool("eth0", gro="on", tx="off")
 
