@@ -3,6 +3,7 @@
 namespace lab, figures, and what /proc knows of the daemon."""
 import json
 import os
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import sandbox  # noqa: E402
 from lab import wait_for  # noqa: E402
 
 SERVICES, BACKENDS = 100, 10
+STATE = lab.BUILD / "bench" / "state"  # on a disk: history is waited for there
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -85,7 +87,9 @@ class Farm:
                    *(f"address add {address(i, k)}/16 dev eth0"
                      for i in range(SERVICES) for k in range(BACKENDS)))
         host.ns.start([lab.BUILD / "xlb-backend", "-n", "farm", "-p", "80"], log="server")
-        self.xlb = made.reconciler(services_text(self.weights)).start()
+        self.xlb = made.reconciler(services_text(self.weights))
+        self.xlb.state = STATE
+        self.xlb.start()
         wait_for(self.all_up, f"{SERVICES * BACKENDS} backends to be healthy", 90, 0.5)
         self.xlb.wait_converged()
 
@@ -115,6 +119,12 @@ class Farm:
         fields = Path(f"/proc/{self.daemon()}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    def scheduled(self):
+        """Seconds its main thread ran, and those it waited for a CPU."""
+        pid = self.daemon()
+        ran, waited, _ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
+        return int(ran) / 1e9, int(waited) / 1e9
+
     def add_memory(self, figures, goal=None):
         memory = self.memory()
         mib = {key: value / 1024 for key, value in memory.items()}
@@ -127,6 +137,8 @@ def main(measure, part):
     """measure(lab, figures) in a lab of its own."""
     lab.enter()
     figures = Figures(part)
+    shutil.rmtree(STATE, ignore_errors=True)
+    STATE.mkdir(parents=True)
     try:
         with lab.Lab() as made:
             try:
@@ -136,4 +148,6 @@ def main(measure, part):
                 raise
     except sandbox.Stopped as why:
         sys.exit(f"stopped by {why}")
+    finally:
+        shutil.rmtree(STATE, ignore_errors=True)
     figures.write()
