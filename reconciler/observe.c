@@ -13,6 +13,12 @@
 #include "base/log.h"
 #include "reconcile.h"
 
+/*
+ * An unresolved next hop is asked for so often and no more: with a thousand of
+ * them each answer makes a pass, and each pass would ask all the others again.
+ */
+#define ASK_EVERY (100 * NS_PER_MS)
+
 struct gather {
 	struct reconciler *r;
 	const struct spec *spec;
@@ -145,8 +151,18 @@ static bool vm_path(const struct gather *g, const struct vm_run *v,
 	return true;
 }
 
+static void ask_for(const struct gather *g, const struct ip *a,
+		    uint64_t *asked_at)
+{
+	if (g->r->read_only || g->w->now - *asked_at < ASK_EVERY)
+		return;
+	*asked_at = g->w->now;
+	net_resolve(g->r->net, a);
+}
+
 static void host_path(const struct gather *g, const struct ip *a,
-		      const struct backend_spec *fixed, struct world_path *ret)
+		      const struct backend_spec *fixed, uint64_t *asked_at,
+		      struct world_path *ret)
 {
 	struct net_path path = { 0 };
 	const struct net_link *port;
@@ -161,8 +177,8 @@ static void host_path(const struct gather *g, const struct ip *a,
 		if (!path.port_ifindex)
 			path.port_ifindex = path.route_ifindex;
 	}
-	if (!path.known && !g->r->read_only)
-		net_resolve(g->r->net, a);
+	if (!path.known)
+		ask_for(g, a, asked_at);
 	port = path.known ? net_link(g->r->net, path.port_ifindex) : NULL;
 	if (!port)
 		return;
@@ -176,13 +192,14 @@ static void host_path(const struct gather *g, const struct ip *a,
 }
 
 static void gather_paths(struct gather *g, struct world_member *m,
-			 const struct vm_run *v)
+			 struct member_run *run, const struct vm_run *v)
 {
 	for (int f = 0; f < 2; f++) {
 		if (!m->addresses[f].family)
 			continue;
 		if (!v || !vm_path(g, v, &m->paths[f]))
-			host_path(g, &m->addresses[f], m->fixed, &m->paths[f]);
+			host_path(g, &m->addresses[f], m->fixed,
+				  &run->asked_at[f], &m->paths[f]);
 	}
 }
 
@@ -361,7 +378,7 @@ static void finish_member(struct gather *g, struct world_service *s,
 	run->id = m->id;
 	run->vm = v != NULL;
 	if (alive)
-		gather_paths(g, m, v);
+		gather_paths(g, m, run, v);
 	if (alive && v && !run->target)
 		learn_neighbours(g, m, v);
 	update_probe(g, s, m, run, alive);

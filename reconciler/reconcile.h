@@ -102,6 +102,7 @@ struct member_run {
 	struct reconciler *r;
 	struct probe_target *target;
 	uint32_t id; /* in the kernel at the last pass */
+	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
 	bool used; /* mark and sweep */
 	enum health_state state; /* as last recorded */
