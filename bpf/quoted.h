@@ -157,7 +157,7 @@ static __noinline int quoted_error_v6(struct xdp_md *ctx)
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
 	void *end = (void *)(long)ctx->data_end;
 	const struct xlb_vip *vip;
-	const __u64 *vip_addr, *client, *to;
+	const __u64 *to, *vip_addr, *client;
 	struct flow f = {};
 	__u32 id;
 

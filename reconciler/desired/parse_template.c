@@ -227,8 +227,10 @@ static void check_boot(struct reader *r, const struct node *n,
 			      "a template has an image or a kernel, not both");
 	if (t->initrd && !t->kernel)
 		complain_pair(r, n, "initrd", "an initrd needs a kernel");
-	if (t->cmdline && !t->kernel)
-		complain_pair(r, n, "cmdline", "a cmdline needs a kernel");
+	/* Without either it is what an lxc container runs; check.c sees to that. */
+	if (t->cmdline && t->image)
+		complain_pair(r, n, "cmdline",
+			      "a cmdline goes with a kernel, not an image");
 }
 
 void read_templates(struct reader *r, const struct key *k, const struct node *v,

@@ -244,6 +244,8 @@ bool value_mac(const char *s, uint8_t ret[6])
 
 static bool is_word(const char *s, const char *const *words, size_t count)
 {
+	if (strlen(s) > 5)
+		return false; /* longer than any of them */
 	for (size_t i = 0; i < count; i++)
 		if (!strcasecmp(s, words[i]))
 			return true;
