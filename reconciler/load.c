@@ -308,9 +308,12 @@ static void keep_bounds(struct reconciler *r, struct service_run *s,
 				  .current = s->wanted,
 				  .capacity = UINT32_MAX };
 	struct scale_decision d = { 0 };
+	bool fits = s->wanted >= spec->pool.min && s->wanted <= spec->pool.max;
 
-	if (!s->pool_known ||
-	    (s->wanted >= spec->pool.min && s->wanted <= spec->pool.max))
+	/* Without signals the count is the minimum. */
+	if (!spec->scaling.signal_count)
+		fits = s->wanted == spec->pool.min;
+	if (!s->pool_known || fits)
 		return;
 	scale_decide(&in, &s->memory, &d);
 	s->wanted = d.to;
