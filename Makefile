@@ -42,12 +42,14 @@ BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
 
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
+BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
 	reconciler/*/*.c state/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
-	tests/net/*_test.c)
+	tests/net/*_test.c tests/crash/*_test.c)
+TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_TOOL := $(B)/tests/bpf/packet_lab
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
@@ -113,6 +115,14 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
+# The benches' own programs wrap those of bpf/.
+$(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+$(B)/bench/%.skel.h: $(B)/bench/%.bpf.o
+	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
 # schemas/history.sql is embedded: one copy, read by people and by the store.
 $(B)/state/history_sql.c: schemas/history.sql
 	@mkdir -p $(@D)
@@ -126,15 +136,20 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(B)/tests/%: tests/%.c $(B)/libxlb.a | $(SKEL)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS) -lcmocka
+$(B)/tests/libtest.a: $(TEST_LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
 
-$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a | $(SKEL)
+# gcc doesn't know that cmocka's assert_non_null() returns only on success.
+$(B)/tests/%: tests/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS) -lcmocka
+
+$(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS)
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS)
 
 # libFuzzer wants what it drives instrumented too, so each target is compiled
 # from the sources of its FUZZ_SRC.

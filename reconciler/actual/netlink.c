@@ -119,21 +119,25 @@ static int on_netdev_event(const struct nlmsghdr *h, void *arg)
 	return MNL_CB_OK;
 }
 
+/*
+ * Once it has dropped an event the kernel drops all until the queue is empty,
+ * and says so only once: so empty it before anything is read anew.
+ */
 static void read_events(struct batch *b, struct mnl_socket *nl, mnl_cb_t fn)
 {
 	_Alignas(8) char buffer[NET_BUFFER];
 
-	for (int i = 0; i < BATCH; i++) {
+	for (int i = 0; i < BATCH || b->lost; i++) {
 		ssize_t len = mnl_socket_recvfrom(nl, buffer, sizeof(buffer));
 
-		if (len < 0) {
-			if (errno == EINTR)
-				continue;
-			if (errno != EAGAIN)
-				b->lost = true;
+		if (len < 0 && errno == EAGAIN)
 			return;
-		}
-		if (mnl_cb_run(buffer, (size_t)len, 0, 0, fn, b) < 0)
+		if (len < 0 && errno != EINTR)
+			b->lost = true;
+		if (len < 0 && errno != EINTR && errno != ENOBUFS)
+			return;
+		if (len > 0 && !b->lost &&
+		    mnl_cb_run(buffer, (size_t)len, 0, 0, fn, b) < 0)
 			b->lost = true;
 	}
 }

@@ -48,26 +48,46 @@ static bool wants_reply(const struct planning *p,
 	return false;
 }
 
+static void set_forwarding(struct planning *p, const char *family,
+			   const char *interface)
+{
+	struct change *c = planning_add(
+		p, CHANGE_SYSCTL, ACTION_CHANGE,
+		arena_printf(p->arena, "node/sysctl/%s/%s", family, interface));
+
+	c->name = arena_printf(p->arena, "net/%s/conf/%s/forwarding", family,
+			       interface);
+	c->value = "1";
+	c->detail = "forwarding 0 -> 1";
+	change_from_file(p, c, &p->spec->node.src);
+}
+
+/*
+ * The host's stack forwards IPv6 only when all.forwarding is on, whatever the
+ * interfaces say.  It is asked for only where a backend is reached that way.
+ */
+static void plan_forwarding_all(struct planning *p)
+{
+	for (size_t i = 0; i < p->world->service_count; i++) {
+		const struct world_service *s = &p->world->services[i];
+
+		for (size_t m = 0; m < s->member_count; m++) {
+			if (p->world->forwards6_all ||
+			    !s->members[m].paths[1].stack)
+				continue;
+			set_forwarding(p, "ipv6", "all");
+			return;
+		}
+	}
+}
+
 static void plan_forwarding(struct planning *p,
 			    const struct world_interface *in)
 {
-	static const char *const families[] = { "ipv4", "ipv6" };
-
-	for (int f = 0; f < 2; f++) {
-		struct change *c;
-
-		if (in->forwards[f] ||
-		    !spec_has_family(p->spec, f ? AF_INET6 : AF_INET))
-			continue;
-		c = planning_add(p, CHANGE_SYSCTL, ACTION_CHANGE,
-				 arena_printf(p->arena, "node/sysctl/%s/%s",
-					      families[f], in->name));
-		c->name = arena_printf(p->arena, "net/%s/conf/%s/forwarding",
-				       families[f], in->name);
-		c->value = "1";
-		c->detail = "forwarding 0 -> 1";
-		change_from_file(p, c, &p->spec->node.src);
-	}
+	if (!in->forwards[0] && spec_has_family(p->spec, AF_INET))
+		set_forwarding(p, "ipv4", in->name);
+	if (!in->forwards[1] && spec_has_family(p->spec, AF_INET6))
+		set_forwarding(p, "ipv6", in->name);
 }
 
 static void plan_link(struct planning *p, const struct world_interface *in,
@@ -293,6 +313,7 @@ void plan_node(struct planning *p)
 		plan_link(p, in, uplink);
 		plan_reply(p, in, reply);
 	}
+	plan_forwarding_all(p);
 	plan_addresses(p);
 	plan_direct(p);
 }
