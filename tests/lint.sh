@@ -53,7 +53,7 @@ tidy_key() {
 
 # The analyzer follows calls into generated code, whatever the header filter.
 only_generated() {
-	[ -n "$1" ] && ! grep -E ': (error|warning): ' <<<"$1" | grep -qv '/build/'
+	[ -n "$1" ] && ! grep -E ': (error|warning): ' <<<"$1" | grep -qvE '(^|/)build/'
 }
 
 # The output of a clean file is empty; only those are remembered.
