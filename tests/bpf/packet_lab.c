@@ -509,10 +509,11 @@ static int do_detach(struct lab *lab, const struct command *c)
 
 static int do_outdate(struct lab *lab, const struct command *c)
 {
-	const uint8_t *build = datapath_view(lab->d)->control->build;
+	struct xlb_control *control =
+		(struct xlb_control *)datapath_view(lab->d)->control;
 
 	(void)c;
-	memset((uint8_t *)build, 0, 32);
+	memset(control->build, 0, sizeof(control->build));
 	return answer(0);
 }
 
