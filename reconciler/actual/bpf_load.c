@@ -93,7 +93,7 @@ static uint32_t map_entries(int i, const struct datapath_config *cfg)
 
 	switch ((enum map_index)i) {
 	case MAP_SLOTS:
-		return (cfg->slots + XLB_LINE_SLOTS - 1) / XLB_LINE_SLOTS + 1;
+		return cfg->slots / XLB_LINE_SLOTS + 1;
 	case MAP_FLOWS:
 		return cfg->flow_lines ? cfg->flow_lines : FLOW_LINES_DEFAULT;
 	case MAP_COUNTERS:

@@ -509,11 +509,10 @@ static int do_detach(struct lab *lab, const struct command *c)
 
 static int do_outdate(struct lab *lab, const struct command *c)
 {
-	struct xlb_control *control =
-		(struct xlb_control *)datapath_view(lab->d)->control;
+	const uint8_t *build = datapath_view(lab->d)->control->build;
 
 	(void)c;
-	memset(control->build, 0, sizeof(control->build));
+	memset((uint8_t *)build, 0, 32);
 	return answer(0);
 }
 
