@@ -18,11 +18,19 @@ def dump(made, pin):
 
 
 def maps(made):
-    """Contents of what the packets are forwarded by, without what moves."""
-    pins = [p.name for p in sorted(made.xlb.bpffs.iterdir())
-            if p.name in ("slots", "backends", "replies", "services", "owners", "vips", "direct")]
-    assert "slots" in pins and "backends" in pins, pins
-    return {pin: dump(made, pin) for pin in pins}
+    """Contents of what the packets are forwarded by, but for the clock and
+    what merely counts."""
+    pins = ["slots", "replies", "services", "owners", "direct", "addresses"]
+    found = {pin: dump(made, pin) for pin in pins}
+    backends = formatted(dump(made, "tables"))
+    found["backends"] = [line for line in backends if line.get("addr4") or line.get("l2_v4")]
+    return found
+
+
+def formatted(dumped):
+    """The backend lines of the map that holds all tables."""
+    (variable,) = dumped[0]["formatted"]["value"][".bss"]
+    return [line for line in variable["tables"]["backends"] if any(line["l2_v4"])]
 
 
 def traffic(made):
