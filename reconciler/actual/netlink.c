@@ -11,6 +11,7 @@
 #include <linux/neighbour.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "actual/netlink_priv.h"
 #include "base/log.h"
@@ -205,6 +206,7 @@ int net_open(struct loop *l, loop_fn changed, void *arg, struct net **ret)
 	int error;
 
 	n->loop = l;
+	n->packet_fd = -1;
 	n->changed = changed;
 	n->arg = arg;
 	n->routes = mem_alloc(sizeof(*n->routes));
@@ -235,6 +237,8 @@ void net_close(struct net *n)
 		mnl_socket_close(n->events);
 	if (n->netdev_events)
 		mnl_socket_close(n->netdev_events);
+	if (n->packet_fd >= 0)
+		close(n->packet_fd);
 	netdev_close(&n->netdev);
 	netsock_close(&n->ask);
 	netsock_close(&n->routes->ask);
