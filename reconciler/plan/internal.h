@@ -27,6 +27,9 @@ struct planning {
 	} * spaces; /* that are taken, sorted by base; made when needed */
 	size_t space_count;
 	bool spaces_found;
+	bool *wants_reply; /* by index in world->interfaces */
+	const struct vip_spec **vips; /* all declared addresses, sorted */
+	size_t vip_count;
 	struct ip *used; /* addresses that no new VM may get, sorted */
 	size_t used_count;
 };
