@@ -165,8 +165,33 @@ static void clear_backend(struct compile *c, size_t i)
 	ch->service = c->s->name;
 	ch->name = m->name;
 	ch->id = m->id;
-	change_from_event(ch, m->finished ? "drained" : "gone");
+	change_from_event(ch, m->finished ? "drained"
+			      : m->fixed  ? "refuses connections"
+					  : "gone");
 	c->need_slots = true;
+}
+
+/* An edit whose effect needs time is said all the same. */
+static void say_waiting(struct compile *c, const struct world_member *m)
+{
+	bool joins = !m->id && m->fixed && m->weight && !m->drained &&
+		     !member_gone(m);
+	bool leaves = m->id && m->leaving && !m->vm && !member_gone(m);
+	struct change *ch;
+
+	if (c->p->world->settled || (!joins && !leaves))
+		return;
+	ch = planning_add(c->p, CHANGE_SHOW,
+			  joins ? ACTION_ADD : ACTION_DESTROY,
+			  backend_object(c, m->name));
+	ch->service = c->s->name;
+	ch->name = m->name;
+	ch->waits = true;
+	ch->detail = joins ? arena_printf(c->p->arena,
+					  "weight %u, once a probe passes",
+					  m->weight)
+			   : "drains first";
+	change_from_file(c->p, ch, joins ? &m->fixed->src : &c->s->spec->src);
 }
 
 bool plan_backends(struct compile *c)
@@ -188,7 +213,9 @@ bool plan_backends(struct compile *c)
 				return false;
 			}
 			set_backend(c, i, true);
+			continue;
 		}
+		say_waiting(c, m);
 	}
 	return true;
 }

@@ -29,17 +29,21 @@ static bool has_next_hop(const struct world_kernel *k,
 				  : line->l2_v4[0] || line->l2_v4[1];
 }
 
+/* What is leaving may lack a family that the service has only now. */
 static bool reachable(const struct world_kernel *k,
 		      const struct world_service *s,
 		      const struct world_member *m)
 {
 	static const int families[] = { AF_INET, AF_INET6 };
+	size_t needed = 0, known = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(families); i++)
-		if (service_has_family(s->spec, families[i]) &&
-		    !has_next_hop(k, m, families[i]))
-			return false;
-	return true;
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		if (!service_has_family(s->spec, families[i]))
+			continue;
+		needed++;
+		known += has_next_hop(k, m, families[i]);
+	}
+	return m->leaving ? known > 0 : known == needed;
 }
 
 /* Could take new flows, were its probes to pass. */

@@ -99,7 +99,10 @@ void plan_free(struct plan *p)
 
 bool plan_is_empty(const struct plan *p)
 {
-	return p->count == 0;
+	for (size_t i = 0; i < p->count; i++)
+		if (!p->changes[i]->waits)
+			return false;
+	return true;
 }
 
 struct plan_summary plan_summarize(const struct plan *p)

@@ -90,7 +90,23 @@ static void compile_owners(const struct compile *c, uint32_t *owner)
 	}
 }
 
-/* "web-3 joined, web-1 left", from who owned slots and who does now. */
+static const char *why_left(const struct world_member *m)
+{
+	if (m->leaving || m->drained)
+		return "drains";
+	switch (m->health) {
+	case HEALTH_DOWN:
+		return "fails its probes";
+	case HEALTH_DEAD:
+		return "is gone";
+	case HEALTH_JOINING:
+	case HEALTH_UP:
+		break;
+	}
+	return "left";
+}
+
+/* "web-3 joined, web-1 drains", from who owned slots and who does now. */
 static const char *who_moved(const struct compile *c)
 {
 	const char *text = "";
@@ -105,7 +121,8 @@ static const char *who_moved(const struct compile *c)
 			text = arena_printf(
 				c->p->arena, "%s%s%s %s", text,
 				*text ? ", " : "", c->s->members[i].name,
-				mark & MARK_HAS ? "joined" : "left");
+				mark & MARK_HAS ? "joined"
+						: why_left(&c->s->members[i]));
 	}
 	if (said > 3)
 		text = arena_printf(c->p->arena, "%s and %zu more", text,

@@ -214,10 +214,9 @@ static void say_vips(struct planning *p, const struct world_service *s,
 	const char *text = list_missing(p, "", "+ ", want, have);
 
 	text = list_missing(p, text, "- ", have, want);
-	c->detail = have->count && *text ? text : describe(p, s->spec);
-	change_from_file(p, c,
-			 have->count ? vip_source(s->spec, want, have)
-				     : &s->spec->src);
+	c->detail = s->id && *text ? text : describe(p, s->spec);
+	change_from_file(
+		p, c, s->id ? vip_source(s->spec, want, have) : &s->spec->src);
 }
 
 /* One visible line a service whose VIPs differ; the flip itself is hidden. */
