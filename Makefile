@@ -48,9 +48,11 @@ LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
-	tests/net/*_test.c)
+	tests/net/*_test.c tests/crash/*_test.c)
+TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_TOOL := $(B)/tests/bpf/packet_lab
+FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
 .PHONY: all deps test demo bench soak fuzz install clean lint check-tools
@@ -85,9 +87,10 @@ fuzz: deps
 	@tests/run.py --fuzz
 
 .PHONY: build-all guest
-build-all: all tests-bin bench-bin guest
+build-all: all tests-bin fuzz-bin bench-bin guest
 tests-bin: $(TEST_BIN) $(TEST_TOOL)
 bench-bin: $(BENCH_BIN)
+fuzz-bin: $(FUZZ_BIN)
 guest:
 	@examples/guest/build.sh $(abspath $(B))/guest
 
@@ -133,16 +136,32 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/tests/libtest.a: $(TEST_LIB_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
 # gcc doesn't know that cmocka's assert_non_null() returns only on success.
-$(B)/tests/%: tests/%.c $(B)/libxlb.a | $(SKEL)
+$(B)/tests/%: tests/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS) -lcmocka
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS) -lcmocka
 
-$(B)/bench/%: tests/bench/%.c $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
+$(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
-		$(B)/libxlb.a $(LIBS)
+		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS)
+
+# libFuzzer wants what it drives instrumented too, so each target is compiled
+# from the sources of its FUZZ_SRC.
+FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+FUZZ_SRC_desired := $(wildcard reconciler/desired/*.[ch] reconciler/base/*.[ch])
+
+.SECONDEXPANSION:
+$(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*)
+	@mkdir -p $(@D)
+	$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
+		-lyaml -lnettle -lm
 
 install: all
 	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile

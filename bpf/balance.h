@@ -43,8 +43,7 @@ static __always_inline int balance_v4(struct xdp_md *ctx, void *data, void *end)
 	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
 	if (!vip)
 		return XDP_PASS;
-	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len),
-		      ip->protocol);
+	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
 	if (unlikely(!packet_whole(&p, ip, end)))
 		return drop(XLB_DROP_MALFORMED);
 	hash = flow_hash_v4(ip->saddr, *(__u32 *)ports);

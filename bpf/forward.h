@@ -96,9 +96,8 @@ static __always_inline void nat_ports(struct ports *ports, __u16 *csum,
 }
 
 /* Destination and hop limit of the IPv4 header; delta: of the address. */
-static __always_inline void nat_header_v4(struct iphdr *ip,
-					  const struct xlb_backend *be,
-					  __u64 delta)
+static __always_inline void
+nat_header_v4(struct iphdr *ip, const struct xlb_backend *be, __u64 delta)
 {
 	if (likely(!(be->flags & XLB_BACKEND_STACK))) {
 		delta += TTL_DELTA;

@@ -16,9 +16,8 @@ struct packet {
 	bool new_flow; /* a SYN */
 };
 
-static __always_inline struct packet packet_at(void *data, void *end,
-					       struct ports *ports, __u32 len,
-					       __u8 proto)
+static __always_inline struct packet
+packet_at(void *data, void *end, struct ports *ports, __u32 len, __u8 proto)
 {
 	return (struct packet){
 		.data = data,

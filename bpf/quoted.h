@@ -69,9 +69,8 @@ static __always_inline __u64 quoted_transport(struct ports *ports, void *end,
 	return delta + csum_change16(old, new);
 }
 
-static __always_inline int quoted_forward_v4(void *data, void *end,
-					     const struct xlb_vip *vip,
-					     __u32 id)
+static __always_inline int
+quoted_forward_v4(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 {
 	struct quoted_v4 *q = data + sizeof(struct ethhdr);
 	const struct xlb_backend *be = backend_line(id);
@@ -125,9 +124,8 @@ static __noinline int quoted_error_v4(struct xdp_md *ctx)
 	return quoted_forward_v4(data, end, vip, id);
 }
 
-static __always_inline int quoted_forward_v6(void *data, void *end,
-					     const struct xlb_vip *vip,
-					     __u32 id)
+static __always_inline int
+quoted_forward_v6(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 {
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
 	const struct xlb_backend *be = backend_line(id);

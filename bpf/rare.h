@@ -16,9 +16,9 @@ static __always_inline int refuse(const __u32 addr[4], __u8 family,
 				  const struct ports *ports, __u8 proto,
 				  enum xlb_drop reason)
 {
-	bool ours = ports ? service_find(addr, family, ports->dest, proto) !=
-				    NULL :
-			    address_is_vip(addr, family);
+	bool ours =
+		ports ? service_find(addr, family, ports->dest, proto) != NULL
+		      : address_is_vip(addr, family);
 
 	return ours ? drop(reason) : XDP_PASS;
 }
@@ -146,8 +146,7 @@ static __noinline int fragment_first_v4(struct xdp_md *ctx)
 	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
 	if (!packet_whole(&p, ip, end))
 		return drop(XLB_DROP_MALFORMED);
-	id = packet_backend(&p, vip,
-			    flow_hash_v4(ip->saddr, *(__u32 *)ports),
+	id = packet_backend(&p, vip, flow_hash_v4(ip->saddr, *(__u32 *)ports),
 			    flow_dest_v4(ip->daddr, p.proto), end);
 	if (!id)
 		return drop(XLB_DROP_NO_BACKEND);
@@ -316,8 +315,8 @@ static __noinline int rare_v6(struct xdp_md *ctx)
 				 XLB_DROP_MALFORMED);
 	if (f->ip.nexthdr == IPPROTO_ICMPV6)
 		return quoted_error_v6(ctx);
-	if (f->ip.nexthdr != IPPROTO_FRAGMENT ||
-	    (void *)(&f->frag + 1) > end || !proto_has_ports(f->frag.nexthdr))
+	if (f->ip.nexthdr != IPPROTO_FRAGMENT || (void *)(&f->frag + 1) > end ||
+	    !proto_has_ports(f->frag.nexthdr))
 		return refuse_v6(ctx, sizeof(struct ethhdr),
 				 XLB_DROP_UNSUPPORTED);
 	if (f->frag.offset & bpf_htons(IP6_OFFSET))

@@ -10,8 +10,7 @@
 #include "parse.h"
 
 /* Port, protocol and family, as they stand together in struct xlb_vip. */
-static __always_inline __u32 service_word(__be16 port, __u8 proto,
-					  __u32 family)
+static __always_inline __u32 service_word(__be16 port, __u8 proto, __u32 family)
 {
 	return port | (__u32)proto << 16 | family << 24;
 }
@@ -23,8 +22,8 @@ service_line(__u64 lo, __u64 hi, __u16 port, __u8 proto, bool v6)
 	__u64 hash = xlb_vip_hash(lo, hi, port, proto, v6,
 				  tables.control.vip_seed[copy]);
 	__u64 bucket = (hash >> 52) | copy * XLB_VIP_BUCKETS;
-	__u16 shift = tables.displacement[MASK(bucket,
-					       2 * XLB_VIP_BUCKETS - 1)];
+	__u16 shift =
+		tables.displacement[MASK(bucket, 2 * XLB_VIP_BUCKETS - 1)];
 	__u64 line = (((__u32)(hash >> 32) ^ shift) & (XLB_VIP_LINES - 1)) |
 		     copy * XLB_VIP_LINES;
 	const struct xlb_vip *vip =

@@ -180,7 +180,8 @@ struct xlb_service {
 struct xlb_owner {
 	char name[XLB_NAME_MAX];
 	__u32 service;
-	__u32 kind;
+	__u16 kind;
+	__u16 weight; /* that its slots were last compiled with */
 };
 
 /*

@@ -301,15 +301,12 @@ static void update_probe(struct gather *g, const struct world_service *s,
 	port = hs->port	 ? hs->port
 	       : m->port ? m->port
 			 : s->spec->ports[0].target;
-	if (!run->target) {
+	if (run->target)
+		probe_target_update(run->target, hs, a, port);
+	else
 		run->target =
 			prober_add(g->r->prober, hs, a, port,
 				   m->id ? HEALTH_UP : HEALTH_JOINING, run);
-	} else if (run->probed_as != hs || run->port != port) {
-		probe_target_update(run->target, hs, a, port);
-	}
-	run->probed_as = hs;
-	run->port = port;
 }
 
 /* Since when it leaves, and whether it has drained. */
@@ -361,6 +358,16 @@ add_member(struct gather *g, struct world_service *s, const char *name)
 	return m;
 }
 
+/* The first packet to a new guest need not wait for its ARP or ND answer. */
+static void learn_neighbours(const struct gather *g,
+			     const struct world_member *m,
+			     const struct vm_run *v)
+{
+	for (int f = 0; f < 2 && !g->r->read_only; f++)
+		if (m->addresses[f].family && m->paths[f].known)
+			net_learn(g->r->net, &m->addresses[f], v->seen.mac);
+}
+
 static void finish_member(struct gather *g, struct world_service *s,
 			  struct world_member *m, const struct vm_run *v,
 			  bool alive)
@@ -372,6 +379,8 @@ static void finish_member(struct gather *g, struct world_service *s,
 	run->vm = v != NULL;
 	if (alive)
 		gather_paths(g, m, run, v);
+	if (alive && v && !run->target)
+		learn_neighbours(g, m, v);
 	update_probe(g, s, m, run, alive);
 	m->health = health_of(m, run, alive);
 	m->drained |= operator_drains(g->r, s->name, m->name);
@@ -456,6 +465,8 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 		m = add_member(g, s, o->owner.name);
 		m->id = o->id;
 		m->leaving = true;
+		m->weight = o->owner.weight;
+		m->port = ntohs(line->port);
 		m->addresses[0].family = line->addr4 ? AF_INET : 0;
 		memcpy(m->addresses[0].bytes, &line->addr4, 4);
 		m->addresses[1].family = line->sum6 ? AF_INET6 : 0;

@@ -16,7 +16,6 @@ sys.path.insert(0, str(HERE.parents[1] / "tests" / "lib"))
 import lab  # noqa: E402
 import sandbox  # noqa: E402
 from lab import BUILD, wait_for  # noqa: E402
-from libvirtd import Libvirtd  # noqa: E402
 from screen import Screen, seconds  # noqa: E402
 
 FAST = os.environ.get("DEMO_FAST", "0") not in ("", "0")
@@ -313,7 +312,7 @@ def prepare():
 def run():
     began = time.monotonic()
     with lab.Lab(client_addresses=20) as world:
-        with Libvirtd(world.scratch / "lv", netns=str(world.lb.path)) as libvirtd:
+        with world.libvirtd() as libvirtd:
             demo = Demo(world, libvirtd)
             try:
                 for act in (demo.boot, demo.rise, demo.kill, demo.edit, demo.fall, demo.history):

@@ -309,10 +309,12 @@ int datapath_set_service(struct datapath *d, uint32_t id,
 	return 0;
 }
 
-static void store_words(uint64_t to[2], const uint64_t from[2])
+/* Each word by one store, after all that was written before. */
+static void store_words(volatile __u64 to[2], const __u64 from[2])
 {
-	for (int i = 0; i < 2; i++)
-		__atomic_store_n(&to[i], from[i], __ATOMIC_RELEASE);
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	to[0] = from[0];
+	to[1] = from[1];
 }
 
 int datapath_set_backend(struct datapath *d, uint32_t id,
@@ -328,8 +330,8 @@ int datapath_set_backend(struct datapath *d, uint32_t id,
 		   sizeof(*line) - rest) != 0)
 		memcpy((char *)to + rest, (const char *)line + rest,
 		       sizeof(*line) - rest);
-	store_words((uint64_t *)to->l2_v4, (const uint64_t *)line->l2_v4);
-	store_words((uint64_t *)to->l2_v6, (const uint64_t *)line->l2_v6);
+	store_words(to->l2_v4, line->l2_v4);
+	store_words(to->l2_v6, line->l2_v6);
 	return 0;
 }
 

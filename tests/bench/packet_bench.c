@@ -73,13 +73,13 @@ struct bench_case {
 	int service;
 	int family; /* 4 or 6 */
 	uint32_t flows;
+	unsigned int goal; /* ns over the floor; 0: none */
 	bool syn;
 	bool known; /* memories are made beforehand */
-	unsigned int goal; /* ns over the floor; 0: none */
 	/* found out */
+	uint32_t verdict; /* of a floor; 0 otherwise */
 	struct wrapper_bpf *skel;
 	struct bench_case *floor;
-	uint32_t verdict; /* of a floor; 0 otherwise */
 	uint32_t ns[ROUNDS];
 	uint32_t median;
 };
@@ -172,14 +172,20 @@ static struct bench_case cases[] = {
 	  .known = true },
 };
 #define CASES ARRAY_SIZE(cases)
-#define for_each_case(c)                                  \
-	for (struct bench_case *c = cases; c < cases + CASES; c++) \
-		if (strstr(c->name, only))
 
 /* One a verdict, family, protocol and number of flows that a case has. */
 static struct bench_case floors[CASES];
 static size_t floor_count;
 static const char *only = ""; /* cases whose name contains it */
+
+/* The next case that is asked for, after c; from NULL the first one. */
+static struct bench_case *case_after(struct bench_case *c)
+{
+	for (c = c ? c + 1 : cases; c < cases + CASES; c++)
+		if (strstr(c->name, only))
+			return c;
+	return NULL;
+}
 
 __attribute__((noreturn)) static void die(const char *what)
 {
@@ -294,9 +300,8 @@ static struct frame frame_of(const struct bench_case *c, uint32_t client,
 	} else {
 		put16(l4 + 4, htons((uint16_t)(BENCH_BYTES - f.l4)));
 	}
-	put16(f.data + f.csum,
-	      (uint16_t)~fold(transport_sum(f.data, c->family, proto_of(c),
-					    f.l4)));
+	put16(f.data + f.csum, (uint16_t)~fold(transport_sum(
+				       f.data, c->family, proto_of(c), f.l4)));
 	return f;
 }
 
@@ -345,8 +350,9 @@ static void fill_backends(struct xlb_tables *t)
 	for (uint32_t id = 1; id <= 2 * BACKENDS; id++) {
 		struct xlb_backend *be = &t->backends[id];
 		struct ip v4, v6;
-		uint8_t l2[16] = { 2, 7, 0, 0, (uint8_t)(id >> 8), (uint8_t)id,
-				   2, 1, 0, 0, 0, 1, 1 };
+		uint8_t l2[16] = { 2,		7, 0, 0, (uint8_t)(id >> 8),
+				   (uint8_t)id, 2, 1, 0, 0,
+				   0,		1, 1 };
 
 		ip_parse("10.100.0.0", &v4);
 		ip_parse("fc00:9::", &v6);
@@ -369,8 +375,8 @@ static void fill_slots(int fd)
 	AUTO_FREE uint32_t *owner = mem_array(TABLE_SLOTS, sizeof(*owner));
 	struct table_member members[BACKENDS];
 	char names[BACKENDS][16];
-	uint32_t *slots = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
-			       fd, 0);
+	uint32_t *slots =
+		mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 	if (slots == MAP_FAILED)
 		die("slots");
@@ -528,17 +534,18 @@ static void case_check(const struct bench_case *c)
 	s = &services[c->service];
 	expect(c, verdict == VERDICT_TX, "verdict");
 	expect(c, out.data[0] == 2 && out.data[1] == 7, "next hop");
-	expect(c, fold(transport_sum(out.data, c->family, s->proto, in.l4)) ==
-			  0xffff,
+	expect(c,
+	       fold(transport_sum(out.data, c->family, s->proto, in.l4)) ==
+		       0xffff,
 	       "transport checksum");
 	if (c->family == 4)
 		expect(c, fold(sum_bytes(out.data + 14, 20)) == 0xffff,
 		       "header checksum");
-	expect(c, !memcmp(in.data + 30, out.data + 30, 4) ==
-			  (s->forwarding == XLB_DSR || c->family == 6),
+	expect(c,
+	       !memcmp(in.data + 30, out.data + 30, 4) ==
+		       (s->forwarding == XLB_DSR || c->family == 6),
 	       "destination");
-	expect(c, out.data[in.l4 + 3] == (s->forwarding == XLB_DSR ? 80 :
-								      0x90),
+	expect(c, out.data[in.l4 + 3] == (s->forwarding == XLB_DSR ? 80 : 0x90),
 	       "port");
 }
 
@@ -594,12 +601,13 @@ static void measure(void)
 	for (int round = -1; round < ROUNDS; round++) {
 		for (size_t i = 0; i < floor_count; i++)
 			case_round(&floors[i], round);
-		for_each_case(c)
+		for (struct bench_case *c = case_after(NULL); c;
+		     c = case_after(c))
 			case_round(c, round);
 	}
 	for (size_t i = 0; i < floor_count; i++)
 		case_median(&floors[i]);
-	for_each_case(c)
+	for (struct bench_case *c = case_after(NULL); c; c = case_after(c))
 		case_median(c);
 }
 
@@ -612,7 +620,7 @@ static void report(void)
 {
 	printf("%-28s %6s %7s %5s %5s  ns a packet, medians of %d rounds\n",
 	       "case", "floor", "median", "net", "goal", ROUNDS);
-	for_each_case(c) {
+	for (struct bench_case *c = case_after(NULL); c; c = case_after(c)) {
 		printf("%-28s %6u %7u %5d", c->name, c->floor->median,
 		       c->median, net_of(c));
 		if (c->goal)
@@ -630,7 +638,7 @@ static void report_json(const char *path)
 	if (!out)
 		die(path);
 	fprintf(out, "[");
-	for_each_case(c) {
+	for (struct bench_case *c = case_after(NULL); c; c = case_after(c)) {
 		fprintf(out,
 			"%s\n {\"case\": \"%s\", \"floor_ns\": %u, "
 			"\"median_ns\": %u, \"net_ns\": %d, \"goal_ns\": %u}",
@@ -676,7 +684,7 @@ int main(int argc, char **argv)
 	}
 	libbpf_set_print(quiet);
 	stay_on_cpu();
-	for_each_case(c) {
+	for (struct bench_case *c = case_after(NULL); c; c = case_after(c)) {
 		case_load(c);
 		c->floor = floor_for(c);
 		if (c->known)

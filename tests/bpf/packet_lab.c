@@ -29,6 +29,7 @@
  *   attach NAME                 ok, or error and what the diag says
  *   attach_reply NAME           the same
  *   detach NAME                 both
+ *   outdate                     the next opening loads the programs anew
  *
  * With a folder of a bpffs as its argument it works in the namespaces it was
  * started in, and leaves the pins there.
@@ -490,10 +491,10 @@ static int do_attach(struct lab *lab, const struct command *c)
 	struct diag_list diags = { 0 };
 	int ifindex = (int)if_nametoindex(word(c, 1));
 
-	return said(strcmp(word(c, 0), "attach") ?
-			    datapath_reply_attach(lab->d, ifindex, &diags) :
-			    datapath_attach(lab->d, word(c, 1), ifindex,
-					    &diags),
+	return said(strcmp(word(c, 0), "attach")
+			    ? datapath_reply_attach(lab->d, ifindex, &diags)
+			    : datapath_attach(lab->d, word(c, 1), ifindex,
+					      &diags),
 		    &diags);
 }
 
@@ -501,10 +502,18 @@ static int do_detach(struct lab *lab, const struct command *c)
 {
 	int err = datapath_detach(lab->d, word(c, 1));
 
-	return answer(err ? err :
-			    datapath_reply_detach(
-				    lab->d,
-				    (int)if_nametoindex(word(c, 1))));
+	return answer(err ? err
+			  : datapath_reply_detach(
+				    lab->d, (int)if_nametoindex(word(c, 1))));
+}
+
+static int do_outdate(struct lab *lab, const struct command *c)
+{
+	const uint8_t *build = datapath_view(lab->d)->control->build;
+
+	(void)c;
+	memset((uint8_t *)build, 0, 32);
+	return answer(0);
 }
 
 static const struct {
@@ -521,7 +530,7 @@ static const struct {
 	{ "drops", do_drops },	   { "remembered", do_remembered },
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
 	{ "attach", do_attach },   { "attach_reply", do_attach },
-	{ "detach", do_detach },
+	{ "detach", do_detach },   { "outdate", do_outdate },
 };
 
 static int run_command(struct lab *lab, char *line)

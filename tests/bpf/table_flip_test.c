@@ -40,7 +40,7 @@
 #define TABLES 4
 #define LOG2 8
 #define REPEAT 500 /* runs of the program in one call */
-#define FLIPS 400 /* tables; each waits for a grace period */
+#define FLIPS 250 /* tables; each waits for a grace period */
 #define WRITES 20000 /* slots and next hops */
 #define ROUNDS 100 /* of packets, at least */
 #define XDP_PASS_VERDICT 2
