@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -304,6 +305,7 @@ static void resync(void *arg)
 			r->store, clock_wall_ms(),
 			(int64_t)(r->spec->history_retention / NS_PER_MS));
 	vms_tick(r);
+	malloc_trim(0); /* worlds and plans come and go by the megabyte */
 	reconcile_soon(r);
 	if (r->spec)
 		loop_arm_in(r->resync, r->spec->node.resync);

@@ -142,7 +142,7 @@ static int map_make(struct datapath *d, int i, struct bpf_map *map,
 static int map_get_read_only(struct datapath *d, int i)
 {
 	LIBBPF_OPTS(bpf_obj_get_opts, opts,
-		    .file_flags = i < MAP_MAPPED ? 0 : BPF_F_RDONLY);
+		    .file_flags = i <= MAP_COUNTERS ? 0 : BPF_F_RDONLY);
 	AUTO_FREE char *path = pin_path(d, map_names[i]);
 	int fd = bpf_obj_get_opts(path, &opts);
 
