@@ -285,30 +285,6 @@ static struct member_run *member_run_get(struct gather *g,
 	return run;
 }
 
-static void update_probe(struct gather *g, const struct world_service *s,
-			 struct world_member *m, struct member_run *run,
-			 bool alive)
-{
-	const struct health_spec *hs = s->spec ? &s->spec->health : NULL;
-	const struct ip *a = &m->addresses[m->addresses[0].family ? 0 : 1];
-	uint16_t port = 0;
-
-	if (!hs || !alive || !g->r->prober) {
-		probe_target_remove(run->target);
-		run->target = NULL;
-		return;
-	}
-	port = hs->port	 ? hs->port
-	       : m->port ? m->port
-			 : s->spec->ports[0].target;
-	if (run->target)
-		probe_target_update(run->target, hs, a, port);
-	else
-		run->target =
-			prober_add(g->r->prober, hs, a, port,
-				   m->id ? HEALTH_UP : HEALTH_JOINING, run);
-}
-
 /* Since when it leaves, and whether it has drained. */
 static void update_drain(struct gather *g, const struct world_service *s,
 			 struct world_member *m, struct member_run *run)
@@ -336,16 +312,6 @@ static void update_drain(struct gather *g, const struct world_service *s,
 			run->finished = true;
 	}
 	m->finished = run->finished;
-}
-
-static enum health_state health_of(const struct world_member *m,
-				   const struct member_run *run, bool alive)
-{
-	if (!alive)
-		return HEALTH_DEAD;
-	if (run->target)
-		return probe_target_health(run->target)->state;
-	return m->id ? HEALTH_UP : HEALTH_JOINING;
 }
 
 static struct world_member *
@@ -377,12 +343,12 @@ static void finish_member(struct gather *g, struct world_service *s,
 	run->used = true;
 	run->id = m->id;
 	run->vm = v != NULL;
-	if (alive)
+	if (alive && (m->fixed || v))
 		gather_paths(g, m, run, v);
-	if (alive && v && !run->target)
+	if (alive && v && !run->was_alive)
 		learn_neighbours(g, m, v);
-	update_probe(g, s, m, run, alive);
-	m->health = health_of(m, run, alive);
+	probing_update(run, s->spec, m, alive);
+	m->health = alive ? probing_state(run) : HEALTH_DEAD;
 	m->drained |= operator_drains(g->r, s->name, m->name);
 	update_drain(g, s, m, run);
 }
@@ -439,14 +405,70 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 	if (alive && m->health == HEALTH_UP && !v->ready_since) {
 		v->ready_since = g->w->now;
 		vm_run_note(v, "ready", "passed its first probe",
-			    g->w->now - v->op_since);
+			    g->w->now - (v->op_since ? v->op_since
+						     : v->running_since));
 	}
 	vm = add_vm(g, v);
 	m->vm = true;
 	vm->drained = v->drains && run->finished;
 }
 
-/* Owners that nothing else claims: a VM is gone, a fixed one drains. */
+static bool vms_known(const struct reconciler *r)
+{
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		if (!hypervisor_is_read(r->hypervisors[i]))
+			return false;
+	return true;
+}
+
+/* The next hop as the kernel has it. */
+static void line_path(const struct gather *g, const struct xlb_backend *line,
+		      const __u64 words[2], struct world_path *ret)
+{
+	const uint8_t *b = (const uint8_t *)words;
+	const struct net_link *port;
+	uint32_t ifindex;
+
+	memcpy(&ifindex, b + 12, 4);
+	port = ifindex ? net_link(g->r->net, (int)ifindex) : NULL;
+	if (!port)
+		return;
+	ret->known = true;
+	ret->on_link = true;
+	ret->stack = line->flags & XLB_BACKEND_STACK;
+	ret->port_ifindex = (int)ifindex;
+	ret->route_ifindex = port->master ? port->master : port->ifindex;
+	memcpy(ret->dst_mac, b, 6);
+	memcpy(ret->src_mac, b + 6, 6);
+	ret->mtu = line->mtu;
+}
+
+static void gather_ghost(struct gather *g, struct world_service *s,
+			 const struct world_owner *o)
+{
+	const struct xlb_backend *line = &g->view->backends[o->id];
+	bool fixed = o->owner.kind == XLB_OWNER_FIXED;
+	bool unknown = !fixed && !vms_known(g->r);
+	struct world_member *m = add_member(g, s, o->owner.name);
+
+	m->id = o->id;
+	m->leaving = !unknown;
+	m->weight =
+		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
+	m->addresses[0].family = line->addr4 ? AF_INET : 0;
+	memcpy(m->addresses[0].bytes, &line->addr4, 4);
+	m->addresses[1].family = line->sum6 ? AF_INET6 : 0;
+	memcpy(m->addresses[1].bytes, line->addr6, 16);
+	line_path(g, line, line->l2_v4, &m->paths[0]);
+	line_path(g, line, line->l2_v6, &m->paths[1]);
+	finish_member(g, s, m, NULL, fixed || unknown);
+}
+
+/*
+ * Owners that nothing else claims: a fixed one is no longer declared and
+ * drains, a VM is gone - once the hypervisors have been read; until then
+ * what the kernel says of it holds.
+ */
 static void gather_ghosts(struct gather *g, struct world_service *s)
 {
 	if (!s->id)
@@ -454,25 +476,9 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 	for (size_t i = first_owner(g, s->id);
 	     i < g->w->kernel.owner_count &&
 	     g->by_service[i]->owner.service == s->id;
-	     i++) {
-		const struct world_owner *o = g->by_service[i];
-		const struct xlb_backend *line = &g->view->backends[o->id];
-		bool fixed = o->owner.kind == XLB_OWNER_FIXED;
-		struct world_member *m;
-
-		if (g->owner_used[o - g->w->kernel.owners])
-			continue;
-		m = add_member(g, s, o->owner.name);
-		m->id = o->id;
-		m->leaving = true;
-		m->weight = o->owner.weight;
-		m->port = ntohs(line->port);
-		m->addresses[0].family = line->addr4 ? AF_INET : 0;
-		memcpy(m->addresses[0].bytes, &line->addr4, 4);
-		m->addresses[1].family = line->sum6 ? AF_INET6 : 0;
-		memcpy(m->addresses[1].bytes, line->addr6, 16);
-		finish_member(g, s, m, NULL, fixed);
-	}
+	     i++)
+		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners])
+			gather_ghost(g, s, g->by_service[i]);
 }
 
 static int by_member_name(const void *a, const void *b)
@@ -656,7 +662,7 @@ static void gather_node(struct gather *g)
 static void free_member(struct reconciler *r, struct member_run *m)
 {
 	strmap_remove(&r->members, m->key);
-	probe_target_remove(m->target);
+	probing_stop(m);
 	free(m->key);
 	free(m->service);
 	free(m->name);

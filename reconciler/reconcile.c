@@ -59,8 +59,9 @@ static void record_change(struct reconciler *r, const struct change *c, int err,
 /* VM changes are recorded when libvirt is done with them. */
 static bool records_itself(const struct change *c)
 {
-	return c->waits || c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
-	       c->kind == CHANGE_VM_REPLACE || c->kind == CHANGE_VM_REMOVE;
+	return c->waits || c->kind == CHANGE_VM_CREATE ||
+	       c->kind == CHANGE_VM_START || c->kind == CHANGE_VM_REPLACE ||
+	       c->kind == CHANGE_VM_REMOVE;
 }
 
 struct outcome {
@@ -523,8 +524,7 @@ static void discard_spec(struct reconciler *r, struct spec *spec)
 
 	/* With nothing running, no probe may look at a spec that goes. */
 	while (!r->spec && (m = strmap_next(&r->members, &i))) {
-		probe_target_remove(m->target);
-		m->target = NULL;
+		probing_stop(m);
 	}
 	spec_free(spec);
 }
@@ -630,29 +630,6 @@ int reconciler_look(struct reconciler *r, struct diag_list *diags)
 	return 0;
 }
 
-static void on_probe(void *arg, struct probe_target *t, const struct health *h,
-		     enum probe_result result, bool changed, uint64_t took)
-{
-	struct reconciler *r = arg;
-	struct member_run *m = probe_target_user(t);
-	struct store_health row = { .time_ms = clock_wall_ms(),
-				    .probe_ms = (double)took / 1e6,
-				    .service = m->service,
-				    .backend = m->name,
-				    .from_state = health_state_name(m->state),
-				    .to_state = health_state_name(h->state),
-				    .reason = probe_result_name(result) };
-
-	if (!changed)
-		return;
-	log_info("health", "service=%s backend=%s from=%s to=%s reason=%s",
-		 m->service, m->name, row.from_state, row.to_state, row.reason);
-	m->state = h->state;
-	if (r->store && store_add_health(r->store, &row))
-		log_warn("history", "what=health result=lost");
-	reconcile_soon(r);
-}
-
 static void on_network(void *arg)
 {
 	reconcile_soon(arg);
@@ -714,12 +691,13 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 		err = hypervisor_init(loop);
 	if (err)
 		return err;
-	r->pass = loop_add_timer(loop, pass, r);
+	/* Without it nothing can be carried out, whatever asks for a pass. */
+	r->pass = read_only ? NULL : loop_add_timer(loop, pass, r);
 	r->resync = loop_add_timer(loop, resync, r);
 	r->housekeeping = loop_add_timer(loop, housekeeping, r);
 	r->retry_read = loop_add_timer(loop, read_again, r);
 	if (!read_only)
-		r->prober = prober_new(loop, on_probe, r);
+		r->prober = prober_new(loop, probing_result, r);
 	return 0;
 }
 
@@ -737,7 +715,7 @@ static void close_members(struct reconciler *r)
 	size_t i = 0;
 
 	while ((m = strmap_next(&r->members, &i))) {
-		probe_target_remove(m->target);
+		probing_stop(m);
 		free(m->key);
 		free(m->service);
 		free(m->name);

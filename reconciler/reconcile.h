@@ -100,7 +100,8 @@ struct member_run {
 	char *service;
 	char *name;
 	struct reconciler *r;
-	struct probe_target *target;
+	struct probe_target *targets[2]; /* IPv4, IPv6 */
+	bool was_alive;
 	uint32_t id; /* in the kernel at the last pass */
 	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
@@ -206,6 +207,14 @@ void identity_read(const char *state_dir, bool read_only, char owner[17],
 struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
+
+/* probing.c: backends and their probes. */
+void probing_update(struct member_run *run, const struct service_spec *s,
+		    const struct world_member *m, bool alive);
+enum health_state probing_state(const struct member_run *run);
+void probing_stop(struct member_run *run);
+void probing_result(void *arg, struct probe_target *t, const struct health *h,
+		    enum probe_result result, bool changed, uint64_t took);
 
 /* vms.c: the life of VMs. */
 struct vm_run *vm_run_get(struct reconciler *r, const char *name);

@@ -60,6 +60,8 @@ void vm_run_note(struct vm_run *v, const char *event, const char *reason,
 		.reason = reason,
 	};
 
+	if (v->r->read_only)
+		return;
 	log_info("vm", "service=%s vm=%s is=%s reason=\"%s\" took_ms=%lld",
 		 v->service, v->name, event, reason, (long long)e.took_ms);
 	if (v->r->store && store_add_vm_event(v->r->store, &e))

@@ -81,6 +81,7 @@ struct hypervisor {
 	struct vm_list vms;
 	char told[512]; /* why it isn't connected, as last told */
 	bool connected;
+	bool read; /* since it was made; never taken back */
 	bool connecting;
 	bool lost_meanwhile; /* while connecting */
 	uint64_t generation; /* of the connection; counts attempts */
@@ -507,7 +508,7 @@ static void connect_done(struct hypervisor *h, struct request *r)
 		tell_down(h, r->why.text);
 		return;
 	}
-	h->connected = true;
+	h->connected = h->read = true;
 	h->told[0] = '\0';
 	h->backoff = BACKOFF_FIRST;
 	log_info("hypervisor_connected", "hypervisor=%s uri=%s guests=%s",
@@ -725,10 +726,9 @@ const char *hypervisor_uri(const struct hypervisor *h)
 	return h->uri;
 }
 
-/* The first read is part of connecting. */
 bool hypervisor_is_read(const struct hypervisor *h)
 {
-	return h->connected;
+	return h->read;
 }
 
 bool hypervisor_is_connected(const struct hypervisor *h)

@@ -89,7 +89,7 @@ void hypervisor_free(struct hypervisor *h); /* domains go on */
 const char *hypervisor_name(const struct hypervisor *h);
 const char *hypervisor_uri(const struct hypervisor *h);
 bool hypervisor_is_connected(const struct hypervisor *h);
-/* Connected and its domains read at least once since. */
+/* Its domains have been read at least once; stays true when it is lost. */
 bool hypervisor_is_read(const struct hypervisor *h);
 /* Ours, sorted by name; valid until the loop runs again or vm_create(). */
 const struct vm *hypervisor_vms(const struct hypervisor *h, size_t *ret_count);

@@ -1,0 +1,273 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pools of real guests behind the real balancer: TCG guests, then containers.
+
+Real clients, real libvirt, the real file: boot, serve, scale up under load,
+replace what dies, scale down after draining, remove; and what a reconciler
+killed in the middle of a create leaves is taken up by the next one.
+"""
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+import lab  # noqa: E402
+import tap  # noqa: E402
+from lab import wait_for  # noqa: E402
+from libvirtd import Libvirtd  # noqa: E402
+from tap import test  # noqa: E402
+
+GUEST = lab.BUILD / "guest"
+VIP, VIP6 = "192.0.2.10", "2001:db8::10"
+
+TEXT = """version: 1
+node: {{interfaces: [uplink], resync: 2s}}
+hypervisors:
+  - {{name: local, uri: "{uri}", max_vms: 8}}
+templates:
+  - name: web
+{boot}
+    memory: 96MiB
+    network:
+      bridge: br0
+      addresses: [10.77.0.10-10.77.0.40/24, "fd00:77::10-fd00:77::40/64"]
+      gateway: [10.77.0.1, "fd00:77::1"]
+services:
+  - name: web
+    vips: [{vip}, "{vip6}"]
+    protocol: tcp
+    ports: [80]
+    forwarding: {forwarding}
+    drain: 4s
+    drain_quiet: 1s
+    pool: {{template: web, min: {min}, max: {max}}}
+    health: {{type: http, path: /healthz, interval: 500ms, timeout: 400ms, fall: 2}}
+    scaling:
+      interval: 1s
+      signals:
+        - {{metric: new_connections_per_second, target: 20}}
+      up: {{window: 0s, step: 2, cooldown: 1s}}
+      down: {{window: 6s, step: 4, cooldown: 2s}}
+      warmup: 1s
+"""
+
+
+class Pool:
+    """One lab, one libvirtd, one reconciler."""
+
+    def __init__(self, kind):
+        self.kind = kind
+        self.lab = lab.Lab(client_addresses=20)
+        self.libvirtd = Libvirtd(self.lab.scratch / "lv", netns=str(self.lab.lb.path))
+        self.libvirtd.start()
+        self.uri = self.libvirtd.qemu if kind == "qemu" else self.libvirtd.lxc
+        self.boot_limit = 120 if kind == "qemu" else 30
+        self.xlb = self.lab.reconciler(self.text())
+        self.load = None
+
+    def text(self, minimum=1, maximum=3, forwarding="nat"):
+        boot = (f"    kernel: {GUEST}/vmlinuz\n    initrd: {GUEST}/initrd" if self.kind == "qemu"
+                else f"    cmdline: {lab.BUILD}/xlb-backend -p 80")
+        return TEXT.format(uri=self.uri, boot=boot, vip=VIP, vip6=VIP6, min=minimum, max=maximum,
+                           forwarding=forwarding)
+
+    def close(self):
+        try:
+            self.libvirtd.stop()
+        finally:
+            self.lab.close()
+
+    def ask(self, vip=VIP):
+        """The name of the guest that answers, or ''."""
+        return self.lab.client.curl(f"http://{vip}/", check=False, timeout=2).split(" ")[0].strip()
+
+    def vms(self):
+        status = self.xlb.status() or {}
+        return {vm["name"]: vm for vm in status.get("vms", [])}
+
+    def ready(self):
+        return sorted(n for n, vm in self.vms().items() if vm["phase"] == "ready")
+
+    def domains(self):
+        out = self.lab.lb.run(["virsh", "-q", "-c", self.uri, "list", "--all", "--name"]).stdout
+        return sorted(out.split())
+
+    def virsh(self, *words, check=True):
+        return self.lab.lb.run(["virsh", "-q", "-c", self.uri, *words], check=check)
+
+    def wait_ready(self, names):
+        wait_for(lambda: self.xlb.alive() and self.ready() == sorted(names),
+                 f"{names} to be ready, not {self.vms()}", self.boot_limit, 0.1)
+
+    def start_load(self, rate, seconds):
+        self.load = self.lab.client.start(
+            [lab.BUILD / "xlb-load", "--rate", str(rate), "--duration", str(seconds),
+             "--from", "192.0.2.101-192.0.2.115", "--to", f"{VIP}:80"], log="load")
+
+    def load_summary(self):
+        self.load.wait(timeout=120)
+        lines = (self.lab.scratch / "log" / "load").read_text().splitlines()
+        return json.loads([line for line in lines if line.startswith("{")][-1])
+
+
+def event_of(pool, event, since=0):
+    return pool.xlb.query("SELECT * FROM vm_history WHERE event = ? AND time_ms >= ?", event, since)
+
+
+@test
+def boots(pool):
+    """the first guest boots and serves v4 and v6 clients"""
+    pool.xlb.start()
+    pool.wait_ready(["web-1"])
+    assert pool.ask(VIP) == "web-1", pool.ask(VIP)
+    assert pool.ask(f"[{VIP6}]") == "web-1"
+    assert pool.domains() == ["web-1"]
+    pool.xlb.wait_converged()
+
+
+@test
+def foreign(pool):
+    """a domain of somebody else's is neither listed nor touched"""
+    xml = pool.virsh("dumpxml", "web-1").stdout
+    xml = re.sub(r"<uuid>.*?</uuid>|<metadata>.*?</metadata>|<mac [^>]*/>", "", xml, flags=re.S)
+    xml = re.sub(r"<name>.*?</name>", "<name>web-9</name>", xml)
+    file = pool.lab.scratch / "foreign.xml"
+    file.write_text(xml)
+    pool.virsh("define", str(file))
+    pool.xlb.verb("refresh", check=True)
+    time.sleep(2.5)  # a resync passes
+    assert pool.domains() == ["web-1", "web-9"]
+    assert "web-9" not in pool.vms()
+    assert not pool.xlb.query("SELECT * FROM vm_history WHERE vm = 'web-9'")
+    pool.virsh("undefine", "web-9")
+
+
+@test
+def scales_up(pool):
+    """load adds guests up to max, and none of the clients notices"""
+    pool.start_load(100, 20 if pool.kind == "lxc" else 45)
+    pool.wait_ready(["web-1", "web-2", "web-3"])
+    rows = pool.xlb.query("SELECT * FROM scaling_history WHERE direction = 'up' AND reason = "
+                          "'above_target' ORDER BY time_ms")
+    assert rows and rows[-1]["to_vms"] == 3, rows
+    signals = json.loads(rows[0]["signals"])
+    assert signals[0]["metric"] == "new_connections_per_second" and signals[0]["value"] > 20
+    seen = {pool.ask() for _ in range(60)}
+    assert seen == {"web-1", "web-2", "web-3"}, seen
+    summary = pool.load_summary()
+    assert summary["requests"] > 1000 and summary["failed"] == 0, summary
+    assert not [v for v in pool.vms().values() if v["phase"] == "failed"]
+
+
+@test
+def scales_down(pool):
+    """calm removes guests after draining, down to min"""
+    pool.wait_ready(["web-1"])
+    wait_for(lambda: pool.domains() == ["web-1"], "the others to be undefined", 60, 0.2)
+    for vm in ("web-2", "web-3"):
+        events = [r["event"] for r in pool.xlb.query(
+            "SELECT event FROM vm_history WHERE vm = ? ORDER BY time_ms", vm)]
+        assert events[-3:] == ["draining", "stopping", "removed"], events
+    rows = pool.xlb.query("SELECT * FROM scaling_history WHERE direction = 'down'")
+    assert rows and all(r["reason"] == "below_target" for r in rows), rows
+    assert pool.ask() == "web-1"
+
+
+@test
+def replaces(pool):
+    """a guest that dies is replaced, and its flows go elsewhere at once"""
+    pool.xlb.apply(pool.text(minimum=2))
+    pool.wait_ready(["web-1", "web-2"])
+    pool.virsh("destroy", "web-1")
+    wait_for(lambda: all(pool.ask() == "web-2" for _ in range(5)), "only web-2 to answer", 10)
+    pool.wait_ready(["web-1", "web-2"])
+    events = [r["event"] for r in pool.xlb.query(
+        "SELECT event FROM vm_history WHERE vm = 'web-1' ORDER BY time_ms, rowid")]
+    assert events[-4:] == ["failed", "removed", "started", "ready"], events
+    assert pool.xlb.query("SELECT * FROM scaling_history WHERE reason = 'replace'")
+
+
+@test
+def undefined_behind_its_back(pool):
+    """a guest undefined by somebody else is made again"""
+    pool.virsh("destroy", "web-2")
+    pool.virsh("undefine", "web-2", check=False)
+    pool.wait_ready(["web-1", "web-2"])
+    assert pool.domains() == ["web-1", "web-2"]
+
+
+@test
+def killed_in_a_create(pool):
+    """kill -9 in the middle of a create, restart: nothing leaked, same end"""
+    for delay in (0.0, 0.02, 0.06, 0.15, 0.3):
+        pool.xlb.write(pool.text(minimum=3))
+        wait_for(lambda: event_of(pool, "ordered")[-1]["vm"] == "web-3", "the order", 20, 0.005)
+        time.sleep(delay)
+        pool.xlb.kill9()
+        assert pool.ask() in ("web-1", "web-2"), "traffic stopped with the reconciler"
+        pool.xlb.start()
+        pool.wait_ready(["web-1", "web-2", "web-3"])
+        pool.xlb.wait_converged()
+        assert pool.domains() == ["web-1", "web-2", "web-3"]
+        addresses = [vm["address"] for vm in pool.vms().values()]
+        assert len(set(addresses)) == 3, addresses
+        pool.xlb.write(pool.text(minimum=2, maximum=2))
+        wait_for(lambda: pool.domains() == ["web-1", "web-2"], "web-3 to go", 60, 0.1)
+
+
+@test
+def restart_is_quiet(pool):
+    """a restart changes nothing"""
+    before = pool.xlb.query("SELECT count(*) AS n FROM change_history")[0]["n"]
+    assert pool.xlb.stop() == 0
+    assert pool.ask() in ("web-1", "web-2"), "traffic stopped with the reconciler"
+    done = pool.xlb.verb("plan", "--detailed-exitcode")
+    assert done.returncode == 0, done.stdout
+    pool.xlb.start()
+    pool.wait_ready(["web-1", "web-2"])
+    pool.xlb.wait_converged()
+    after = pool.xlb.query("SELECT count(*) AS n FROM change_history")[0]["n"]
+    assert after == before, (before, after)
+
+
+@test
+def reboot(pool):
+    """guests found off, as after a reboot, are started, and no new ones made"""
+    assert pool.xlb.stop() == 0
+    for vm in ("web-1", "web-2"):
+        pool.virsh("destroy", vm)
+    began = int(time.time() * 1000)
+    pool.xlb.start()
+    pool.wait_ready(["web-1", "web-2"])
+    assert pool.domains() == ["web-1", "web-2"]
+    assert not event_of(pool, "ordered", began), "a new guest was ordered"
+    assert len(event_of(pool, "started", began)) == 2
+    assert pool.ask() in ("web-1", "web-2")
+
+
+@test
+def destroys(pool):
+    """destroy leaves no guest, disk, address or program"""
+    assert pool.xlb.stop() == 0
+    done = pool.xlb.verb("destroy", "--yes")
+    assert done.returncode == 0, done
+    assert pool.domains() == []
+    assert not pool.xlb.bpffs.exists()
+    assert VIP not in pool.lab.lb.out(["ip", "address"])
+    assert "xdp" not in pool.lab.lb.out(["ip", "link", "show", "uplink"])
+    assert "xlb" not in pool.lab.lb.out(["tc", "filter", "show", "dev", "br0", "ingress"])
+
+
+def run_kind(kind):
+    pool = Pool(kind)
+    try:
+        return tap.run(pool, on_failure=pool.lab.print_logs)
+    finally:
+        pool.close()
+
+
+if __name__ == "__main__":
+    lab.enter()
+    sys.exit(run_kind("lxc" if "lxc" in Path(sys.argv[0]).name else "qemu"))
