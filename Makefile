@@ -42,6 +42,7 @@ BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
 
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
+BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
 LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
 	reconciler/*/*.c state/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
@@ -51,6 +52,7 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
 TEST_TOOL := $(B)/tests/bpf/packet_lab
+FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
 .PHONY: all deps test demo bench soak fuzz install clean lint check-tools
@@ -85,9 +87,10 @@ fuzz: deps
 	@tests/run.py --fuzz
 
 .PHONY: build-all guest
-build-all: all tests-bin bench-bin guest
+build-all: all tests-bin fuzz-bin bench-bin guest
 tests-bin: $(TEST_BIN) $(TEST_TOOL)
 bench-bin: $(BENCH_BIN)
+fuzz-bin: $(FUZZ_BIN)
 guest:
 	@examples/guest/build.sh $(abspath $(B))/guest
 
@@ -112,6 +115,14 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
+# The benches' own programs wrap those of bpf/.
+$(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+$(B)/bench/%.skel.h: $(B)/bench/%.bpf.o
+	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+
 # schemas/history.sql is embedded: one copy, read by people and by the store.
 $(B)/state/history_sql.c: schemas/history.sql
 	@mkdir -p $(@D)
@@ -129,15 +140,28 @@ $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
+# gcc doesn't know that cmocka's assert_non_null() returns only on success.
 $(B)/tests/%: tests/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS) -lcmocka
 
-$(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
+$(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS)
+
+# libFuzzer wants what it drives instrumented too, so each target is compiled
+# from the sources of its FUZZ_SRC.
+FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer \
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+FUZZ_SRC_desired := $(wildcard reconciler/desired/*.[ch] reconciler/base/*.[ch])
+
+.SECONDEXPANSION:
+$(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*)
+	@mkdir -p $(@D)
+	$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
+		-lyaml -lnettle -lm
 
 install: all
 	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile

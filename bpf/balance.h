@@ -6,6 +6,8 @@
 #ifndef BALANCE_H
 #define BALANCE_H
 
+#include <stddef.h>
+
 #include "forward.h"
 #include "rare.h"
 #include "select.h"
@@ -41,8 +43,7 @@ static __always_inline int balance_v4(struct xdp_md *ctx, void *data, void *end)
 	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
 	if (!vip)
 		return XDP_PASS;
-	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len),
-		      ip->protocol);
+	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
 	if (unlikely(!packet_whole(&p, ip, end)))
 		return drop(XLB_DROP_MALFORMED);
 	hash = flow_hash_v4(ip->saddr, *(__u32 *)ports);
@@ -86,17 +87,18 @@ static __always_inline int balance(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
-	struct ethhdr *eth = data;
+	__be16 proto;
 
-	if ((void *)(eth + 1) > end)
+	if (data + sizeof(struct ethhdr) > end)
 		return XDP_PASS;
-	if (feature_v4 && eth->h_proto == bpf_htons(ETH_P_IP))
+	/* Not by struct ethhdr, which is packed: clang loads its bytes. */
+	proto = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
+	if (feature_v4 && proto == bpf_htons(ETH_P_IP))
 		return balance_v4(ctx, data, end);
-	if (feature_v6 && eth->h_proto == bpf_htons(ETH_P_IPV6))
+	if (feature_v6 && proto == bpf_htons(ETH_P_IPV6))
 		return balance_v6(ctx, data, end);
-	if (eth->h_proto == bpf_htons(ETH_P_8021Q) ||
-	    eth->h_proto == bpf_htons(ETH_P_8021AD))
-		return rare_tagged(ctx, eth->h_proto);
+	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD))
+		return rare_tagged(ctx, proto);
 	return XDP_PASS;
 }
 

@@ -19,7 +19,11 @@ const volatile bool feature_dsr = true;
 
 static __always_inline const struct xlb_backend *backend_line(__u32 id)
 {
-	return &tables.backends[MASK(id, XLB_BACKENDS - 1)];
+	const struct xlb_backend *be =
+		&tables.backends[MASK(id, XLB_BACKENDS - 1)];
+
+	asm volatile("" : "+r"(be)); /* keep the sum, as for the VIP's line */
+	return be;
 }
 
 static __always_inline bool is_nat(__u32 forwarding)
@@ -92,9 +96,8 @@ static __always_inline void nat_ports(struct ports *ports, __u16 *csum,
 }
 
 /* Destination and hop limit of the IPv4 header; delta: of the address. */
-static __always_inline void nat_header_v4(struct iphdr *ip,
-					  const struct xlb_backend *be,
-					  __u64 delta)
+static __always_inline void
+nat_header_v4(struct iphdr *ip, const struct xlb_backend *be, __u64 delta)
 {
 	if (likely(!(be->flags & XLB_BACKEND_STACK))) {
 		delta += TTL_DELTA;

@@ -67,8 +67,7 @@ static __always_inline void icmp_fill_v4(struct icmp_v4_answer *a,
 	a->ip.check = (__u16)~csum_fold((__u64)bpf_csum_diff(
 		NULL, 0, (__be32 *)&a->ip, sizeof(a->ip), 0));
 	a->icmp.checksum = (__u16)~csum_fold((__u64)bpf_csum_diff(
-		NULL, 0, (__be32 *)&a->icmp,
-		sizeof(a->icmp) + ICMP_QUOTE, 0));
+		NULL, 0, (__be32 *)&a->icmp, sizeof(a->icmp) + ICMP_QUOTE, 0));
 }
 
 /*
@@ -116,12 +115,12 @@ static __always_inline void icmp_fill_v6(struct icmp_v6_answer *a,
 		.daddr = old->saddr,
 	};
 	a->icmp = (struct icmp_header){ .type = ICMP6_TOO_BIG,
-				       .info = bpf_htonl(mtu) };
+					.info = bpf_htonl(mtu) };
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&a->ip.saddr, 32,
 			    bpf_htons(len) + bpf_htons(IPPROTO_ICMPV6));
-	a->icmp.checksum = (__u16)~csum_fold((__u64)bpf_csum_diff(
-		NULL, 0, (__be32 *)&a->icmp, sizeof(a->icmp) + ICMP_QUOTE,
-		(__wsum)sum));
+	a->icmp.checksum = (__u16)~csum_fold((
+		__u64)bpf_csum_diff(NULL, 0, (__be32 *)&a->icmp,
+				    sizeof(a->icmp) + ICMP_QUOTE, (__wsum)sum));
 }
 
 static __noinline int icmp_too_big_v6(struct xdp_md *ctx, __u32 mtu)

@@ -69,9 +69,8 @@ static __always_inline __u64 quoted_transport(struct ports *ports, void *end,
 	return delta + csum_change16(old, new);
 }
 
-static __always_inline int quoted_forward_v4(void *data, void *end,
-					     const struct xlb_vip *vip,
-					     __u32 id)
+static __always_inline int
+quoted_forward_v4(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 {
 	struct quoted_v4 *q = data + sizeof(struct ethhdr);
 	const struct xlb_backend *be = backend_line(id);
@@ -125,9 +124,8 @@ static __noinline int quoted_error_v4(struct xdp_md *ctx)
 	return quoted_forward_v4(data, end, vip, id);
 }
 
-static __always_inline int quoted_forward_v6(void *data, void *end,
-					     const struct xlb_vip *vip,
-					     __u32 id)
+static __always_inline int
+quoted_forward_v6(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 {
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
 	const struct xlb_backend *be = backend_line(id);
@@ -159,7 +157,7 @@ static __noinline int quoted_error_v6(struct xdp_md *ctx)
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
 	void *end = (void *)(long)ctx->data_end;
 	const struct xlb_vip *vip;
-	const __u64 *vip_addr, *client;
+	const __u64 *to, *vip_addr, *client;
 	struct flow f = {};
 	__u32 id;
 
@@ -168,9 +166,10 @@ static __noinline int quoted_error_v6(struct xdp_md *ctx)
 		return XDP_PASS;
 	vip_addr = (const __u64 *)&q->inner.saddr;
 	client = (const __u64 *)&q->inner.daddr;
+	to = (const __u64 *)&q->ip.daddr;
 	vip = service_find_v6(vip_addr[0], vip_addr[1], q->ports.source,
 			      q->inner.nexthdr);
-	if (!vip)
+	if (!vip || to[0] != vip_addr[0] || to[1] != vip_addr[1])
 		return XDP_PASS;
 	f.hash = flow_hash_v6(client[0], client[1],
 			      ports_word(q->ports.dest, q->ports.source));

@@ -16,9 +16,9 @@ static __always_inline int refuse(const __u32 addr[4], __u8 family,
 				  const struct ports *ports, __u8 proto,
 				  enum xlb_drop reason)
 {
-	bool ours = ports ? service_find(addr, family, ports->dest, proto) !=
-				    NULL :
-			    address_is_vip(addr, family);
+	bool ours =
+		ports ? service_find(addr, family, ports->dest, proto) != NULL
+		      : address_is_vip(addr, family);
 
 	return ours ? drop(reason) : XDP_PASS;
 }
@@ -146,8 +146,7 @@ static __noinline int fragment_first_v4(struct xdp_md *ctx)
 	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
 	if (!packet_whole(&p, ip, end))
 		return drop(XLB_DROP_MALFORMED);
-	id = packet_backend(&p, vip,
-			    flow_hash_v4(ip->saddr, *(__u32 *)ports),
+	id = packet_backend(&p, vip, flow_hash_v4(ip->saddr, *(__u32 *)ports),
 			    flow_dest_v4(ip->daddr, p.proto), end);
 	if (!id)
 		return drop(XLB_DROP_NO_BACKEND);
@@ -169,6 +168,7 @@ static __noinline int fragment_later_v4(struct xdp_md *ctx)
 	struct xlb_fragment_key key = {};
 	const struct xlb_backend *be;
 	struct xlb_fragment *first;
+	__u32 len;
 	bool nat;
 
 	if ((void *)(ip + 1) > end)
@@ -181,11 +181,14 @@ static __noinline int fragment_later_v4(struct xdp_md *ctx)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
 		return refuse(key.dst, FAMILY_V4, NULL, 0, XLB_DROP_FRAGMENT);
+	len = bpf_ntohs(ip->tot_len);
+	if (len < sizeof(*ip) || len > distance(ip, end))
+		return drop(XLB_DROP_MALFORMED);
 	be = backend_line(first->backend);
 	nat = is_nat(first->forwarding);
 	if (!reachable(be, be->l2_v4, false))
 		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(bpf_ntohs(ip->tot_len), be->mtu))
+	if (over_mtu(len, be->mtu))
 		return icmp_too_big_v4(ctx, be->mtu);
 	if (nat && hop_spent(be, ip->ttl))
 		return drop(XLB_DROP_TTL);
@@ -280,6 +283,7 @@ static __noinline int fragment_later_v6(struct xdp_md *ctx)
 	struct xlb_fragment_key key = {};
 	const struct xlb_backend *be;
 	struct xlb_fragment *first;
+	__u32 len;
 	bool nat;
 
 	if ((void *)(f + 1) > end)
@@ -288,12 +292,14 @@ static __noinline int fragment_later_v6(struct xdp_md *ctx)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
 		return refuse(key.dst, FAMILY_V6, NULL, 0, XLB_DROP_FRAGMENT);
+	len = bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip);
+	if (len < sizeof(*f) || len > distance(f, end))
+		return drop(XLB_DROP_MALFORMED);
 	be = backend_line(first->backend);
 	nat = is_nat(first->forwarding);
 	if (!reachable(be, be->l2_v6, true))
 		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
-		     be->mtu))
+	if (over_mtu(len, be->mtu))
 		return icmp_too_big_v6(ctx, be->mtu);
 	if (nat && hop_spent(be, f->ip.hop_limit))
 		return drop(XLB_DROP_TTL);
@@ -316,8 +322,8 @@ static __noinline int rare_v6(struct xdp_md *ctx)
 				 XLB_DROP_MALFORMED);
 	if (f->ip.nexthdr == IPPROTO_ICMPV6)
 		return quoted_error_v6(ctx);
-	if (f->ip.nexthdr != IPPROTO_FRAGMENT ||
-	    (void *)(&f->frag + 1) > end || !proto_has_ports(f->frag.nexthdr))
+	if (f->ip.nexthdr != IPPROTO_FRAGMENT || (void *)(&f->frag + 1) > end ||
+	    !proto_has_ports(f->frag.nexthdr))
 		return refuse_v6(ctx, sizeof(struct ethhdr),
 				 XLB_DROP_UNSUPPORTED);
 	if (f->frag.offset & bpf_htons(IP6_OFFSET))

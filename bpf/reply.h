@@ -42,19 +42,23 @@ static __always_inline int answer_drop(enum xlb_drop reason)
 	return TC_ACT_SHOT;
 }
 
-/* Ports, and what a connection's first packet looks like. 0: not all there. */
+/*
+ * Ports, and what a connection's first packet looks like.  false: the header
+ * isn't all there, and of what is only a part could be rewritten.
+ */
 static __always_inline bool answer_ports(struct __sk_buff *skb,
 					 struct answer *a)
 {
 	__u32 header = sizeof(struct udphdr);
-	__u8 bytes[2];
+	bool tcp = a->from.proto == IPPROTO_TCP;
+	__u8 bytes[8]; /* the last of the header without options */
 
-	if (bpf_skb_load_bytes(skb, a->l4, &a->ports, sizeof(a->ports)))
+	if (bpf_skb_load_bytes(skb, a->l4, &a->ports, sizeof(a->ports)) ||
+	    bpf_skb_load_bytes(skb, a->l4 + (tcp ? 12 : 0), bytes,
+			       sizeof(bytes)))
 		return false;
 	a->from.port = a->ports.source;
-	if (a->from.proto == IPPROTO_TCP) {
-		if (bpf_skb_load_bytes(skb, a->l4 + 12, bytes, sizeof(bytes)))
-			return false;
+	if (tcp) {
 		a->opens = (bytes[1] & 0x12) == 0x02;
 		header = (bytes[0] >> 4) * 4u;
 	}
@@ -93,8 +97,8 @@ static __always_inline void answer_fragment_key(const struct answer *a,
  * in *ret_ifindex.  src: the address it leaves with (rules may ask for it).
  */
 static __noinline long answer_route(struct __sk_buff *skb,
-					 const struct answer *a,
-					 const __u32 src[4], __u32 *ret_ifindex)
+				    const struct answer *a, const __u32 src[4],
+				    __u32 *ret_ifindex)
 {
 	/* A subprogram, for its stack is large. */
 	struct bpf_fib_lookup fib = {
@@ -144,8 +148,8 @@ static __always_inline int answer_stuck(const struct answer *a, long result,
 }
 
 /* Source address and hop limit of the IPv4 header. */
-static __always_inline void rewrite_header_v4(struct __sk_buff *skb,
-					      __be32 old, __be32 new)
+static __always_inline void rewrite_header_v4(struct __sk_buff *skb, __be32 old,
+					      __be32 new)
 {
 	__u32 at = L3_OFFSET + offsetof(struct iphdr, ttl);
 	__u32 check = L3_OFFSET + offsetof(struct iphdr, check);
@@ -194,9 +198,9 @@ static __always_inline void rewrite_transport(struct __sk_buff *skb,
 					      const struct xlb_reply *r)
 {
 	__u64 mangled = a->from.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 at = a->l4 + (a->from.proto == IPPROTO_UDP ?
-				    offsetof(struct udphdr, check) :
-				    offsetof(struct tcphdr, check));
+	__u32 at = a->l4 + (a->from.proto == IPPROTO_UDP
+				    ? offsetof(struct udphdr, check)
+				    : offsetof(struct tcphdr, check));
 	__u16 port = r->port;
 
 	bpf_l4_csum_replace(skb, at, 0, address_delta(a->from.addr, r->addr),
@@ -220,8 +224,8 @@ static __noinline int answer_later(struct __sk_buff *skb, struct answer *a)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || a->ttl <= 1)
 		return TC_ACT_OK;
-	verdict = answer_stuck(
-		a, answer_route(skb, a, first->addr, &ifindex), true);
+	verdict = answer_stuck(a, answer_route(skb, a, first->addr, &ifindex),
+			       true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	rewrite_header(skb, a, first->addr);
@@ -242,15 +246,15 @@ static __always_inline void answer_remember(const struct answer *a,
 /* An answer of a dsr service, or a packet that is none at all. */
 static __noinline int answer_dsr(struct __sk_buff *skb, struct answer *a)
 {
-	const struct xlb_vip *vip = service_find(
-		a->from.addr, a->from.family, a->from.port, a->from.proto);
+	const struct xlb_vip *vip = service_find(a->from.addr, a->from.family,
+						 a->from.port, a->from.proto);
 	__u32 ifindex = 0;
 	int verdict;
 
 	if (!vip || vip->forwarding != XLB_DSR || a->opens)
 		return TC_ACT_OK;
-	verdict = answer_stuck(
-		a, answer_route(skb, a, a->from.addr, &ifindex), false);
+	verdict = answer_stuck(a, answer_route(skb, a, a->from.addr, &ifindex),
+			       false);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
@@ -270,8 +274,8 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 		return answer_dsr(skb, a);
 	if (a->opens || a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
-	verdict = answer_stuck(a, answer_route(skb, a, r->addr, &ifindex),
-			       true);
+	verdict =
+		answer_stuck(a, answer_route(skb, a, r->addr, &ifindex), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (a->first)

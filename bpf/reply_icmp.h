@@ -85,8 +85,8 @@ static __noinline int answer_error(struct __sk_buff *skb, struct answer *a,
 	}
 	if (a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
-	verdict = answer_stuck(a, answer_route(skb, a, r->addr, &ifindex),
-			       true);
+	verdict =
+		answer_stuck(a, answer_route(skb, a, r->addr, &ifindex), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	sum = quoted_restore(skb, q, r);

@@ -21,8 +21,8 @@ static __always_inline __u64 flow_hash_v4(__be32 client, __u32 ports)
 
 static __always_inline __u64 flow_hash_v6(__u64 lo, __u64 hi, __u32 ports)
 {
-	__u64 hash = (lo ^ flow_seed) * MIX_A +
-		     (hi ^ (flow_seed >> 32)) * MIX_B;
+	__u64 hash =
+		(lo ^ flow_seed) * MIX_A + (hi ^ (flow_seed >> 32)) * MIX_B;
 
 	hash = (hash ^ (hash >> 32) ^ (__u64)ports << 16) * MIX_A;
 	return (hash ^ (hash >> 32)) * MIX_B;
@@ -45,8 +45,7 @@ static __always_inline __u32 slot_read(__u32 index)
 
 	if (!line)
 		return 0;
-	return *(volatile __u32 *)&line
-			->slot[MASK(index, XLB_LINE_SLOTS - 1)];
+	return *(volatile __u32 *)&line->slot[MASK(index, XLB_LINE_SLOTS - 1)];
 }
 
 static __always_inline __u32 slot_of(const struct xlb_vip *vip, __u64 hash)

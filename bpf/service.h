@@ -9,6 +9,12 @@
 
 #include "parse.h"
 
+/* Port, protocol and family, as they stand together in struct xlb_vip. */
+static __always_inline __u32 service_word(__be16 port, __u8 proto, __u32 family)
+{
+	return port | (__u32)proto << 16 | family << 24;
+}
+
 static __always_inline const struct xlb_vip *
 service_line(__u64 lo, __u64 hi, __u16 port, __u8 proto, bool v6)
 {
@@ -16,11 +22,16 @@ service_line(__u64 lo, __u64 hi, __u16 port, __u8 proto, bool v6)
 	__u64 hash = xlb_vip_hash(lo, hi, port, proto, v6,
 				  tables.control.vip_seed[copy]);
 	__u64 bucket = (hash >> 52) | copy * XLB_VIP_BUCKETS;
-	__u16 shift = tables.displacement[MASK(bucket, 2 * XLB_VIP_BUCKETS - 1)];
+	__u16 shift =
+		tables.displacement[MASK(bucket, 2 * XLB_VIP_BUCKETS - 1)];
 	__u64 line = (((__u32)(hash >> 32) ^ shift) & (XLB_VIP_LINES - 1)) |
 		     copy * XLB_VIP_LINES;
+	const struct xlb_vip *vip =
+		&tables.vips[MASK(line, 2 * XLB_VIP_LINES - 1)];
 
-	return &tables.vips[MASK(line, 2 * XLB_VIP_LINES - 1)];
+	/* Keep the sum, which clang would compute anew at each use. */
+	asm volatile("" : "+r"(vip));
+	return vip;
 }
 
 static __always_inline const struct xlb_vip *
@@ -28,8 +39,9 @@ service_find_v4(__be32 addr, __be16 port, __u8 proto)
 {
 	const struct xlb_vip *vip = service_line(addr, 0, port, proto, false);
 
-	if (vip->port != port || vip->proto != proto || vip->addr[0] != addr ||
-	    vip->family != FAMILY_V4)
+	if (*(const __u32 *)&vip->port !=
+		    service_word(port, proto, FAMILY_V4) ||
+	    vip->addr[0] != addr)
 		return NULL;
 	return vip;
 }
@@ -40,8 +52,9 @@ service_find_v6(__u64 lo, __u64 hi, __be16 port, __u8 proto)
 	const struct xlb_vip *vip = service_line(lo, hi, port, proto, true);
 	const __u64 *addr = (const __u64 *)vip->addr;
 
-	if (vip->port != port || vip->proto != proto || addr[0] != lo ||
-	    addr[1] != hi || vip->family != FAMILY_V6)
+	if (*(const __u32 *)&vip->port !=
+		    service_word(port, proto, FAMILY_V6) ||
+	    addr[0] != lo || addr[1] != hi)
 		return NULL;
 	return vip;
 }

@@ -84,10 +84,11 @@ struct {
 	__type(value, struct xlb_fragment);
 } fragments SEC(".maps");
 
+/* While one table of VIPs replaces another, the addresses of both are here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, XLB_VIP_MAX);
+	__uint(max_entries, 2 * XLB_VIP_MAX);
 	__type(key, struct xlb_address_key);
 	__type(value, __u32);
 } addresses SEC(".maps");

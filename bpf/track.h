@@ -39,31 +39,30 @@ struct flow {
 	bool keep_old; /* remember that the fallback was taken */
 };
 
-struct memory {
-	struct xlb_flow_line *line;
-	__u32 tag; /* of the flow */
-	__u32 seq_tag; /* of the flow and a sequence number */
-};
+/*
+ * The line comes from the flow's hash alone, so that it is on its way from
+ * memory while the tags are still being computed.
+ */
+static __always_inline struct xlb_flow_line *memory_line(const struct flow *f)
+{
+	__u32 line = (__u32)f->hash & flow_mask;
+
+	return bpf_map_lookup_elem(&flows, &line);
+}
+
+static __always_inline __u64 memory_key(const struct flow *f)
+{
+	return (f->hash ^ f->dest * MIX_B) * MIX_A;
+}
+
+static __always_inline __u32 memory_tag(__u64 key)
+{
+	return (__u32)(key >> 32);
+}
 
 static __always_inline __u32 memory_seq_tag(__u64 key, __u32 seq)
 {
-	__u64 mixed = (key ^ seq) * MIX_A;
-
-	return (__u32)((mixed ^ (mixed >> 29)) * MIX_B >> 32);
-}
-
-static __always_inline __u64 memory_key(__u64 hash, __u64 dest)
-{
-	__u64 key = (hash ^ dest * MIX_B) * MIX_A;
-
-	return (key ^ (key >> 32)) * MIX_B;
-}
-
-static __always_inline struct xlb_flow_line *memory_line(__u64 key)
-{
-	__u32 line = (__u32)key & flow_mask;
-
-	return bpf_map_lookup_elem(&flows, &line);
+	return (__u32)(((key ^ seq) * MIX_B) >> 32);
 }
 
 static __always_inline __u8 backend_generation(__u32 backend)
@@ -87,12 +86,24 @@ static __always_inline bool memory_live(__u64 entry)
 	       backend_generation(backend) == XLB_FLOW_GENERATION(entry);
 }
 
-/*
- * The living entry of this tag and kind, 0 if there is none.  Its place is
- * stored in *ret_place.
- */
-static __always_inline __u64 memory_find(struct xlb_flow_line *line, __u32 tag,
-					 __u64 half_open, __u64 **ret_place)
+/* What a line knows of a flow: living entries and their ways, 0 for none. */
+struct memory {
+	__u64 known; /* established */
+	__u64 half; /* half-open with the sequence number asked for */
+	__u32 known_way;
+	__u32 half_way;
+};
+
+/* By number, not pointer: clang would select pointers by bit operations. */
+static __always_inline __u64 *memory_place(struct xlb_flow_line *line,
+					   __u32 way)
+{
+	return &line->entry[MASK(way, XLB_FLOW_WAYS - 1)];
+}
+
+/* The first living entry of this tag and kind, its way in *ret_way; or 0. */
+static __always_inline __u64 memory_match(struct xlb_flow_line *line, __u32 tag,
+					  __u64 half_open, __u32 *ret_way)
 {
 #pragma unroll
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
@@ -102,10 +113,26 @@ static __always_inline __u64 memory_find(struct xlb_flow_line *line, __u32 tag,
 		    (entry & XLB_FLOW_HALF_OPEN) != half_open ||
 		    !memory_live(entry))
 			continue;
-		*ret_place = &line->entry[i];
+		*ret_way = i;
 		return entry;
 	}
 	return 0;
+}
+
+/* Most lines hold no half-open entry, which one look at all of them tells. */
+static __always_inline void memory_find(struct xlb_flow_line *line, __u32 tag,
+					__u32 seq_tag, struct memory *ret)
+{
+	__u64 any = 0;
+
+	*ret = (struct memory){ 0 };
+#pragma unroll
+	for (int i = 0; i < XLB_FLOW_WAYS; i++)
+		any |= *(volatile __u64 *)&line->entry[i];
+	ret->known = memory_match(line, tag, 0, &ret->known_way);
+	if (any & XLB_FLOW_HALF_OPEN)
+		ret->half = memory_match(line, seq_tag, XLB_FLOW_HALF_OPEN,
+					 &ret->half_way);
 }
 
 /* Young again: its time becomes now.  Losing the race is harmless. */
@@ -126,112 +153,117 @@ static __always_inline bool memory_stale(__u64 entry)
 	return age > XLB_FLOW_STALE || !memory_live(entry);
 }
 
-/*
- * Where a new entry may stand: an empty place, else a half-open one (a
- * different one for different flows, so that a flood doesn't always hit the
- * same), else one that is stale.  NULL: eight living established flows.
- */
-static __always_inline __u64 *memory_victim(struct xlb_flow_line *line,
-					    __u32 tag, __u64 *ret_entry)
+/* The first way that is empty, or with a filled line -1. */
+static __always_inline int memory_empty(struct xlb_flow_line *line)
 {
-	__u64 *victim = NULL;
-
 #pragma unroll
-	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
-		__u64 *place = &line->entry[(i + tag) & (XLB_FLOW_WAYS - 1)];
-		__u64 entry = *(volatile __u64 *)place;
+	for (int i = 0; i < XLB_FLOW_WAYS; i++)
+		if (!*(volatile __u64 *)&line->entry[i])
+			return i;
+	return -1;
+}
 
-		if (!entry) {
-			*ret_entry = 0;
-			return place;
-		}
-		if (!victim && (entry & XLB_FLOW_HALF_OPEN)) {
-			*ret_entry = entry;
-			victim = place;
-		}
-	}
-	if (victim)
-		return victim;
+/* The first way that half-open, or with `stale` outdated, entries hold. */
+static __always_inline int memory_weak(struct xlb_flow_line *line, bool stale)
+{
 #pragma unroll
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
 		__u64 entry = *(volatile __u64 *)&line->entry[i];
 
-		if (!memory_stale(entry))
-			continue;
-		*ret_entry = entry;
-		return &line->entry[i];
+		if (stale ? memory_stale(entry) : entry & XLB_FLOW_HALF_OPEN)
+			return i;
 	}
-	return NULL;
+	return -1;
+}
+
+/*
+ * Where a new entry may stand: an empty way; else a half-open one, of which
+ * the tag says the first to try, so that a flood doesn't always hit the same;
+ * else one that is stale.  -1: eight living established flows.
+ */
+static __always_inline int memory_victim(struct xlb_flow_line *line, __u32 tag)
+{
+	int way = memory_empty(line);
+
+	if (way >= 0)
+		return way;
+	if (*(volatile __u64 *)memory_place(line, tag) & XLB_FLOW_HALF_OPEN)
+		return (int)(tag & (XLB_FLOW_WAYS - 1));
+	way = memory_weak(line, false);
+	return way >= 0 ? way : memory_weak(line, true);
 }
 
 static __noinline bool memory_put(struct xlb_flow_line *line, __u64 entry)
 {
-	__u64 old = 0;
 	__u64 *place;
+	__u64 old;
+	int way;
 
 	if (!line)
 		return false;
-	place = memory_victim(line, (__u32)(entry >> 32), &old);
-	return place && __sync_val_compare_and_swap(place, old, entry) == old;
+	way = memory_victim(line, XLB_FLOW_TAG(entry));
+	if (way < 0)
+		return false;
+	place = memory_place(line, (__u32)way);
+	old = *(volatile __u64 *)place;
+	/* Between the choice and here a flow may have been established. */
+	if (old && !(old & XLB_FLOW_HALF_OPEN) && !memory_stale(old))
+		return false;
+	return __sync_val_compare_and_swap(place, old, entry) == old;
 }
 
 static __always_inline __u32 track_syn(struct xlb_flow_line *line, __u64 key,
 				       const struct flow *f)
 {
-	__u32 tag = memory_seq_tag(key, f->seq + 1);
-	__u64 *place = NULL;
-	__u64 known = memory_find(line, tag, XLB_FLOW_HALF_OPEN, &place);
-	__u64 established;
-	bool kept;
+	__u32 next = f->seq + 1;
+	struct memory m;
+	__u64 entry;
 
-	if (known) {
-		memory_touch(place, known);
-		return XLB_FLOW_BACKEND(known);
+	memory_find(line, memory_tag(key), memory_seq_tag(key, next), &m);
+	if (m.half) {
+		memory_touch(memory_place(line, m.half_way), m.half);
+		return XLB_FLOW_BACKEND(m.half);
 	}
-	established = memory_find(line, (__u32)(key >> 32), 0, &place);
-	if ((!f->keep_new && !established) || !f->owner)
+	if ((!f->keep_new && !m.known) || !f->owner)
 		return f->owner;
-	kept = memory_put(line,
-			  memory_entry(tag, f->owner, XLB_FLOW_HALF_OPEN));
-	if (kept && f->payload)
-		memory_put(line, memory_entry(memory_seq_tag(key,
-							     f->seq + 1 +
-								     f->payload),
-					      f->owner, XLB_FLOW_HALF_OPEN));
-	if (kept)
-		return f->owner;
-	return established ? XLB_FLOW_BACKEND(established) : f->fallback;
+	entry = memory_entry(memory_seq_tag(key, next), f->owner,
+			     XLB_FLOW_HALF_OPEN);
+	if (!memory_put(line, entry))
+		return m.known ? XLB_FLOW_BACKEND(m.known) : f->fallback;
+	if (f->payload)
+		memory_put(line,
+			   memory_entry(memory_seq_tag(key, next + f->payload),
+					f->owner, XLB_FLOW_HALF_OPEN));
+	return f->owner;
 }
 
 /* The handshake went on: the flow is its backend's, whatever was before. */
-static __always_inline void track_promote(__u64 *place, __u64 half,
-					  __u64 *old_place, __u64 old,
-					  __u32 tag)
+static __always_inline void track_promote(struct xlb_flow_line *line,
+					  const struct memory *m, __u32 tag)
 {
-	__u64 entry = memory_entry(tag, XLB_FLOW_BACKEND(half), 0);
+	__u64 entry = memory_entry(tag, XLB_FLOW_BACKEND(m->half), 0);
 
-	__sync_val_compare_and_swap(place, half, entry);
-	if (old)
-		__sync_val_compare_and_swap(old_place, old, 0);
+	__sync_val_compare_and_swap(memory_place(line, m->half_way), m->half,
+				    entry);
+	if (m->known)
+		__sync_val_compare_and_swap(memory_place(line, m->known_way),
+					    m->known, 0);
 }
 
 static __always_inline __u32 track_other(struct xlb_flow_line *line, __u64 key,
 					 const struct flow *f)
 {
-	__u32 tag = (__u32)(key >> 32);
-	__u64 *old_place = NULL;
-	__u64 *place = NULL;
-	__u64 old = memory_find(line, tag, 0, &old_place);
-	__u64 half = memory_find(line, memory_seq_tag(key, f->seq),
-				 XLB_FLOW_HALF_OPEN, &place);
+	__u32 tag = memory_tag(key);
+	struct memory m;
 
-	if (half) {
-		track_promote(place, half, old_place, old, tag);
-		return XLB_FLOW_BACKEND(half);
+	memory_find(line, tag, memory_seq_tag(key, f->seq), &m);
+	if (unlikely(m.half)) {
+		track_promote(line, &m, tag);
+		return XLB_FLOW_BACKEND(m.half);
 	}
-	if (old) {
-		memory_touch(old_place, old);
-		return XLB_FLOW_BACKEND(old);
+	if (likely(m.known)) {
+		memory_touch(memory_place(line, m.known_way), m.known);
+		return XLB_FLOW_BACKEND(m.known);
 	}
 	if (f->keep_old && f->fallback)
 		memory_put(line, memory_entry(tag, f->fallback, 0));
@@ -241,8 +273,8 @@ static __always_inline __u32 track_other(struct xlb_flow_line *line, __u64 key,
 /* The backend of a TCP packet whose flow may be remembered. */
 static __noinline __u32 track_select(const struct flow *f)
 {
-	__u64 key = memory_key(f->hash, f->dest);
-	struct xlb_flow_line *line = memory_line(key);
+	struct xlb_flow_line *line = memory_line(f);
+	__u64 key = memory_key(f);
 
 	if (!line)
 		return f->fallback;
@@ -254,14 +286,13 @@ static __noinline __u32 track_select(const struct flow *f)
 /* The same for a packet about the flow, such as an ICMP error: only looks. */
 static __always_inline __u32 track_peek(const struct flow *f)
 {
-	__u64 key = memory_key(f->hash, f->dest);
-	struct xlb_flow_line *line = memory_line(key);
-	__u64 *place = NULL;
-	__u64 entry = 0;
+	struct xlb_flow_line *line = memory_line(f);
+	__u32 tag = memory_tag(memory_key(f));
+	struct memory m = { 0 };
 
 	if (line)
-		entry = memory_find(line, (__u32)(key >> 32), 0, &place);
-	return entry ? XLB_FLOW_BACKEND(entry) : f->fallback;
+		memory_find(line, tag, 0, &m);
+	return m.known ? XLB_FLOW_BACKEND(m.known) : f->fallback;
 }
 
 #endif

@@ -49,7 +49,7 @@ static int add_address(struct reconciler *r, const struct change *c)
 {
 	int err = net_add_address(r->net, c->ifindex, &c->address);
 
-	if (err && err != -EEXIST)
+	if (err)
 		return err;
 	if (net_announce(r->net, c->ifindex, &c->address))
 		log_warn("announce", "object=%s", c->object);

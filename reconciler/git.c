@@ -4,6 +4,9 @@
 #include <git2.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
 
 static void read_head(git_repository *repo, struct git_state *ret)
 {
@@ -30,11 +33,31 @@ static void read_dirty(git_repository *repo, const char *path,
 	free(real);
 }
 
+/* The library reads all the certificates of the system to begin with. */
+static bool in_work_tree(const char *path)
+{
+	AUTO_FREE char *at = realpath(path, NULL);
+	char *slash = at;
+	bool found = false;
+
+	while (slash && !found) {
+		AUTO_FREE char *git = mem_printf("%s/.git", at);
+
+		found = access(git, F_OK) == 0;
+		slash = strrchr(at, '/');
+		if (slash)
+			*slash = '\0';
+	}
+	return found;
+}
+
 void git_describe(const char *path, struct git_state *ret)
 {
 	git_repository *repo = NULL;
 
 	*ret = (struct git_state){ 0 };
+	if (!in_work_tree(path))
+		return;
 	git_libgit2_init();
 	if (!git_repository_open_ext(&repo, path, 0, NULL)) {
 		read_head(repo, ret);

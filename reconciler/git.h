@@ -10,6 +10,7 @@ struct git_state {
 	bool dirty; /* the file isn't what the index says it is */
 };
 
+/* Costs milliseconds inside a work tree: never on the way to the kernel. */
 void git_describe(const char *path, struct git_state *ret);
 
 #endif

@@ -47,6 +47,7 @@ struct loop {
 	int event_fd;
 	bool stop;
 	uint64_t programmed; /* what timer_fd is set to; 0: nothing */
+	uint64_t round; /* when the timers of this round were looked at */
 	struct loop_source **heap; /* earliest first */
 	size_t heap_count;
 	struct loop_source *dead;
@@ -226,12 +227,16 @@ struct loop_source *loop_add_timer(struct loop *l, loop_fn fn, void *arg)
 	return s;
 }
 
+/*
+ * What a timer arms, be it for a time long past, waits for the next round: in
+ * between descriptors have their turn, so that nothing can starve them.
+ */
 void loop_arm(struct loop_source *s, uint64_t due)
 {
 	struct loop *l = s->loop;
 
 	heap_remove(s);
-	s->due = due;
+	s->due = due > l->round ? due : l->round + 1;
 	l->heap = mem_grow(l->heap, l->heap_count, sizeof(*l->heap));
 	l->heap[l->heap_count] = s;
 	heap_up(l, l->heap_count++);
@@ -301,9 +306,8 @@ static void run_posts(struct loop *l)
 
 static void run_timers(struct loop *l)
 {
-	uint64_t now = clock_ns();
-
-	while (l->heap_count && l->heap[0]->due <= now) {
+	l->round = clock_ns();
+	while (l->heap_count && l->heap[0]->due <= l->round) {
 		struct loop_source *s = l->heap[0];
 
 		heap_remove(s);

@@ -13,6 +13,12 @@
 #include "base/log.h"
 #include "reconcile.h"
 
+/*
+ * An unresolved next hop is asked for so often and no more: with a thousand of
+ * them each answer makes a pass, and each pass would ask all the others again.
+ */
+#define ASK_EVERY (100 * NS_PER_MS)
+
 struct gather {
 	struct reconciler *r;
 	const struct spec *spec;
@@ -145,8 +151,18 @@ static bool vm_path(const struct gather *g, const struct vm_run *v,
 	return true;
 }
 
+static void ask_for(const struct gather *g, const struct ip *a,
+		    uint64_t *asked_at)
+{
+	if (g->r->read_only || g->w->now - *asked_at < ASK_EVERY)
+		return;
+	*asked_at = g->w->now;
+	net_resolve(g->r->net, a);
+}
+
 static void host_path(const struct gather *g, const struct ip *a,
-		      const struct backend_spec *fixed, struct world_path *ret)
+		      const struct backend_spec *fixed, uint64_t *asked_at,
+		      struct world_path *ret)
 {
 	struct net_path path = { 0 };
 	const struct net_link *port;
@@ -161,8 +177,8 @@ static void host_path(const struct gather *g, const struct ip *a,
 		if (!path.port_ifindex)
 			path.port_ifindex = path.route_ifindex;
 	}
-	if (!path.known && !g->r->read_only)
-		net_resolve(g->r->net, a);
+	if (!path.known)
+		ask_for(g, a, asked_at);
 	port = path.known ? net_link(g->r->net, path.port_ifindex) : NULL;
 	if (!port)
 		return;
@@ -176,13 +192,14 @@ static void host_path(const struct gather *g, const struct ip *a,
 }
 
 static void gather_paths(struct gather *g, struct world_member *m,
-			 const struct vm_run *v)
+			 struct member_run *run, const struct vm_run *v)
 {
 	for (int f = 0; f < 2; f++) {
 		if (!m->addresses[f].family)
 			continue;
 		if (!v || !vm_path(g, v, &m->paths[f]))
-			host_path(g, &m->addresses[f], m->fixed, &m->paths[f]);
+			host_path(g, &m->addresses[f], m->fixed,
+				  &run->asked_at[f], &m->paths[f]);
 	}
 }
 
@@ -284,15 +301,12 @@ static void update_probe(struct gather *g, const struct world_service *s,
 	port = hs->port	 ? hs->port
 	       : m->port ? m->port
 			 : s->spec->ports[0].target;
-	if (!run->target) {
+	if (run->target)
+		probe_target_update(run->target, hs, a, port);
+	else
 		run->target =
 			prober_add(g->r->prober, hs, a, port,
 				   m->id ? HEALTH_UP : HEALTH_JOINING, run);
-	} else if (run->probed_as != hs || run->port != port) {
-		probe_target_update(run->target, hs, a, port);
-	}
-	run->probed_as = hs;
-	run->port = port;
 }
 
 /* Since when it leaves, and whether it has drained. */
@@ -344,6 +358,16 @@ add_member(struct gather *g, struct world_service *s, const char *name)
 	return m;
 }
 
+/* The first packet to a new guest need not wait for its ARP or ND answer. */
+static void learn_neighbours(const struct gather *g,
+			     const struct world_member *m,
+			     const struct vm_run *v)
+{
+	for (int f = 0; f < 2 && !g->r->read_only; f++)
+		if (m->addresses[f].family && m->paths[f].known)
+			net_learn(g->r->net, &m->addresses[f], v->seen.mac);
+}
+
 static void finish_member(struct gather *g, struct world_service *s,
 			  struct world_member *m, const struct vm_run *v,
 			  bool alive)
@@ -354,7 +378,9 @@ static void finish_member(struct gather *g, struct world_service *s,
 	run->id = m->id;
 	run->vm = v != NULL;
 	if (alive)
-		gather_paths(g, m, v);
+		gather_paths(g, m, run, v);
+	if (alive && v && !run->target)
+		learn_neighbours(g, m, v);
 	update_probe(g, s, m, run, alive);
 	m->health = health_of(m, run, alive);
 	m->drained |= operator_drains(g->r, s->name, m->name);

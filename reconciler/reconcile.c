@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -223,31 +224,54 @@ static void after_pass(struct reconciler *r, const struct world *w,
 		end_once(r, EXIT_DONE);
 }
 
-static void pass(void *arg)
-{
-	struct reconciler *r = arg;
+/* What is, and the difference to what should be. */
+struct draft {
 	struct arena *arena;
 	struct world *world;
 	struct plan *plan;
-	int err = 0;
+};
+
+static struct draft draft_make(struct reconciler *r, const struct spec *spec,
+			       bool settled)
+{
+	struct draft d = { .arena = arena_new() };
+
+	d.world = observe(r, spec, d.arena);
+	d.world->settled = settled;
+	d.plan = plan_make(spec, d.world);
+	plan_guard(d.plan, spec, d.world);
+	return d;
+}
+
+static void draft_release(struct draft *d)
+{
+	plan_free(d->plan);
+	arena_free(d->arena);
+}
+
+static void carry_out(struct reconciler *r, const struct draft *d)
+{
+	int err = -EPERM;
+
+	if (!d->plan->diags.errors && !d->plan->held)
+		err = apply(r, d->plan);
+	r->next_id = d->plan->next_id;
+	r->verify = false;
+	after_pass(r, d->world, d->plan, err);
+}
+
+static void pass(void *arg)
+{
+	struct reconciler *r = arg;
+	struct draft d;
 
 	if (!r->spec)
 		return;
-	arena = arena_new();
 	expire_overrides(r);
 	scaling_update(r, r->spec);
-	world = observe(r, r->spec, arena);
-	plan = plan_make(r->spec, world);
-	plan_guard(plan, r->spec, world);
-	if (plan->diags.errors || plan->held)
-		err = -EPERM;
-	else
-		err = apply(r, plan);
-	r->next_id = plan->next_id;
-	r->verify = false;
-	after_pass(r, world, plan, err);
-	plan_free(plan);
-	arena_free(arena);
+	d = draft_make(r, r->spec, r->settled);
+	carry_out(r, &d);
+	draft_release(&d);
 }
 
 void reconcile_soon(struct reconciler *r)
@@ -281,6 +305,7 @@ static void resync(void *arg)
 			r->store, clock_wall_ms(),
 			(int64_t)(r->spec->history_retention / NS_PER_MS));
 	vms_tick(r);
+	malloc_trim(0); /* worlds and plans come and go by the megabyte */
 	reconcile_soon(r);
 	if (r->spec)
 		loop_arm_in(r->resync, r->spec->node.resync);
@@ -363,17 +388,26 @@ static void connect_hypervisors(struct reconciler *r, const struct spec *spec)
 
 static void record_revision(struct reconciler *r, const char *result)
 {
-	struct git_state git = { 0 };
 	struct store_revision rev = { .time_ms = clock_wall_ms(),
 				      .path = r->opt->file,
 				      .sha256 = r->file_sha256,
 				      .result = result };
 
-	git_describe(r->opt->file, &git);
-	rev.git_revision = git.revision[0] ? git.revision : NULL;
-	rev.git_dirty = git.dirty;
 	if (r->store)
 		r->last_revision = store_add_revision(r->store, &rev);
+}
+
+static void record_commit(struct reconciler *r)
+{
+	struct git_state git = { 0 };
+
+	if (!r->store || r->last_revision <= 0)
+		return;
+	git_describe(r->opt->file, &git);
+	if (git.revision[0] || git.dirty)
+		store_set_revision_git(r->store, r->last_revision,
+				       git.revision[0] ? git.revision : NULL,
+				       git.dirty);
 }
 
 static void refuse(struct reconciler *r, struct diag_list *diags,
@@ -390,18 +424,17 @@ static void refuse(struct reconciler *r, struct diag_list *diags,
 	fputs(buf_str(&text), stderr);
 	buf_release(&text);
 	record_revision(r, result);
+	record_commit(r);
 	end_once(r, code);
 }
 
 /* Would it be carried out?  Nothing is changed by finding out. */
-static bool acceptable(struct reconciler *r, struct spec *spec)
+static bool acceptable(struct reconciler *r, struct spec *spec,
+		       struct plan *plan)
 {
-	struct arena *arena = arena_new();
-	struct world *world = observe(r, spec, arena);
-	struct plan *plan = plan_make(spec, world);
+	struct arena *arena;
 	bool ok;
 
-	plan_guard(plan, spec, world);
 	if (plan->held)
 		diag_add(&plan->diags, SEVERITY_ERROR,
 			 &(struct source){ .file = spec->path }, NULL, "%s",
@@ -411,8 +444,6 @@ static bool acceptable(struct reconciler *r, struct spec *spec)
 	if (!ok)
 		refuse(r, &plan->diags, r->held ? "held" : "refused",
 		       r->held ? EXIT_HELD : EXIT_INVALID);
-	plan_free(plan);
-	arena_free(arena);
 	if (!ok && r->spec) {
 		/* Probes look at the running spec again before this one goes. */
 		arena = arena_new();
@@ -422,26 +453,66 @@ static bool acceptable(struct reconciler *r, struct spec *spec)
 	return ok;
 }
 
-static void adopt_spec(struct reconciler *r, struct spec *spec)
+/* The revision under which this file was applied before a restart, or 0. */
+static int64_t applied_before(struct reconciler *r)
 {
-	struct spec *old = r->spec;
 	int64_t last = 0;
 	char sha[65] = "";
 
-	if (r->store)
-		store_last_applied(r->store, &last, sha);
-	r->settled = !old && last && !strcmp(sha, r->file_sha256);
+	if (r->spec || !r->store)
+		return 0;
+	store_last_applied(r->store, &last, sha);
+	return strcmp(sha, r->file_sha256) ? 0 : last;
+}
+
+/*
+ * A plan stays true when the spec is adopted, unless that alters what was
+ * looked at: other hypervisors, or pools with other bounds.
+ */
+static bool stays_true(const struct reconciler *r, const struct spec *spec)
+{
+	if (r->hypervisor_count != spec->hypervisor_count)
+		return false;
+	for (size_t i = 0; i < spec->hypervisor_count; i++)
+		if (!same_hypervisor(r->hypervisors[i], &spec->hypervisors[i]))
+			return false;
+	for (size_t i = 0; i < spec->service_count; i++)
+		if (spec->services[i].pool.template)
+			return false;
+	return true;
+}
+
+/*
+ * One group of records, so that the disk is waited for once, and only when
+ * the kernel has been given everything.
+ */
+static void adopt_spec(struct reconciler *r, struct spec *spec,
+		       int64_t revision, const struct draft *draft)
+{
+	bool use_draft = stays_true(r, spec);
+	bool group = r->store && !store_begin(r->store);
+	struct spec *old = r->spec;
+
+	r->settled = revision != 0;
+	r->revision = revision;
 	diag_list_release(&r->file_diags);
 	connect_hypervisors(r, spec);
 	r->spec = spec;
-	if (r->settled) {
-		r->revision = last;
-	} else {
+	if (!r->settled) {
 		record_revision(r, "applying");
 		r->revision = r->last_revision;
 	}
 	loop_arm_in(r->resync, spec->node.resync);
-	pass(r);
+	if (use_draft) {
+		scaling_update(r, spec);
+		carry_out(r, draft);
+	} else {
+		pass(r);
+	}
+	if (!revision)
+		record_commit(r);
+	if (group && store_commit(r->store))
+		log_warn("history", "what=revision result=lost");
 	spec_free(old);
 }
 
@@ -465,6 +536,8 @@ static void read_again(void *arg)
 	struct diag_list diags = { 0 };
 	char sha[65] = "";
 	struct spec *spec = spec_read(r->opt->file, &diags, sha);
+	struct draft draft;
+	int64_t before;
 
 	if (!spec && r->read_tries < ARRAY_SIZE(delays)) {
 		/* It may be half written: look again before saying so. */
@@ -489,10 +562,13 @@ static void read_again(void *arg)
 		goto out;
 	}
 	apply_flags(spec, r->opt);
-	if (acceptable(r, spec))
-		adopt_spec(r, spec);
+	before = applied_before(r);
+	draft = draft_make(r, spec, before != 0);
+	if (acceptable(r, spec, draft.plan))
+		adopt_spec(r, spec, before, &draft);
 	else
 		discard_spec(r, spec);
+	draft_release(&draft);
 out:
 	diag_list_release(&diags);
 }

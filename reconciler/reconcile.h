@@ -101,10 +101,8 @@ struct member_run {
 	char *name;
 	struct reconciler *r;
 	struct probe_target *target;
-	const struct health_spec *probed_as; /* its spec at the last pass */
-	struct ip address;
-	uint16_t port;
 	uint32_t id; /* in the kernel at the last pass */
+	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
 	bool used; /* mark and sweep */
 	enum health_state state; /* as last recorded */

@@ -17,6 +17,8 @@ static const char *const sql_text[SQL_COUNT] = {
 		"INSERT INTO revision (time_ms, path, sha256, git_revision,"
 		" git_dirty, result) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
 	[SQL_SET_REVISION] = "UPDATE revision SET result = ?2 WHERE id = ?1",
+	[SQL_SET_GIT] = "UPDATE revision SET git_revision = ?2, git_dirty = ?3"
+			" WHERE id = ?1",
 	[SQL_LAST_APPLIED] = "SELECT id, sha256 FROM revision"
 			     " WHERE result = 'applied'"
 			     " ORDER BY id DESC LIMIT 1",

@@ -53,6 +53,19 @@ int store_set_revision_result(struct store *s, int64_t id, const char *result)
 	return changed_one(s, db_write(s, st, true));
 }
 
+int store_set_revision_git(struct store *s, int64_t id, const char *revision,
+			   bool dirty)
+{
+	sqlite3_stmt *st = db_statement(s, SQL_SET_GIT);
+
+	if (st) {
+		sqlite3_bind_int64(st, 1, id);
+		db_text(st, 2, revision);
+		sqlite3_bind_int(st, 3, dirty);
+	}
+	return changed_one(s, db_write(s, st, false));
+}
+
 int store_last_applied(struct store *s, int64_t *ret_id, char ret_sha256[65])
 {
 	sqlite3_stmt *st = db_statement(s, SQL_LAST_APPLIED);

@@ -33,6 +33,9 @@ struct store_revision {
 };
 int64_t store_add_revision(struct store *s, const struct store_revision *r);
 int store_set_revision_result(struct store *s, int64_t id, const char *result);
+/* Which commit it was; found out when there is time for it. */
+int store_set_revision_git(struct store *s, int64_t id, const char *revision,
+			   bool dirty);
 /* Latest revision with result 'applied'; 0 and id 0 when there is none. */
 int store_last_applied(struct store *s, int64_t *ret_id, char ret_sha256[65]);
 

@@ -71,7 +71,7 @@ def discover(tests_dir, build, options):
     for group, (_, limit, _) in GROUPS.items():
         limit *= SOAK_FACTOR if options.soak else 1
         if group == "fuzz":
-            found += fuzz_targets(build, options)
+            found += fuzz_targets(tests_dir, build, options)
         for path in sorted((tests_dir / group).glob("*_test.c")):
             found.append(Test(group, path.stem, [build / "tests" / group / path.stem], limit))
         for path in sorted((tests_dir / group).glob("*_test.py")):
@@ -86,13 +86,16 @@ def discover(tests_dir, build, options):
     return found
 
 
-def fuzz_targets(build, options):
+def fuzz_targets(tests_dir, build, options):
     seconds = 1800 if options.fuzz else 10
-    targets = [p for p in sorted((build / "fuzz").glob("*")) if p.is_file()
-               and os.access(p, os.X_OK)]
+    targets = [p for p in sorted((build / "fuzz").glob("*")) if os.access(p, os.X_OK)
+               and (tests_dir / "fuzz" / f"{p.name}_fuzz.c").exists()]
     out = []
     for path in targets:
-        argv = [path, f"-max_total_time={seconds}", "-timeout=10"]
+        argv = [path, f"-max_total_time={seconds}", "-timeout=10",
+                f"-artifact_prefix={build}/fuzz-{path.name}-"]
+        words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
+        argv += [f"-dict={words}"] if words.exists() else []
         corpus = ROOT / "tests" / "fuzz" / "corpus" / path.name
         # New inputs go to the first folder, the test's scratch one.
         argv += ["@scratch"] + ([corpus] if corpus.is_dir() else [])
@@ -343,8 +346,9 @@ class Runner:
                 result.problem(f"left behind: {kind} {what}")
                 for other in self.running:
                     other.before[kind].add(what)  # told once
-        # A killed test can't tidy its folder; everyone else must.
-        if not run.timed_out:
+        # A killed test can't tidy its folder, and a fuzzer's is its corpus;
+        # everyone else must.
+        if not run.timed_out and run.test.group != "fuzz":
             for path in sorted((run.scratch / "test").iterdir()):
                 result.problem(f"left behind: file {path.name}")
 

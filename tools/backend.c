@@ -61,13 +61,16 @@ struct connection {
 	uint64_t due; /* CLOCK_MONOTONIC ns of a delayed answer; 0: none */
 	bool close_after;
 	bool dead; /* freed after this round of events */
-	TAILQ_ENTRY(connection) link; /* in delayed, or in dead_list */
+	TAILQ_ENTRY(connection) link; /* in one of the three lists */
 };
 
 TAILQ_HEAD(connection_list, connection);
+static struct connection_list active = TAILQ_HEAD_INITIALIZER(active);
 static struct connection_list delayed = TAILQ_HEAD_INITIALIZER(delayed);
 static struct connection_list dead_list = TAILQ_HEAD_INITIALIZER(dead_list);
 
+static struct endpoint endpoints[2 * MAX_PLACES * MAX_PLACES];
+static int endpoint_count;
 static int epoll_fd;
 static char name[128];
 static const char *fail_file;
@@ -96,6 +99,8 @@ static void connection_end(struct connection *c)
 		return;
 	if (c->due)
 		TAILQ_REMOVE(&delayed, c, link);
+	else
+		TAILQ_REMOVE(&active, c, link);
 	close(c->ep.fd);
 	c->dead = true;
 	TAILQ_INSERT_TAIL(&dead_list, c, link);
@@ -116,10 +121,11 @@ static void delay_until(struct connection *c, uint64_t due)
 {
 	struct connection *at;
 
+	TAILQ_REMOVE(&active, c, link);
 	c->due = due;
-	TAILQ_FOREACH_REVERSE (at, &delayed, connection_list, link)
-		if (at->due <= due)
-			break;
+	TAILQ_FOREACH_REVERSE(at, &delayed, connection_list, link)
+	if (at->due <= due)
+		break;
 	if (at)
 		TAILQ_INSERT_AFTER(&delayed, at, c, link);
 	else
@@ -205,7 +211,8 @@ static int64_t path_number(const char *path, const char *prefix, int64_t max)
 	char *end;
 	long long n;
 
-	if (strncmp(path, prefix, len) || path[len] < '0' || path[len] > '9')
+	if (strncmp(path, prefix, len) != 0 || path[len] < '0' ||
+	    path[len] > '9')
 		return -1;
 	n = strtoll(path + len, &end, 10);
 	if (*end && *end != '?')
@@ -226,7 +233,8 @@ static void route(struct connection *c, const char *path)
 	} else if ((n = path_number(path, "/bytes/", 1LL << 40)) >= 0) {
 		answer(c, "200 OK", NULL, (uint64_t)n);
 	} else if ((n = path_number(path, "/slow/", 3600000)) >= 0) {
-		delay_until(c, now_ns(CLOCK_MONOTONIC) + (uint64_t)n * NS_PER_MS);
+		delay_until(c,
+			    now_ns(CLOCK_MONOTONIC) + (uint64_t)n * NS_PER_MS);
 	} else if ((n = path_number(path, "/burn/", 60000)) >= 0) {
 		c->burn_left = (uint64_t)n * NS_PER_MS;
 		delay_until(c, now_ns(CLOCK_MONOTONIC));
@@ -235,37 +243,60 @@ static void route(struct connection *c, const char *path)
 	}
 }
 
-/* Value of a header in the head of a request, or NULL. */
-static const char *header(const char *head, const char *key)
+struct head { /* of a request, cut into strings */
+	char *path;
+	char *version;
+	char *headers; /* lines that end with \r\n */
+};
+
+/* Value of a header, up to the end of all of them, or NULL. */
+static const char *header(const struct head *h, const char *key)
 {
-	const char *line = head;
+	const char *line = h->headers;
 	size_t len = strlen(key);
 
-	while ((line = strstr(line, "\r\n"))) {
-		line += 2;
+	while (*line) {
 		if (!strncasecmp(line, key, len) && line[len] == ':')
 			return line + len + 1 + strspn(line + len + 1, " \t");
+		line = strstr(line, "\r\n");
+		if (!line)
+			return NULL;
+		line += 2;
 	}
 	return NULL;
+}
+
+/* "GET /path HTTP/1.1\r\n" and the headers. */
+static bool split_head(char *text, struct head *ret)
+{
+	char *end = strstr(text, "\r\n");
+	char *path = strchr(text, ' ');
+	char *version = path ? strchr(path + 1, ' ') : NULL;
+
+	if (!end || !version || version > end || path[1] != '/')
+		return false;
+	*path = *version = *end = '\0';
+	*ret = (struct head){ path + 1, version + 1, end + 2 };
+	return true;
 }
 
 /* One whole request at the start of c->in, its head `len` bytes long. */
 static void request(struct connection *c, size_t len)
 {
+	struct head h;
 	const char *v;
-	char path[256];
-	unsigned int minor = 0;
 
-	c->in[len - 2] = '\0'; /* the last line's end stays for header() */
-	if (sscanf(c->in, "%*15s %255s HTTP/1.%u", path, &minor) != 2) {
+	c->in[len - 2] = '\0'; /* the empty line isn't one of the headers */
+	if (!split_head(c->in, &h)) {
 		c->close_after = true;
 		answer(c, "400 Bad Request", "bad request\n", 0);
 	} else {
-		v = header(c->in, "Connection");
-		c->close_after = minor == 0 || (v && !strncasecmp(v, "close", 5));
-		v = header(c->in, "Content-Length");
+		v = header(&h, "Connection");
+		c->close_after = !strcmp(h.version, "HTTP/1.0") ||
+				 (v && !strncasecmp(v, "close", 5));
+		v = header(&h, "Content-Length");
 		c->body_left = v ? strtoull(v, NULL, 10) : 0;
-		route(c, path);
+		route(c, h.path);
 	}
 	c->in_len -= len;
 	memmove(c->in, c->in + len, c->in_len);
@@ -285,10 +316,10 @@ static int send_some(struct connection *c)
 {
 	while (c->out_done < c->out_len || c->fill_left) {
 		bool head = c->out_done < c->out_len;
-		size_t want = head ? c->out_len - c->out_done :
-			      c->fill_left < sizeof(fill) ?
-				     (size_t)c->fill_left :
-				     sizeof(fill);
+		size_t want = head ? c->out_len - c->out_done
+			      : c->fill_left < sizeof(fill)
+				      ? (size_t)c->fill_left
+				      : sizeof(fill);
 		ssize_t n = send(c->ep.fd, head ? c->out + c->out_done : fill,
 				 want, c->fill_left ? MSG_MORE : 0);
 
@@ -370,6 +401,7 @@ static void accept_all(struct endpoint *listener)
 		}
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		c->ep = (struct endpoint){ KIND_CONNECTION, fd };
+		TAILQ_INSERT_TAIL(&active, c, link);
 		watch(&c->ep, EPOLL_CTL_ADD, EPOLLIN);
 	}
 }
@@ -378,24 +410,18 @@ static void accept_all(struct endpoint *listener)
  * The source of the answer is the address that was asked.  The interface is
  * left to the route, except for link-local addresses, which need it.
  */
-static void answer_from_asked(struct msghdr *m)
+static void answer_from(struct cmsghdr *c)
 {
-	struct cmsghdr *c;
+	struct in6_pktinfo *six = (struct in6_pktinfo *)CMSG_DATA(c);
+	struct in_pktinfo *four = (struct in_pktinfo *)CMSG_DATA(c);
 
-	for (c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
-		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-			struct in_pktinfo *i = (struct in_pktinfo *)CMSG_DATA(c);
-
-			i->ipi_spec_dst = i->ipi_addr;
-			i->ipi_ifindex = 0;
-		} else if (c->cmsg_level == IPPROTO_IPV6 &&
-			   c->cmsg_type == IPV6_PKTINFO) {
-			struct in6_pktinfo *i =
-				(struct in6_pktinfo *)CMSG_DATA(c);
-
-			if (!IN6_IS_ADDR_LINKLOCAL(&i->ipi6_addr))
-				i->ipi6_ifindex = 0;
-		}
+	if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+		four->ipi_spec_dst = four->ipi_addr;
+		four->ipi_ifindex = 0;
+	} else if (c->cmsg_level == IPPROTO_IPV6 &&
+		   c->cmsg_type == IPV6_PKTINFO &&
+		   !IN6_IS_ADDR_LINKLOCAL(&six->ipi6_addr)) {
+		six->ipi6_ifindex = 0;
 	}
 }
 
@@ -409,6 +435,7 @@ static void udp_event(int fd)
 		struct cmsghdr align;
 	} control;
 	struct sockaddr_storage peer;
+	struct cmsghdr *c;
 	ssize_t n;
 
 	for (;;) {
@@ -423,7 +450,9 @@ static void udp_event(int fd)
 		n = recvmsg(fd, &m, 0);
 		if (n < 0)
 			return;
-		answer_from_asked(&m);
+		c = CMSG_FIRSTHDR(&m);
+		if (c)
+			answer_from(c);
 		iov[0] = (struct iovec){ prefix, (size_t)prefix_len };
 		iov[1] = (struct iovec){ data, (size_t)n };
 		m.msg_iovlen = 2;
@@ -450,6 +479,7 @@ static void run_delayed(void)
 		}
 		c->burn_left = 0;
 		TAILQ_REMOVE(&delayed, c, link);
+		TAILQ_INSERT_TAIL(&active, c, link);
 		c->due = 0;
 		answer_name(c);
 		advance(c);
@@ -464,8 +494,24 @@ static int next_timeout(void)
 
 	if (!c)
 		return -1;
-	return c->due <= now ? 0 :
-			       (int)((c->due - now + NS_PER_MS - 1) / NS_PER_MS);
+	return c->due <= now
+		       ? 0
+		       : (int)((c->due - now + NS_PER_MS - 1) / NS_PER_MS);
+}
+
+static void dispatch(struct endpoint *ep, uint32_t events)
+{
+	switch (ep->kind) {
+	case KIND_LISTENER:
+		accept_all(ep);
+		break;
+	case KIND_UDP:
+		udp_event(ep->fd);
+		break;
+	case KIND_CONNECTION:
+		connection_event((struct connection *)ep, events);
+		break;
+	}
 }
 
 static void serve(void)
@@ -475,22 +521,8 @@ static void serve(void)
 
 	for (;;) {
 		n = epoll_wait(epoll_fd, events, EVENTS, next_timeout());
-		for (int i = 0; i < n; i++) {
-			struct endpoint *ep = events[i].data.ptr;
-
-			switch (ep->kind) {
-			case KIND_LISTENER:
-				accept_all(ep);
-				break;
-			case KIND_UDP:
-				udp_event(ep->fd);
-				break;
-			case KIND_CONNECTION:
-				connection_event((struct connection *)ep,
-						 events[i].events);
-				break;
-			}
-		}
+		for (int i = 0; i < n; i++)
+			dispatch(events[i].data.ptr, events[i].events);
 		run_delayed();
 		free_dead();
 	}
@@ -523,7 +555,7 @@ static void listen_at(const char *address, uint16_t port, int type)
 	struct sockaddr_storage ss;
 	socklen_t len = make_address(address, port, &ss);
 	int fd = socket(ss.ss_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	struct endpoint *ep;
+	struct endpoint *ep = &endpoints[endpoint_count++];
 	int on = 1;
 
 	if (fd < 0 && errno == EAFNOSUPPORT && !strcmp(address, "::"))
@@ -537,16 +569,14 @@ static void listen_at(const char *address, uint16_t port, int type)
 	} else {
 		setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on));
 	}
-	ep = calloc(1, sizeof(*ep));
-	if (fd < 0 || !ep || bind(fd, (struct sockaddr *)&ss, len) ||
+	if (fd < 0 || bind(fd, (struct sockaddr *)&ss, len) ||
 	    (type == SOCK_STREAM && listen(fd, 4096))) {
 		fprintf(stderr, "xlb-backend: %s port %u: %s\n", address, port,
 			strerror(errno));
 		exit(1);
 	}
-	*ep = (struct endpoint){
-		type == SOCK_STREAM ? KIND_LISTENER : KIND_UDP, fd
-	};
+	*ep = (struct endpoint){ type == SOCK_STREAM ? KIND_LISTENER : KIND_UDP,
+				 fd };
 	watch(ep, EPOLL_CTL_ADD, EPOLLIN);
 }
 

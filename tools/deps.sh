@@ -12,7 +12,7 @@ libarchive-dev libgit2-dev libxml2-dev lz4 sqlite3 python3 python3-scapy
 qemu-system-x86 qemu-utils
 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
 libvirt-daemon-system libvirt-clients dnsmasq-base tini busybox-static cpio zstd ethtool iproute2 curl
-util-linux procps mmdebstrap e2fsprogs vim-tiny xz-utils
+util-linux procps mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils
 "
 . /etc/os-release
 if [ "${ID:-}" = ubuntu ]; then

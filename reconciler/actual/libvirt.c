@@ -79,6 +79,7 @@ struct hypervisor {
 	void *arg;
 	LIST_HEAD(, request) requests;
 	struct vm_list vms;
+	char told[512]; /* why it isn't connected, as last told */
 	bool connected;
 	bool connecting;
 	bool lost_meanwhile; /* while connecting */
@@ -329,6 +330,16 @@ static bool is_live(const struct hypervisor *h)
 	return false;
 }
 
+/* Told once for each reason, however many attempts fail with it. */
+static void tell_down(struct hypervisor *h, const char *why)
+{
+	if (!strcmp(h->told, why))
+		return;
+	snprintf(h->told, sizeof(h->told), "%s", why);
+	if (h->ev.connected)
+		h->ev.connected(h->arg, h, false, why);
+}
+
 static void lost(void *arg)
 {
 	struct loss *loss = arg;
@@ -345,8 +356,7 @@ static void lost(void *arg)
 		return;
 	h->connected = false;
 	retry_later(h);
-	if (h->ev.connected)
-		h->ev.connected(h->arg, h, false, why);
+	tell_down(h, why);
 }
 
 /*
@@ -478,7 +488,6 @@ static void run(void *arg)
 
 static void request_free(struct request *r)
 {
-	LIST_REMOVE(r, link);
 	free(r->list.items);
 	free(r->cpu.items);
 	arena_free(r->arena);
@@ -495,12 +504,14 @@ static void connect_done(struct hypervisor *h, struct request *r)
 		log_debug("hypervisor_connect", "hypervisor=%s why=\"%s\"",
 			  h->name, r->why.text);
 		retry_later(h);
-		if (h->ev.connected)
-			h->ev.connected(h->arg, h, false, r->why.text);
+		tell_down(h, r->why.text);
 		return;
 	}
 	h->connected = true;
+	h->told[0] = '\0';
 	h->backoff = BACKOFF_FIRST;
+	log_info("hypervisor_connected", "hypervisor=%s uri=%s guests=%s",
+		 h->name, h->uri, domain_kind_name(h->place.kind));
 	take_list(h, &r->list);
 	if (h->ev.connected)
 		h->ev.connected(h->arg, h, true, "");
@@ -601,7 +612,6 @@ static void answered(void *arg)
 		stats_done(h, r);
 		break;
 	}
-	LIST_INSERT_HEAD(&h->requests, r, link);
 	request_free(r);
 }
 
@@ -685,15 +695,17 @@ struct hypervisor *hypervisor_new(struct loop *l,
 
 void hypervisor_free(struct hypervisor *h)
 {
-	struct request *r;
+	struct request *r, *next;
 
 	if (!h)
 		return;
 	LIST_REMOVE(h, live);
 	loop_remove(h->retry);
 	worker_free(h->worker);
-	while ((r = LIST_FIRST(&h->requests)))
+	for (r = LIST_FIRST(&h->requests); r; r = next) {
+		next = LIST_NEXT(r, link);
 		request_free(r);
+	}
 	disconnect(h);
 	events_flush();
 	free(h->vms.items);

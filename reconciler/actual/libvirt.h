@@ -66,7 +66,10 @@ struct hypervisor_events {
 	/* A life-cycle event of a domain of ours; the cached list is updated. */
 	void (*event)(void *arg, struct hypervisor *h, const char *vm,
 		      enum vm_event event);
-	/* Connected, or lost (then it is reopened with backoff). */
+	/*
+	 * Connected, or lost (then it is reopened with backoff; told again
+	 * only when the reason changes).  The list stays as last known.
+	 */
 	void (*connected)(void *arg, struct hypervisor *h, bool up,
 			  const char *why);
 };

@@ -307,15 +307,22 @@ int domain_start(struct place *p, const char *name, struct vm *ret,
 	return err;
 }
 
+/*
+ * A container shares the host's files, so its init must be asked by signal
+ * and never by /run/initctl, which is the host's.
+ */
 int domain_shutdown(struct place *p, const char *name, struct why *w)
 {
+	unsigned int flags = p->kind == DOMAIN_LXC
+				     ? VIR_DOMAIN_SHUTDOWN_SIGNAL
+				     : VIR_DOMAIN_SHUTDOWN_DEFAULT;
 	virDomainPtr dom;
 	struct vm vm;
 	int err = find_ours(p, name, &dom, &vm, w);
 
 	if (err || !dom)
 		return err;
-	if (virDomainIsActive(dom) == 1 && virDomainShutdown(dom) &&
+	if (virDomainIsActive(dom) == 1 && virDomainShutdownFlags(dom, flags) &&
 	    virDomainIsActive(dom) == 1)
 		err = why_libvirt(w, name);
 	virDomainFree(dom);

@@ -38,6 +38,8 @@ int why_set(struct why *w, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
 enum domain_kind { DOMAIN_KVM, DOMAIN_QEMU, DOMAIN_LXC, DOMAIN_TEST };
+/* As libvirt's XML has it. */
+const char *domain_kind_name(enum domain_kind k);
 
 /* A connection as the worker sees it. */
 struct place {

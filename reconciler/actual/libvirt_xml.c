@@ -145,7 +145,7 @@ static void command_line(struct buf *out, const struct vm_order *o)
 	argument(out, " xlb.vips=", o->vips, o->vip_count);
 }
 
-static const char *kind_name(enum domain_kind k)
+const char *domain_kind_name(enum domain_kind k)
 {
 	switch (k) {
 	case DOMAIN_KVM:
@@ -308,7 +308,7 @@ void domain_xml(struct buf *out, const struct vm_order *o,
 
 	vm_name(o->service, o->index, name);
 	buf_addf(out, "<domain type='%s'>\n<name>%s</name>\n",
-		 kind_name(p->kind), name);
+		 domain_kind_name(p->kind), name);
 	metadata_xml(out, o, p->owner);
 	buf_addf(out, "<memory unit='bytes'>%llu</memory>\n<vcpu>%u</vcpu>\n",
 		 (unsigned long long)t->memory, t->vcpus);
@@ -431,17 +431,30 @@ static void parse_addresses(const xmlNode *meta, struct vm *vm)
 			vm->addresses[a.family == AF_INET6] = a;
 }
 
+/* Six pairs of hexadecimal digits; ret is untouched when it isn't one. */
+static void parse_mac(const char *text, uint8_t ret[6])
+{
+	uint8_t mac[6];
+	char *end;
+
+	for (size_t i = 0; i < 6; i++) {
+		unsigned long n = strtoul(text, &end, 16);
+
+		if (end == text || n > 255 || *end != (i < 5 ? ':' : '\0'))
+			return;
+		mac[i] = (uint8_t)n;
+		text = end + 1;
+	}
+	memcpy(ret, mac, sizeof(mac));
+}
+
 static void parse_interface(const xmlNode *domain, struct vm *vm)
 {
 	xmlNode *n = child(child(domain, "devices"), "interface");
-	unsigned int b[6];
 	char text[32];
 
-	if (get_attribute(child(n, "mac"), "address", text, sizeof(text)) &&
-	    sscanf(text, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4],
-		   &b[5]) == 6)
-		for (size_t i = 0; i < 6; i++)
-			vm->mac[i] = (uint8_t)b[i];
+	if (get_attribute(child(n, "mac"), "address", text, sizeof(text)))
+		parse_mac(text, vm->mac);
 	get_attribute(child(n, "target"), "dev", vm->port, sizeof(vm->port));
 }
 

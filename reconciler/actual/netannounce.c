@@ -11,7 +11,6 @@
 #include <netinet/ip6.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "actual/netlink_priv.h"
 
@@ -104,20 +103,21 @@ static bool is_router(const char *interface)
 	return !sysctl_read(name, value, sizeof(value)) && value[0] != '0';
 }
 
-static int send_frame(int ifindex, const void *frame, size_t len)
+/* One socket for all: closing a packet socket costs 8 to 20 ms. */
+static int send_frame(struct net *n, int ifindex, const void *frame, size_t len)
 {
 	struct sockaddr_ll to = { .sll_family = AF_PACKET,
 				  .sll_ifindex = ifindex,
 				  .sll_halen = 6 };
-	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-	int error = 0;
 
-	if (fd < 0)
+	if (n->packet_fd < 0)
+		n->packet_fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+	if (n->packet_fd < 0)
 		return -errno;
-	if (sendto(fd, frame, len, 0, (struct sockaddr *)&to, sizeof(to)) < 0)
-		error = -errno;
-	close(fd);
-	return error;
+	if (sendto(n->packet_fd, frame, len, 0, (struct sockaddr *)&to,
+		   sizeof(to)) < 0)
+		return -errno;
+	return 0;
 }
 
 int net_announce(struct net *n, int ifindex, const struct ip *a)
@@ -129,9 +129,9 @@ int net_announce(struct net *n, int ifindex, const struct ip *a)
 	if (a->family == AF_INET6) {
 		struct na_frame f = make_na(l->mac, a, is_router(l->name));
 
-		return send_frame(ifindex, &f, sizeof(f));
+		return send_frame(n, ifindex, &f, sizeof(f));
 	}
 	struct arp_frame f = make_arp(l->mac, a);
 
-	return send_frame(ifindex, &f, sizeof(f));
+	return send_frame(n, ifindex, &f, sizeof(f));
 }

@@ -11,6 +11,7 @@
 #include <linux/neighbour.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "actual/netlink_priv.h"
 #include "base/log.h"
@@ -119,21 +120,25 @@ static int on_netdev_event(const struct nlmsghdr *h, void *arg)
 	return MNL_CB_OK;
 }
 
+/*
+ * Once it has dropped an event the kernel drops all until the queue is empty,
+ * and says so only once: so empty it before anything is read anew.
+ */
 static void read_events(struct batch *b, struct mnl_socket *nl, mnl_cb_t fn)
 {
 	_Alignas(8) char buffer[NET_BUFFER];
 
-	for (int i = 0; i < BATCH; i++) {
+	for (int i = 0; i < BATCH || b->lost; i++) {
 		ssize_t len = mnl_socket_recvfrom(nl, buffer, sizeof(buffer));
 
-		if (len < 0) {
-			if (errno == EINTR)
-				continue;
-			if (errno != EAGAIN)
-				b->lost = true;
+		if (len < 0 && errno == EAGAIN)
 			return;
-		}
-		if (mnl_cb_run(buffer, (size_t)len, 0, 0, fn, b) < 0)
+		if (len < 0 && errno != EINTR)
+			b->lost = true;
+		if (len < 0 && errno != EINTR && errno != ENOBUFS)
+			return;
+		if (len > 0 && !b->lost &&
+		    mnl_cb_run(buffer, (size_t)len, 0, 0, fn, b) < 0)
 			b->lost = true;
 	}
 }
@@ -201,6 +206,7 @@ int net_open(struct loop *l, loop_fn changed, void *arg, struct net **ret)
 	int error;
 
 	n->loop = l;
+	n->packet_fd = -1;
 	n->changed = changed;
 	n->arg = arg;
 	n->routes = mem_alloc(sizeof(*n->routes));
@@ -231,6 +237,8 @@ void net_close(struct net *n)
 		mnl_socket_close(n->events);
 	if (n->netdev_events)
 		mnl_socket_close(n->netdev_events);
+	if (n->packet_fd >= 0)
+		close(n->packet_fd);
 	netdev_close(&n->netdev);
 	netsock_close(&n->ask);
 	netsock_close(&n->routes->ask);

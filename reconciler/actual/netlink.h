@@ -36,6 +36,7 @@ struct net_link {
 	char kind[16]; /* "veth", "tun", "bridge", ""... */
 	bool xdp_target; /* takes frames redirected by native XDP */
 };
+/* NULL: none such.  Pointers are good until the loop runs again. */
 const struct net_link *net_link(const struct net *n, int ifindex);
 const struct net_link *net_link_by_name(const struct net *n, const char *name);
 
@@ -69,11 +70,30 @@ struct net_path {
 	uint16_t mtu;
 	bool on_link; /* no gateway between */
 };
+/*
+ * 0, also when not known; else -errno: -EADDRNOTAVAIL an address of this very
+ * host, -ENETUNREACH no route, -EHOSTUNREACH a route that refuses.
+ */
 int net_path(const struct net *n, const struct ip *to, struct net_path *ret);
-/* Ask the kernel to resolve the neighbour of `to` (no packet of ours waits). */
+/*
+ * Ask the kernel to resolve the neighbour of `to` (no packet of ours waits).
+ * Each call asks at once, though an earlier question is still open: pace it.
+ * Nothing happens when the path is known.  0 or -errno as of net_path().
+ */
 int net_resolve(struct net *n, const struct ip *to);
 
-/* VIPs on an interface: marked as ours, IPv6 nodad and preferred_lft 0. */
+/*
+ * Tell the kernel the MAC behind an address on one of our links, where that is
+ * known (a guest's, from libvirt): its first packet then waits for no answer.
+ * What the kernel has found out itself stays.  -ENOTUNIQ: not on a link.
+ */
+int net_learn(struct net *n, const struct ip *to, const uint8_t mac[6]);
+
+/*
+ * VIPs on an interface: marked as ours, IPv6 nodad and preferred_lft 0.
+ * Adding what is there and ours is fine; somebody else's is -EEXIST.  Deleting
+ * what isn't there is -EADDRNOTAVAIL.
+ */
 int net_add_address(struct net *n, int ifindex, const struct ip *a);
 int net_del_address(struct net *n, int ifindex, const struct ip *a);
 /* Gratuitous ARP, or unsolicited neighbour advertisement, for a VIP. */

@@ -69,6 +69,7 @@ struct net {
 	struct mnl_socket *netdev_events;
 	struct loop_source *sources[2];
 	struct loop_source *retry; /* of a refresh that failed */
+	int packet_fd; /* announcements leave through it; -1: not open */
 };
 
 #endif

@@ -32,12 +32,25 @@ void netsock_close(struct netsock *s)
 	s->nl = NULL;
 }
 
+/*
+ * What is left of an answer that was given up halfway, such as a dump that
+ * something changed underneath.  Reading is also what lets the dump end.
+ */
+static void drain(struct netsock *s, char *buffer, size_t size)
+{
+	int fd = mnl_socket_get_fd(s->nl);
+
+	while (recv(fd, buffer, size, MSG_DONTWAIT) >= 0)
+		;
+}
+
 static int ask_once(struct netsock *s, struct nlmsghdr *request, mnl_cb_t fn,
 		    void *arg)
 {
 	_Alignas(8) char buffer[NET_BUFFER];
 	unsigned int port = mnl_socket_get_portid(s->nl);
 	int more = MNL_CB_OK;
+	int error;
 
 	request->nlmsg_seq = ++s->seq;
 	if (mnl_socket_sendto(s->nl, request, request->nlmsg_len) < 0)
@@ -48,11 +61,12 @@ static int ask_once(struct netsock *s, struct nlmsghdr *request, mnl_cb_t fn,
 		if (n < 0)
 			return -errno;
 		more = mnl_cb_run(buffer, (size_t)n, s->seq, port, fn, arg);
-		/* Left over from a question that was given up. */
-		if (more < 0 && errno == ESRCH)
-			more = MNL_CB_OK;
 	}
-	return more < 0 ? -errno : 0;
+	if (more >= 0)
+		return 0;
+	error = -errno;
+	drain(s, buffer, sizeof(buffer));
+	return error;
 }
 
 int netsock_ask(struct netsock *s, struct nlmsghdr *request, mnl_cb_t fn,

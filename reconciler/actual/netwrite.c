@@ -12,7 +12,8 @@
 #define LABEL_MAX 15
 
 static int neigh_request(struct net *n, uint16_t type, uint16_t flags,
-			 const struct netroute *r, const struct ndmsg *what)
+			 const struct netroute *r, const struct ndmsg *what,
+			 const uint8_t *mac)
 {
 	_Alignas(8) char buffer[256];
 	struct nlmsghdr *h = mnl_nlmsg_put_header(buffer);
@@ -26,6 +27,8 @@ static int neigh_request(struct net *n, uint16_t type, uint16_t flags,
 	m->ndm_ifindex = r->ifindex;
 	mnl_attr_put(h, NDA_DST, r->next.family == AF_INET6 ? 16 : 4,
 		     r->next.bytes);
+	if (mac)
+		mnl_attr_put(h, NDA_LLADDR, 6, mac);
 	return netsock_ask(&n->ask, h, NULL, NULL);
 }
 
@@ -39,11 +42,11 @@ static int ask_neighbour(struct net *n, const struct netroute *r)
 	const struct ndmsg none = { .ndm_state = NUD_NONE };
 	const struct ndmsg use = { .ndm_state = NUD_NONE,
 				   .ndm_flags = NTF_USE };
-	int error = neigh_request(n, RTM_DELNEIGH, 0, r, &none);
+	int error = neigh_request(n, RTM_DELNEIGH, 0, r, &none, NULL);
 
 	if (error && error != -ENOENT)
 		return error;
-	return neigh_request(n, RTM_NEWNEIGH, NLM_F_CREATE, r, &use);
+	return neigh_request(n, RTM_NEWNEIGH, NLM_F_CREATE, r, &use, NULL);
 }
 
 int net_resolve(struct net *n, const struct ip *to)
@@ -61,9 +64,29 @@ int net_resolve(struct net *n, const struct ip *to)
 		return error;
 	/* Its MAC is known, its port isn't: an answer makes the bridge learn. */
 	key = netmap_key(r->ifindex, &r->next);
+	error = -ENOENT;
 	if (netmap_find(&n->cache.neighs, &key))
-		return neigh_request(n, RTM_NEWNEIGH, NLM_F_REPLACE, r, &probe);
-	return ask_neighbour(n, r);
+		error = neigh_request(n, RTM_NEWNEIGH, NLM_F_REPLACE, r, &probe,
+				      NULL);
+	/* Or it is gone, and that event is on its way. */
+	return error == -ENOENT ? ask_neighbour(n, r) : error;
+}
+
+int net_learn(struct net *n, const struct ip *to, const uint8_t mac[6])
+{
+	const struct ndmsg stale = { .ndm_state = NUD_STALE };
+	const struct netroute *r = netroute_find(n->routes, to);
+	struct netmap_key key;
+
+	if (r->error)
+		return r->error;
+	if (!ip_equal(&r->next, to))
+		return -ENOTUNIQ;
+	key = netmap_key(r->ifindex, to);
+	if (netmap_find(&n->cache.neighs, &key))
+		return 0;
+	return neigh_request(n, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, r,
+			     &stale, mac);
 }
 
 /* VIPs */

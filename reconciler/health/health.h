@@ -71,11 +71,15 @@ typedef void (*probe_fn)(void *arg, struct probe_target *t,
 
 struct prober *prober_new(struct loop *l, probe_fn fn, void *arg);
 void prober_free(struct prober *p);
-/* spec must outlive the target or be replaced by probe_target_update(). */
+/* spec is copied. */
 struct probe_target *prober_add(struct prober *p,
 				const struct health_spec *spec,
 				const struct ip *address, uint16_t port,
 				enum health_state initial, void *user);
+/*
+ * Cheap when nothing is new, so always worth calling.  Where to probe: the old
+ * probe is dropped, the new one starts at once.
+ */
 void probe_target_update(struct probe_target *t, const struct health_spec *spec,
 			 const struct ip *address, uint16_t port);
 /* A probe under way is dropped; NULL is fine. */

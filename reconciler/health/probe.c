@@ -32,7 +32,7 @@ struct probe_target {
 	size_t index; /* in the prober's targets */
 	TAILQ_ENTRY(probe_target) queue;
 	struct prober *prober;
-	const struct health_spec *spec;
+	struct health_spec spec; /* a copy, strings and all */
 	struct ip address;
 	uint16_t port;
 	struct health health;
@@ -71,7 +71,27 @@ static uint32_t next_random(struct prober *p)
 
 static uint16_t port_of(const struct probe_target *t)
 {
-	return t->spec->port ? t->spec->port : t->port;
+	return t->spec.port ? t->spec.port : t->port;
+}
+
+static void release_spec(struct health_spec *s)
+{
+	free((void *)s->path);
+	free((void *)s->host);
+	free(s->expect);
+}
+
+/* The desired state it comes from is replaced while probes are under way. */
+static void copy_spec(const struct health_spec *from, struct health_spec *ret)
+{
+	*ret = *from;
+	ret->src = (struct source){ 0 };
+	ret->path = mem_dup(from->path);
+	ret->host = mem_dup(from->host);
+	ret->expect = mem_array(from->expect_count, sizeof(*from->expect));
+	if (from->expect_count)
+		memcpy(ret->expect, from->expect,
+		       from->expect_count * sizeof(*from->expect));
 }
 
 /* The place goes to the first in the queue, which starts in its own turn. */
@@ -113,7 +133,7 @@ static void drop(struct probe_target *t)
 
 static void schedule(struct probe_target *t, uint64_t now)
 {
-	uint64_t due = health_next_due(&t->health, t->spec, t->started,
+	uint64_t due = health_next_due(&t->health, &t->spec, t->started,
 				       next_random(t->prober));
 
 	/* A probe may have taken longer than the interval. */
@@ -130,7 +150,7 @@ static void finish(struct probe_target *t, enum probe_result result)
 	bool changed;
 
 	drop(t);
-	changed = health_feed(&t->health, t->spec, result);
+	changed = health_feed(&t->health, &t->spec, result);
 	schedule(t, now);
 	/* Last: the callee may remove the target. */
 	p->fn(p->arg, t, &t->health, result, changed, now - t->started);
@@ -174,7 +194,7 @@ static void ask(struct probe_target *t)
 	AUTO_BUF struct buf request = BUF_INIT;
 	ssize_t n;
 
-	http_request(t->spec, &t->address, port_of(t), &request);
+	http_request(&t->spec, &t->address, port_of(t), &request);
 	/* A fresh socket takes it whole, or there is no memory. */
 	n = send(t->fd, request.data, request.len, MSG_NOSIGNAL);
 	if (n != (ssize_t)request.len) {
@@ -183,7 +203,7 @@ static void ask(struct probe_target *t)
 	}
 	t->phase = PHASE_ANSWERING;
 	t->answer = mem_alloc(HTTP_LINE_MAX);
-	loop_arm(t->timer, t->started + t->spec->timeout);
+	loop_arm(t->timer, t->started + t->spec.timeout);
 }
 
 /* Edge-triggered: until there is an end, or nothing left to read. */
@@ -205,7 +225,7 @@ static void read_answer(struct probe_target *t)
 			break;
 		}
 		t->answer_len += (size_t)n;
-		final = http_judge(t->spec, t->answer, t->answer_len, n == 0,
+		final = http_judge(&t->spec, t->answer, t->answer_len, n == 0,
 				   &result);
 	}
 	finish(t, result);
@@ -225,7 +245,7 @@ static void on_event(void *arg, int fd, uint32_t events)
 		finish(t, error ? result_of(error) : PROBE_BAD_ANSWER);
 	} else if (!(events & EPOLLOUT)) {
 		return;
-	} else if (t->spec->type == HEALTH_HTTP) {
+	} else if (t->spec.type == HEALTH_HTTP) {
 		ask(t);
 	} else {
 		finish(t, PROBE_PASS);
@@ -252,7 +272,7 @@ static int start_connection(struct probe_target *t)
 
 static uint64_t connect_deadline(struct probe_target *t)
 {
-	uint64_t limit = t->spec->timeout;
+	uint64_t limit = t->spec.timeout;
 
 	if (t->health.state == HEALTH_JOINING && ++t->tries % JOINING_PATIENT &&
 	    limit > JOINING_CONNECT)
@@ -265,7 +285,7 @@ static void start(struct probe_target *t)
 	int error;
 
 	t->started = clock_ns();
-	if (t->spec->type == HEALTH_RUNNING) {
+	if (t->spec.type == HEALTH_RUNNING) {
 		/* A machine that was killed runs again under a new target. */
 		if (t->health.state == HEALTH_DEAD)
 			schedule(t, t->started);
@@ -343,7 +363,7 @@ struct probe_target *prober_add(struct prober *p,
 	uint64_t now = clock_ns();
 
 	t->prober = p;
-	t->spec = spec;
+	copy_spec(spec, &t->spec);
 	t->address = *address;
 	t->port = port;
 	t->user = user;
@@ -363,10 +383,11 @@ void probe_target_update(struct probe_target *t, const struct health_spec *spec,
 			 const struct ip *address, uint16_t port)
 {
 	bool other = !ip_equal(&t->address, address) || t->port != port ||
-		     t->spec->type != spec->type || t->spec->port != spec->port;
-	bool paced = t->spec->interval == spec->interval;
+		     t->spec.type != spec->type || t->spec.port != spec->port;
+	bool paced = t->spec.interval == spec->interval;
 
-	t->spec = spec;
+	release_spec(&t->spec);
+	copy_spec(spec, &t->spec);
 	t->address = *address;
 	t->port = port;
 	if (other) {
@@ -379,8 +400,8 @@ void probe_target_update(struct probe_target *t, const struct health_spec *spec,
 
 void probe_target_remove(struct probe_target *t)
 {
-	struct prober *p;
 	struct probe_target *last;
+	struct prober *p;
 
 	if (!t)
 		return;
@@ -390,6 +411,7 @@ void probe_target_remove(struct probe_target *t)
 	loop_remove(t->timer);
 	p->targets[t->index] = last;
 	last->index = t->index;
+	release_spec(&t->spec);
 	free(t);
 }
 

@@ -7,6 +7,7 @@
  * It lives in its own network and mount namespaces with its own bpffs, so that
  * nothing is left behind however it ends.  There are two interfaces: up0 with
  * the route to the clients (a permanent neighbour), guest0 with the backends.
+ * It stays on one CPU, for round robin goes by CPU.
  *
  *   backend ID [v4=A] [v6=A] [dst=MAC] [src=MAC] [ifindex=N] [port=N] [mtu=N]
  *           [generation=N] [tx] [stack] [no_hop]
@@ -25,6 +26,13 @@
  *   remembered ID               ok N
  *   forget ID                   ok N
  *   ifindex NAME                ok N MAC
+ *   attach NAME                 ok, or error and what the diag says
+ *   attach_reply NAME           the same
+ *   detach NAME                 both
+ *   outdate                     the next opening loads the programs anew
+ *
+ * With a folder of a bpffs as its argument it works in the namespaces it was
+ * started in, and leaves the pins there.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -42,7 +50,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <linux/if_link.h>
+
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 
 #include "actual/bpf.h"
 #include "base/ip.h"
@@ -462,6 +473,49 @@ static int do_ifindex(struct lab *lab, const struct command *c)
 	return 0;
 }
 
+static int said(int err, struct diag_list *diags)
+{
+	AUTO_BUF struct buf text = BUF_INIT;
+
+	diag_list_print(diags, &text);
+	diag_list_release(diags);
+	if (!err)
+		return answer(0);
+	printf("error %.*s\n", (int)strcspn(buf_str(&text), "\n"),
+	       buf_str(&text));
+	return err;
+}
+
+static int do_attach(struct lab *lab, const struct command *c)
+{
+	struct diag_list diags = { 0 };
+	int ifindex = (int)if_nametoindex(word(c, 1));
+
+	return said(strcmp(word(c, 0), "attach")
+			    ? datapath_reply_attach(lab->d, ifindex, &diags)
+			    : datapath_attach(lab->d, word(c, 1), ifindex,
+					      &diags),
+		    &diags);
+}
+
+static int do_detach(struct lab *lab, const struct command *c)
+{
+	int err = datapath_detach(lab->d, word(c, 1));
+
+	return answer(err ? err
+			  : datapath_reply_detach(
+				    lab->d, (int)if_nametoindex(word(c, 1))));
+}
+
+static int do_outdate(struct lab *lab, const struct command *c)
+{
+	const uint8_t *build = datapath_view(lab->d)->control->build;
+
+	(void)c;
+	memset((uint8_t *)build, 0, 32);
+	return answer(0);
+}
+
 static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
@@ -475,6 +529,8 @@ static const struct {
 	{ "tc", do_tc },	   { "count", do_count },
 	{ "drops", do_drops },	   { "remembered", do_remembered },
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
+	{ "attach", do_attach },   { "attach_reply", do_attach },
+	{ "detach", do_detach },   { "outdate", do_outdate },
 };
 
 static int run_command(struct lab *lab, char *line)
@@ -513,11 +569,12 @@ static int make_world(void)
 		return -errno;
 	err |= sh("sysctl -qw net.ipv4.conf.all.forwarding=1 "
 		  "net.ipv6.conf.all.forwarding=1");
-	err |= sh("ip link set lo up; "
-		  "ip link add up0 address 02:00:00:00:00:01 type dummy && "
+	err |= sh("ip link set lo up && ip link add up0 address "
+		  "02:00:00:00:00:01 type veth peer name client0 && "
 		  "ip link add guest0 address 02:00:00:00:00:02 mtu 9000 type "
-		  "dummy && ip link set up0 up && ip link set guest0 up && "
-		  "ip address add 198.51.100.1/24 dev up0 && "
+		  "veth peer name backend0 && for i in up0 guest0 client0 "
+		  "backend0; do ip link set $i up; done");
+	err |= sh("ip address add 198.51.100.1/24 dev up0 && "
 		  "ip address add 2001:db8:ffff::1/64 dev up0 nodad && "
 		  "ip address add 10.0.0.1/24 dev guest0 && "
 		  "ip address add fd00::1/64 dev guest0 nodad");
@@ -532,27 +589,50 @@ static int make_world(void)
 	return err;
 }
 
-static int lab_open(struct lab *lab)
+static int tables_open(struct lab *lab, const char *folder)
 {
-	const struct datapath_config cfg = { .bpffs = BPFFS,
+	const struct datapath_config cfg = { .bpffs = folder,
 					     .slots = SLOTS,
 					     .flow_lines = 1024,
 					     .flow_seed = 0x5eed };
 	struct diag_list diags = { 0 };
-	AUTO_BUF struct buf said = BUF_INIT;
+	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
-	diag_list_print(&diags, &said);
-	fputs(buf_str(&said), stderr);
+	diag_list_print(&diags, &text);
+	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);
+	return err;
+}
+
+static int lab_open(struct lab *lab)
+{
+	int err = make_world();
+
+	if (!err)
+		err = tables_open(lab, BPFFS);
 	if (err)
 		return err;
 	lab->xdp = bpf_obj_get(BPFFS "/prog_xdp");
 	lab->tc = bpf_obj_get(BPFFS "/prog_reply");
-	return lab->xdp < 0 || lab->tc < 0 ? -errno : 0;
+	if (lab->xdp < 0 || lab->tc < 0)
+		return -errno;
+	/* A program that is attached somewhere runs without the grace period
+	 * that each test run of another one costs. */
+	return bpf_xdp_attach((int)if_nametoindex("lo"), lab->xdp,
+			      XDP_FLAGS_SKB_MODE, NULL);
 }
 
-int main(void)
+static void stay_here(void)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((size_t)sched_getcpu(), &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+int main(int argc, char **argv)
 {
 	struct lab lab = { 0 };
 	char *line = NULL;
@@ -561,9 +641,8 @@ int main(void)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	err = make_world();
-	if (!err)
-		err = lab_open(&lab);
+	stay_here();
+	err = argc > 1 ? tables_open(&lab, argv[1]) : lab_open(&lab);
 	if (err) {
 		fail("start", err);
 		return 1;

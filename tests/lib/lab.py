@@ -9,6 +9,7 @@ The namespaces have no names under /run/netns: they are held by mounts in the
 lab's private mount namespace, so they end with the script, also when it is
 killed.  The balancer's bpffs is mounted in the scratch folder.
 """
+import hashlib
 import json
 import os
 import shutil
@@ -17,10 +18,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import sandbox
 import tap
+from libvirtd import Libvirtd
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("XLB_BUILD", ROOT / "build")).resolve()
@@ -69,6 +72,8 @@ class Netns:
         self.run(["sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0",
                   "net.ipv6.conf.default.accept_dad=0",
                   "net.ipv4.ping_group_range=0 2147483647"])
+        # Some are inherited from the machine's own namespace.
+        self.run(["sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0"])
         self.ip("link set lo up")
 
     def command(self, argv):
@@ -240,6 +245,7 @@ class Lab:
     """Use as a context manager, after enter()."""
 
     def __init__(self, backends=(), client_addresses=1):
+        _labs.append(self)
         self.scratch = Path(_scratch)
         self._processes = []
         sandbox.mount("tmpfs", self.scratch, "tmpfs", 0, "mode=755")
@@ -263,8 +269,9 @@ class Lab:
                    f"address add {GATEWAY6}/64 dev br0 nodad",
                    "link set uplink up", "link set br0 up")
         addresses = [f"address add 192.0.2.{100 + i}/24 dev eth0" for i in range(client_addresses)]
+        # Deprecated: used when asked for, so that the first is the default.
         addresses += [f"address add 2001:db8::{0x100 + i:x}/64 dev eth0 nodad"
-                      for i in range(client_addresses)]
+                      + (" preferred_lft 0" if i else "") for i in range(client_addresses)]
         self.client.ip(*addresses, "link set eth0 up",
                        "route add default via 192.0.2.1", "route add ::/0 via 2001:db8::1")
         self.lb.wait_addresses(2)
@@ -273,7 +280,7 @@ class Lab:
         self.client.ethtool("eth0", gro="on", tx="off")
 
     def forward(self):
-        """Plain routing between the two sides, for tests without xlb."""
+        """Plain routing between the two sides: not needed by xlb."""
         self.lb.sysctl(net__ipv4__ip_forward=1, net__ipv6__conf__all__forwarding=1)
 
     def add_backend(self, name):
@@ -290,6 +297,10 @@ class Lab:
         process.log = path
         self._processes.append(process)
         return process
+
+    def libvirtd(self):
+        """A private one in the balancer's namespace; a context manager."""
+        return Libvirtd(self.scratch / "lv", netns=str(self.lb.path))
 
     def reconciler(self, text, *options):
         """An installation whose services.yaml holds `text`; not started."""
@@ -318,14 +329,24 @@ class Lab:
 
     def print_logs(self, lines=30):
         for path in sorted((self.scratch / "log").iterdir()):
-            text = path.read_text(errors="replace").splitlines()[-lines:]
+            text = [line for line in path.read_text(errors="replace").splitlines()
+                    if "event=libbpf" not in line]
+            text = text[-3 if path.suffix == ".json" else -lines:]
             if text:
                 tap.note(f"--- {path.name}")
                 tap.note("\n".join(text))
 
 
 _scratch = None
+_labs = []
 outer_pid = None
+
+
+def _clean(folder):
+    # What a killed libvirtd of the lab's leaves; its own cleaner is inside.
+    place = os.path.join(folder, "lv") + "\n"
+    sandbox.remove_control_groups("xlb-" + hashlib.sha256(place.encode()).hexdigest()[:16])
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def enter():
@@ -336,7 +357,7 @@ def enter():
     folder = sandbox.scratch_folder("xlb-lab.", os.environ.get("XLB_TEST_DIR"))
     os.environ["XLB_TEST_DIR"] = folder
     _scratch = folder
-    outer_pid = sandbox.enter(cleanup=lambda: shutil.rmtree(folder, ignore_errors=True))
+    outer_pid = sandbox.enter(cleanup=lambda: _clean(folder))
     sandbox.unwind_on_signals()
 
 
@@ -345,6 +366,12 @@ def main(make_lab):
     try:
         with make_lab() as lab:
             status = tap.run(lab, on_failure=lab.print_logs)
+    except Exception as why:
+        for lab in _labs:
+            lab.print_logs()
+        tap.note(traceback.format_exc())
+        print(f"Bail out! no lab: {why}", flush=True)
+        status = 1
     except sandbox.Stopped as why:
         print(f"Bail out! stopped by {why}", flush=True)
         status = 128 + signal.SIGTERM

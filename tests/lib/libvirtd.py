@@ -44,16 +44,16 @@ def netns_path(netns):
 
 
 class Libvirtd:
-    """directory: made, and removed by stop(); it must not hold anything else.
+    """directory: made if need be, and removed with all that is in it by stop().
 
     netns: name, path or pid of the network namespace; None: the caller's.
-    kvm: leave /dev/kvm visible.
+    kvm: leave /dev/kvm visible; None: as XLB_TEST_KVM=1 in the environment says.
     """
 
-    def __init__(self, directory, netns=None, kvm=False):
+    def __init__(self, directory, netns=None, kvm=None):
         self.directory = os.path.abspath(directory)
         self.netns = netns
-        self.kvm = kvm
+        self.kvm = os.environ.get("XLB_TEST_KVM") == "1" if kvm is None else kvm
         self.process = None
         self.cleaner = None
         socket = os.path.join(self.directory, "run/libvirt-sock")

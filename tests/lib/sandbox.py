@@ -72,10 +72,45 @@ def _status(status):
     return code if code >= 0 else 128 - code
 
 
-def _wait_outside(pid, cleanup):
-    _, status = os.waitpid(pid, 0)
-    if cleanup:
+def _exists(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _be_janitor(get, cleanup):
+    os.setsid()
+    for number in PASSED_ON:
+        signal.signal(number, signal.SIG_IGN)
+    inside = int(os.read(get, 32) or 0)
+    os.read(get, 1)  # until the last one that could write has ended
+    while inside and _exists(inside):
+        time.sleep(0.01)
+    try:
         cleanup()
+    finally:
+        os._exit(0)
+
+
+def _start_janitor(cleanup):
+    """A process that outlives this one, however that ends, and runs cleanup()
+    when all inside is gone.  Returns its pid and the pipe it waits on: for
+    the pid of the first process inside, then for its end."""
+    get, put = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(put)
+        _be_janitor(get, cleanup)
+    os.close(get)
+    return pid, put
+
+
+def _wait_outside(pid, janitor, pipe):
+    _, status = os.waitpid(pid, 0)
+    os.close(pipe)
+    os.waitpid(janitor, 0)
     os._exit(_status(status))
 
 
@@ -91,18 +126,22 @@ def _be_init(pid):
 def enter(net=False, cleanup=None):
     """Go on as a new process inside; returns the first process's pid as it
     is seen from outside (for nsenter -t).  cleanup() is called outside when
-    all inside is gone."""
+    all inside is gone, also when this process is killed."""
     sys.stdout.flush()
     sys.stderr.flush()
+    # Before the namespace is there, or it would die with it.
+    janitor, pipe = _start_janitor(cleanup or (lambda: None))
     unshare(CLONE_NEWPID)
     get, put = os.pipe()
     pid = os.fork()
     if pid:
         _pass_signals_to(pid)
         os.close(get)
+        os.write(pipe, str(pid).encode())
         os.write(put, str(pid).encode())
         os.close(put)
-        _wait_outside(pid, cleanup)
+        _wait_outside(pid, janitor, pipe)
+    os.close(pipe)
     die_with_parent()
     unshare(CLONE_NEWNS | (CLONE_NEWNET if net else 0))
     os.close(put)
@@ -114,6 +153,18 @@ def enter(net=False, cleanup=None):
     if pid:
         _be_init(pid)
     return outer_pid
+
+
+def remove_control_groups(name):
+    """Removes the (empty) groups of that name and what is below them."""
+    with open("/proc/self/mounts") as f:
+        tops = [w[1] for w in (line.split() for line in f) if w[2].startswith("cgroup")]
+    for top in tops:
+        for folder, _, _ in os.walk(os.path.join(top, name), topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass  # not empty: it isn't ours alone
 
 
 def _is_abandoned(path):

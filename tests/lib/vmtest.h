@@ -9,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -31,7 +33,7 @@
 #define PATIENCE (120 * NS_PER_S)
 
 struct lab {
-	char dir[64];
+	char dir[64]; /* goes with the libvirtd whose state is in it */
 	char qemu[256], lxc[256]; /* URIs */
 	pid_t libvirtd; /* its keeper */
 	int keeper_in; /* closed, it stops */
@@ -218,19 +220,18 @@ static inline void seen_close(struct seen *s)
 /* Starts the keeper of a libvirtd; it prints both URIs when that serves. */
 static inline void lab_start_libvirtd(struct lab *lab)
 {
-	char script[PATH_MAX + 32], dir[96];
+	char script[PATH_MAX + 32];
 	int in[2], out[2];
 	FILE *f;
 
 	snprintf(script, sizeof(script), "%s/tests/lib/libvirtd.py", lab->top);
-	snprintf(dir, sizeof(dir), "%s/lv", lab->dir);
 	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
 	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
 	lab->libvirtd = fork();
 	if (!lab->libvirtd) {
 		dup2(in[0], 0);
 		dup2(out[1], 1);
-		execl(script, script, dir, (char *)NULL);
+		execl(script, script, lab->dir, (char *)NULL);
 		_exit(127);
 	}
 	close(in[0]);
@@ -272,7 +273,6 @@ static inline void lab_stop(struct lab *lab)
 	waitpid(lab->libvirtd, NULL, 0);
 	loop_remove(lab->tick);
 	loop_free(lab->loop);
-	sh("rm -rf '%s'", lab->dir);
 }
 
 /* One request; the answer's length, or -1. */

@@ -71,7 +71,7 @@ def make(backends=3, client_addresses=20):
     """A lab with xlb running and all backends admitted."""
     made = lab.Lab(client_addresses=client_addresses)
     made.client.ip("address add 192.0.2.200/24 dev eth0",
-                   "address add 2001:db8::200/64 dev eth0 nodad")
+                   "address add 2001:db8::200/64 dev eth0 nodad preferred_lft 0")
     for i in range(backends):
         serve(made.add_backend(f"b{i + 1}"))
     made.xlb = made.reconciler(services(made.backends)).start()
@@ -148,8 +148,8 @@ def held_connections(made, target, count):
 class Download:
     """curl, slow enough that things change under way."""
 
-    def __init__(self, made, target, size=100 * MEGABYTE, rate="8M"):
-        stem = made.scratch / f"download-{target.strip('[]').replace(':', '.')}"
+    def __init__(self, made, target, size=100 * MEGABYTE, rate="12M"):
+        stem = made.scratch / f"download-{target.strip('[]').replace(':', '-').replace('.', '-')}"
         self.size, self.body, self.head = size, stem.with_suffix(".body"), stem.with_suffix(".head")
         for path in (self.body, self.head):
             path.unlink(missing_ok=True)

@@ -46,7 +46,8 @@ static int set_order(void **state)
 		.network = { .bridge = "br0",
 			     .ranges = ranges,
 			     .range_count = 2,
-			     .gateways = { ip("10.77.0.1"), ip("fd00:77::1") } },
+			     .gateways = { ip("10.77.0.1"),
+					   ip("fd00:77::1") } },
 		.hash = "00112233445566ff",
 	};
 	order = (struct vm_order){ .template = &template,
@@ -233,7 +234,8 @@ static void test_small_xml(void **state)
 	volume_xml(&b, "web-3" DISK_SUFFIX, 0, "/a&b", "qcow2");
 	assert_has(&b, "<path>/a&amp;b</path>");
 	buf_reset(&b);
-	xml_escape(&b, "a\x01" "b\tc");
+	xml_escape(&b, "a\x01"
+		       "b\tc");
 	assert_string_equal(b.data, "ab\tc");
 }
 

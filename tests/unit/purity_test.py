@@ -7,6 +7,7 @@ defined by another pure object; nothing that reads a clock, a file, the
 environment or a random number is there.  Sections that can be written to
 must be empty (constants with pointers in them, .data.rel.ro, are fine).
 """
+import functools
 import re
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def run(*argv):
     return subprocess.run([str(a) for a in argv], check=True, capture_output=True, text=True).stdout
 
 
+@functools.lru_cache(maxsize=None)
 def symbols(path, option):
     out = run("nm", "--format=posix", option, path)
     return {line.split()[0].split("@")[0] for line in out.splitlines() if line.strip()}
@@ -85,6 +87,7 @@ def all_objects():
     return [p for pattern, but in MODULES.values() for p in objects_of(pattern, but)]
 
 
+@functools.lru_cache(maxsize=None)
 def pure_symbols():
     base = [OBJECTS / Path(name).with_suffix(".o") for name in BASE if (ROOT / "reconciler" / name).exists()]
     return (defined(all_objects()) | defined(base)) - NOT_FROM_BASE

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The executor with real guests: emulated machines and containers. */
 #include <dirent.h>
-#include <fcntl.h>
-#include <time.h>
+#include <sys/stat.h>
 
 #include "../lib/vmtest.h"
 
@@ -36,7 +35,8 @@ static struct template_spec base_template(const char *name)
 		.network = { .bridge = "br0",
 			     .ranges = ranges,
 			     .range_count = 2,
-			     .gateways = { ip("10.77.0.1"), ip("fd00:77::1") } },
+			     .gateways = { ip("10.77.0.1"),
+					   ip("fd00:77::1") } },
 		.hash = "00112233445566ff",
 	};
 }
@@ -84,8 +84,17 @@ static int create(struct seen *s, const struct vm_order *o)
 
 static int remove_vm(struct seen *s, const char *name)
 {
-	vm_remove(s->h, name, seen_done, s);
-	return seen_wait(s, "remove");
+	int err;
+
+	/* As the reconciler does: a lost connection is waited for. */
+	for (int i = 0; i < 3; i++) {
+		vm_remove(s->h, name, seen_done, s);
+		err = seen_wait(s, "remove");
+		if (err != -ENOTCONN)
+			break;
+		lab_until(&lab, is_up, s, "a new connection");
+	}
+	return err;
 }
 
 static size_t domain_count(const char *uri)
@@ -103,7 +112,7 @@ static bool pool_exists(void)
 {
 	char path[160];
 
-	snprintf(path, sizeof(path), "%s/lv/lib/xlb/" OWNER, lab.dir);
+	snprintf(path, sizeof(path), "%s/lib/xlb/" OWNER, lab.dir);
 	return !access(path, F_OK);
 }
 
@@ -113,10 +122,21 @@ static void assert_nothing_left(const char *uri)
 	assert_false(pool_exists());
 }
 
-/* Process of the emulator of a VM, found by what stands on its line. */
-static pid_t emulator_pid(const char *vm)
+/* Others may run a VM of that name too: ours is in our network namespace. */
+static bool is_in_our_netns(const char *pid)
 {
-	char path[300], line[4096], wanted[96];
+	char path[64];
+	struct stat own, other;
+
+	snprintf(path, sizeof(path), "/proc/%.20s/ns/net", pid);
+	return !stat("/proc/self/ns/net", &own) && !stat(path, &other) &&
+	       own.st_ino == other.st_ino && own.st_dev == other.st_dev;
+}
+
+/* Process of the emulator of a VM, found by what stands on its line; or 0. */
+static pid_t emulator_pid(const char *what)
+{
+	char path[64], line[4096];
 	struct dirent *e;
 	pid_t found = 0;
 	DIR *d = opendir("/proc");
@@ -124,7 +144,6 @@ static pid_t emulator_pid(const char *vm)
 	int fd;
 
 	assert_non_null(d);
-	snprintf(wanted, sizeof(wanted), "%s/lv/lib", lab.dir);
 	while (!found && (e = readdir(d))) {
 		snprintf(path, sizeof(path), "/proc/%.20s/cmdline", e->d_name);
 		fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -134,7 +153,8 @@ static pid_t emulator_pid(const char *vm)
 		for (ssize_t i = 0; i < n; i++)
 			line[i] = line[i] ? line[i] : ' ';
 		line[n > 0 ? n : 0] = '\0';
-		if (strstr(line, "qemu-system") && strstr(line, vm))
+		if (strstr(line, "qemu-system") && strstr(line, what) &&
+		    is_in_our_netns(e->d_name))
 			found = (pid_t)atoi(e->d_name);
 	}
 	closedir(d);
@@ -321,12 +341,13 @@ static void test_disk_goes_too(void **state)
 
 	(void)state;
 	assert_int_equal(create(&qemu, &o), 0);
-	snprintf(path, sizeof(path),
-		 "%s/lv/lib/xlb/" OWNER "/web-4" DISK_SUFFIX, lab.dir);
+	snprintf(path, sizeof(path), "%s/lib/xlb/" OWNER "/web-4" DISK_SUFFIX,
+		 lab.dir);
 	assert_int_equal(access(path, F_OK), 0);
-	assert_int_equal(sh("qemu-img info -U '%s' | grep -q 'backing file.*%s'",
-			    path, t.image),
-			 0);
+	assert_int_equal(
+		sh("qemu-img info -U '%s' | grep -q 'backing file.*%s'", path,
+		   t.image),
+		0);
 	assert_int_equal(remove_vm(&qemu, "web-4"), 0);
 	assert_nothing_left(lab.qemu);
 }
@@ -383,7 +404,7 @@ static void test_killed_while_creating(void **state)
 
 	(void)state;
 	for (int i = 0; i < 12; i++) {
-		struct timespec pause = { 0, 40000000L + i * 43000000L };
+		struct timespec pause = { 0, 20000000L + i * 23000000L };
 		pid_t pid = fork_creator(&o);
 
 		nanosleep(&pause, NULL);
@@ -425,9 +446,9 @@ static void test_container(void **state)
 			    v->port),
 			 0);
 	http_wait("10.77.0.15", 80, "web-5");
-	print_message("# container: create %.2f s, to its first answer %.2f s\n",
-		      (double)lxc.took / 1e9,
-		      (double)(clock_ns() - start) / 1e9);
+	print_message(
+		"# container: create %.2f s, to its first answer %.2f s\n",
+		(double)lxc.took / 1e9, (double)(clock_ns() - start) / 1e9);
 	http_wait("fd00:77::15", 80, "web-5");
 	hypervisor_stats(lxc.h, seen_stats, &lxc);
 	seen_wait(&lxc, "statistics");
@@ -440,6 +461,47 @@ static void test_container(void **state)
 	wait_event(&lxc, VM_EVENT_STOPPED, VM_EVENT_STOPPED);
 	assert_int_equal(remove_vm(&lxc, "web-5"), 0);
 	assert_nothing_left(lab.lxc);
+}
+
+/* In a network of libvirt's own the address is reserved, and given back. */
+static void test_reservation(void **state)
+{
+	static const char xml[] =
+		"<network><name>lab</name><bridge name='labbr'/>"
+		"<ip address='10.88.0.1' prefix='24'><dhcp>"
+		"<range start='10.88.0.10' end='10.88.0.99'/></dhcp></ip>"
+		"</network>";
+	static const char host[] = "mac='52:54:0a:58:00:14' name='web-6' "
+				   "ip='10.88.0.20'";
+	struct template_spec t = guest_template();
+	struct vm_order o;
+	virConnectPtr conn = virConnectOpen(lab.qemu);
+	virNetworkPtr net = virNetworkDefineXML(conn, xml);
+	char *desc;
+
+	(void)state;
+	assert_non_null(net);
+	assert_int_equal(virNetworkCreate(net), 0);
+	t.network.bridge = NULL;
+	t.network.libvirt = "lab";
+	o = order_of(&t, 6);
+	o.addresses[0] = ip("10.88.0.20");
+	o.addresses[1].family = 0;
+	vm_mac_from_address(&o.addresses[0], o.mac);
+	assert_int_equal(create(&qemu, &o), 0);
+	desc = virNetworkGetXMLDesc(net, 0);
+	assert_non_null(strstr(desc, host));
+	free(desc);
+	http_wait("10.88.0.20", 80, "web-6");
+	assert_int_equal(remove_vm(&qemu, "web-6"), 0);
+	desc = virNetworkGetXMLDesc(net, 0);
+	assert_null(strstr(desc, "<host"));
+	free(desc);
+	assert_int_equal(virNetworkDestroy(net), 0);
+	assert_int_equal(virNetworkUndefine(net), 0);
+	virNetworkFree(net);
+	virConnectClose(conn);
+	assert_nothing_left(lab.qemu);
 }
 
 static int start(void **state)
@@ -472,6 +534,7 @@ int main(void)
 		cmocka_unit_test(test_disk_goes_too),
 		cmocka_unit_test(test_killed_while_creating),
 		cmocka_unit_test(test_container),
+		cmocka_unit_test(test_reservation),
 	};
 	const char *uri = getenv("XLB_TEST_CREATE");
 

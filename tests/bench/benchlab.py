@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the benchmarks of the daemon share: 100 services of 10 backends in a
+namespace lab, figures, and what /proc knows of the daemon."""
+import json
+import os
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+import lab  # noqa: E402
+import sandbox  # noqa: E402
+from lab import wait_for  # noqa: E402
+
+SERVICES, BACKENDS = 100, 10
+STATE = lab.BUILD / "bench" / "state"  # on a disk: history is waited for there
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Figures:
+    """One benchmark's results, for the table."""
+
+    def __init__(self, part):
+        self.part, self.rows = part, []
+
+    def add(self, what, value, unit, goal=None, spread="", **more):
+        """goal: the most that it may be; None: only reported."""
+        row = {"part": self.part, "what": what, "value": round(value, 3), "unit": unit,
+               "goal": goal, "met": None if goal is None else value < goal, "spread": spread,
+               **more}
+        self.rows.append(row)
+
+    def add_times(self, what, samples, goal=None):
+        """Median of times in ms, with their spread."""
+        ordered = sorted(samples)
+        spread = (f"min {ordered[0]:.2f}, p95 {percentile(ordered, 95):.2f}, "
+                  f"max {ordered[-1]:.2f}, n {len(ordered)}")
+        self.add(what, statistics.median(ordered), "ms", goal, spread,
+                 samples=[round(s, 3) for s in samples])
+
+    def write(self):
+        """To the file that the runner named, else to the terminal."""
+        path = os.environ.get("XLB_BENCH_JSON")
+        text = json.dumps(self.rows, indent=1)
+        if path:
+            Path(path).write_text(text + "\n")
+        else:
+            for row in self.rows:
+                print(f"{row['what']}: {row['value']} {row['unit']} {row['spread']}")
+
+
+def percentile(ordered, percent):
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def address(service, backend):
+    number = service * BACKENDS + backend
+    return f"10.77.{1 + number // 250}.{1 + number % 250}"
+
+
+def services_text(weights):
+    """weights: (service, backend) to weight, where it isn't 10."""
+    lines = ["version: 1", "node:", "  interfaces: [uplink]", "services:"]
+    for i in range(SERVICES):
+        lines += [f"  - name: s{i}", f"    vips: [198.18.0.{1 + i}]", "    protocol: tcp",
+                  "    ports: [80]", "    health: {type: tcp, interval: 2s, timeout: 1s}",
+                  "    backends:"]
+        lines += [f"      - {{name: s{i}-b{k}, addresses: [{address(i, k)}], "
+                  f"weight: {weights.get((i, k), 10)}}}" for k in range(BACKENDS)]
+    return "\n".join(lines) + "\n"
+
+
+class Farm:
+    """The lab, its server and the daemon, all backends admitted."""
+
+    def __init__(self, made):
+        self.made = made
+        self.weights = {}
+        host = made.add_backend("farm")
+        made.lb.ip("address add 10.77.0.1/16 dev br0")
+        host.ns.ip("address add 10.77.0.11/16 dev eth0",
+                   *(f"address add {address(i, k)}/16 dev eth0"
+                     for i in range(SERVICES) for k in range(BACKENDS)))
+        host.ns.start([lab.BUILD / "xlb-backend", "-n", "farm", "-p", "80"], log="server")
+        self.xlb = made.reconciler(services_text(self.weights))
+        self.xlb.state = STATE
+        self.xlb.start()
+        wait_for(self.all_up, f"{SERVICES * BACKENDS} backends to be healthy", 90, 0.5)
+        self.xlb.wait_converged()
+
+    def all_up(self):
+        self.xlb.alive()
+        return self.healthy() == SERVICES * BACKENDS
+
+    def healthy(self):
+        status = self.xlb.status()
+        return sum(b["state"] == "up" for s in (status or {}).get("services", [])
+                   for b in s["backends"])
+
+    def daemon(self):
+        """Its process id: what was started is nsenter, which became it."""
+        return self.xlb.process.pid
+
+    def memory(self):
+        """KiB, by the names of /proc/PID/status."""
+        found = {}
+        for line in Path(f"/proc/{self.daemon()}/status").read_text().splitlines():
+            key, value = line.split(":", 1)
+            if key.startswith(("VmRSS", "VmHWM", "Rss")):
+                found[key] = int(value.split()[0])
+        return found
+
+    def cpu_seconds(self):
+        fields = Path(f"/proc/{self.daemon()}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def scheduled(self):
+        """Seconds its main thread ran, and those it waited for a CPU."""
+        pid = self.daemon()
+        ran, waited, _ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
+        return int(ran) / 1e9, int(waited) / 1e9
+
+    def add_memory(self, figures, goal=None):
+        memory = self.memory()
+        mib = {key: value / 1024 for key, value in memory.items()}
+        spread = "anonymous {RssAnon:.1f}, file {RssFile:.1f}, shared {RssShmem:.1f}, " \
+            "peak {VmHWM:.1f}".format(**mib)
+        figures.add("memory of the daemon (VmRSS)", mib["VmRSS"], "MiB", goal, spread)
+
+
+def main(measure, part):
+    """measure(lab, figures) in a lab of its own."""
+    lab.enter()
+    figures = Figures(part)
+    shutil.rmtree(STATE, ignore_errors=True)
+    STATE.mkdir(parents=True)
+    try:
+        with lab.Lab() as made:
+            try:
+                measure(made, figures)
+            except Exception:
+                made.print_logs()
+                raise
+    except sandbox.Stopped as why:
+        sys.exit(f"stopped by {why}")
+    finally:
+        shutil.rmtree(STATE, ignore_errors=True)
+    figures.write()

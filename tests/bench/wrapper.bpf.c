@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The packet path in a wrapper that can be run a million times.  A test run
+ * gives back neither packet nor context between repeats, so the wrapper
+ * restores what the path rewrote; the floor is the same wrapper around a
+ * function that only returns the verdict.  Stores are as wide as the path's
+ * loads: narrower ones would stall them and be counted as its time.
+ */
+#include "balance.h"
+
+#include "wrapper.h"
+
+const volatile __u32 bench_verdict = 0; /* 0: balance; else the floor's */
+const volatile __u32 bench_family = FAMILY_V4;
+const volatile __u32 bench_csum = 0; /* offset of the transport checksum */
+const volatile __u32 bench_mask = 0; /* flows - 1 */
+const volatile struct bench_words bench_words = {};
+
+__u64 bench_count SEC(".data.count") = 1;
+
+static __always_inline void restore(void *data)
+{
+	*(__u64 *)data = bench_words.at0;
+	*(__u32 *)(data + 8) = bench_words.at8;
+	if (bench_family == FAMILY_V4) {
+		*(__u64 *)(data + 22) = bench_words.at22;
+		*(__u32 *)(data + 30) = bench_words.at30;
+		*(__u32 *)(data + 34) = bench_words.at34;
+	} else {
+		*(__u16 *)(data + 20) = bench_words.at20;
+		*(__u64 *)(data + 38) = bench_words.at38;
+		*(__u64 *)(data + 46) = bench_words.at46;
+		*(__u32 *)(data + 54) = bench_words.at54;
+	}
+	if (bench_csum == 50)
+		*(__u16 *)(data + 50) = bench_words.csum;
+	else if (bench_csum == 40)
+		*(__u16 *)(data + 40) = bench_words.csum;
+	else if (bench_csum == 70)
+		*(__u16 *)(data + 70) = bench_words.csum;
+	else if (bench_csum == 60)
+		*(__u16 *)(data + 60) = bench_words.csum;
+}
+
+/* Another client each time, the same ones again after bench_mask + 1. */
+static __always_inline void vary(void *data)
+{
+	__u32 flow = (__u32)(bench_count++) * 2654435761u & bench_mask;
+	__u32 client = flow * 2654435769u;
+
+	if (bench_family == FAMILY_V4)
+		*(__u32 *)(data + 26) = client;
+	else
+		*(__u64 *)(data + 30) = client;
+}
+
+/* Called, not inlined, as the floor is. */
+__noinline int bench_balance(struct xdp_md *ctx)
+{
+	return balance(ctx);
+}
+
+__noinline int bench_floor(struct xdp_md *ctx)
+{
+	asm volatile("" : : "r"(ctx));
+	return (int)bench_verdict;
+}
+
+SEC("xdp")
+int bench(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data;
+	void *end = (void *)(long)ctx->data_end;
+
+	if (data + BENCH_BYTES > end)
+		return XDP_ABORTED;
+	restore(data);
+	if (bench_mask)
+		vary(data);
+	return bench_verdict ? bench_floor(ctx) : bench_balance(ctx);
+}
+
+/* One packet as it is, for filling memories and looking at the outcome. */
+SEC("xdp")
+int once(struct xdp_md *ctx)
+{
+	return balance(ctx);
+}
+
+char _license[] SEC("license") = "GPL";
