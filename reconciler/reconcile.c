@@ -59,8 +59,9 @@ static void record_change(struct reconciler *r, const struct change *c, int err,
 /* VM changes are recorded when libvirt is done with them. */
 static bool records_itself(const struct change *c)
 {
-	return c->waits || c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
-	       c->kind == CHANGE_VM_REPLACE || c->kind == CHANGE_VM_REMOVE;
+	return c->waits || c->kind == CHANGE_VM_CREATE ||
+	       c->kind == CHANGE_VM_START || c->kind == CHANGE_VM_REPLACE ||
+	       c->kind == CHANGE_VM_REMOVE;
 }
 
 struct outcome {

@@ -31,7 +31,7 @@
 	"  - name: dns\n    vips: [192.0.2.53, \"2001:db8::53\"]\n"        \
 	"    protocol: udp\n    ports: [53]\n    algorithm: round_robin\n" \
 	"    backends:\n"                                                  \
-	"      - {name: n" first ", addresses: [10.1.1." first              \
+	"      - {name: n" first ", addresses: [10.1.1." first             \
 	", \"fd00:1::" first "\"], weight: " weight "}\n"                  \
 	"      - {name: ns, addresses: [10.1.1.99, \"fd00:1::99\"]}\n"
 

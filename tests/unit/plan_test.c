@@ -812,8 +812,40 @@ static void addresses_move(void **state)
 	fake_free(f);
 }
 
+/* Killed before its service was written, and then it isn't wanted any more. */
+static void unfinished_ids_are_cleared(void **state)
+{
+	struct spec *spec = steps_parse(TWO("a", "b"));
+	struct spec *none =
+		steps_parse(NODE "services: []\nsafety: {allow_empty: true}\n");
+	size_t count;
+
+	(void)state;
+	for (size_t n = 1; n; n = n < count ? n + 1 : 0) {
+		struct fake *f = fake_new();
+		struct arena *arena = arena_new();
+		struct plan *p;
+
+		fake_observe(f, spec, arena);
+		fake_tick(f, spec);
+		p = steps_plan(f, spec);
+		count = p->count;
+		assert_int_equal(count_kind(p, CHANGE_BACKEND_SET), 2);
+		assert_int_equal(steps_apply(f, spec, p, n), 0);
+		fake_crash(f, 0);
+		assert_true(steps_converge(f, none) > 0);
+		assert_true(fake_is_clean(f, none));
+		plan_free(p);
+		arena_free(arena);
+		fake_free(f);
+	}
+	spec_free(spec);
+	spec_free(none);
+}
+
 int main(void)
 {
+	const char *given = getenv("XLB_SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(refused_is_harmless),
 		cmocka_unit_test(guard_holds_empty),
@@ -826,10 +858,11 @@ int main(void)
 		cmocka_unit_test(names_may_interleave),
 		cmocka_unit_test(takes_the_lowest),
 		cmocka_unit_test(addresses_move),
+		cmocka_unit_test(unfinished_ids_are_cleared),
 		cmocka_unit_test(histories),
 	};
 
-	seed = getenv("XLB_SEED") ? (uint32_t)atoi(getenv("XLB_SEED"))
-				  : (uint32_t)time(NULL) % 1000000;
+	seed = given ? (uint32_t)strtoul(given, NULL, 10)
+		     : (uint32_t)time(NULL) % 1000000;
 	return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }
