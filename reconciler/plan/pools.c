@@ -128,7 +128,7 @@ static void find_used(struct planning *p)
 			for (int f = 0; f < 2; f++)
 				use_address(p, &s->backends[k].addresses[f]);
 	}
-	if (p->used_count)
+	if (p->used)
 		qsort(p->used, p->used_count, sizeof(*p->used), by_address);
 }
 
