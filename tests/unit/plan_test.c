@@ -18,7 +18,7 @@
 
 #define SERVICES 6
 #define BACKENDS 6
-#define HISTORIES 24
+#define HISTORIES 12
 #define STEPS 40
 
 /* "s0" and "s0-1": names of their VMs interleave. */
