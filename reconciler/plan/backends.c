@@ -130,6 +130,7 @@ static void set_backend(struct compile *c, size_t i, bool fresh)
 {
 	const struct world_member *m = &c->s->members[i];
 	const struct world_kernel *k = &c->p->world->kernel;
+	static const struct xlb_backend empty;
 	const struct xlb_backend *old =
 		k->loaded ? &k->backends[c->ids[i]] : NULL;
 	const struct world_owner *had =
@@ -138,7 +139,7 @@ static void set_backend(struct compile *c, size_t i, bool fresh)
 	struct xlb_owner owner = make_owner(c, m, had);
 	struct change *ch;
 
-	if (!fresh && !memcmp(&line, old, sizeof(line)) && had &&
+	if (old && had && !memcmp(&line, old, sizeof(line)) &&
 	    !memcmp(&owner, &had->owner, sizeof(owner)))
 		return;
 	ch = planning_add(c->p, CHANGE_BACKEND_SET,
@@ -152,7 +153,8 @@ static void set_backend(struct compile *c, size_t i, bool fresh)
 	if (fresh)
 		say_joined(c, m, ch);
 	else
-		say_changed(c, m, old, had ? had->owner.weight : 0, ch);
+		say_changed(c, m, old ? old : &empty,
+			    had ? had->owner.weight : 0, ch);
 }
 
 static void clear_backend(struct compile *c, size_t i)
@@ -194,27 +196,33 @@ static void say_waiting(struct compile *c, const struct world_member *m)
 	change_from_file(c->p, ch, joins ? &m->fixed->src : &c->s->spec->src);
 }
 
+static bool give_id(struct compile *c, size_t i)
+{
+	c->ids[i] = take_backend_id(c->p);
+	if (c->ids[i]) {
+		set_backend(c, i, true);
+		return true;
+	}
+	diag_add(&c->p->plan->diags, SEVERITY_ERROR, &c->s->spec->src, NULL,
+		 "no backend id is free");
+	return false;
+}
+
 bool plan_backends(struct compile *c)
 {
 	for (size_t i = 0; i < c->s->member_count; i++) {
 		const struct world_member *m = &c->s->members[i];
 
 		c->ids[i] = m->id;
-		if (m->id && member_gone(m)) {
-			clear_backend(c, i);
-		} else if (m->id) {
-			set_backend(c, i, false);
-		} else if (c->eligible[i]) {
-			c->ids[i] = take_backend_id(c->p);
-			if (!c->ids[i]) {
-				diag_add(&c->p->plan->diags, SEVERITY_ERROR,
-					 &c->s->spec->src, NULL,
-					 "no backend id is free");
+		if (!m->id && c->eligible[i]) {
+			if (!give_id(c, i))
 				return false;
-			}
-			set_backend(c, i, true);
 			continue;
 		}
+		if (m->id && member_gone(m))
+			clear_backend(c, i);
+		else if (m->id)
+			set_backend(c, i, false);
 		say_waiting(c, m);
 	}
 	return true;

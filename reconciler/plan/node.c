@@ -171,7 +171,8 @@ static void find_vips(struct planning *p)
 			*ARENA_PUSH(p->arena, p->vips, p->vip_count) =
 				&p->spec->services[i].vips[k];
 	if (p->vip_count)
-		qsort(p->vips, p->vip_count, sizeof(*p->vips), by_vip);
+		qsort(p->vips, p->vip_count, sizeof(const struct vip_spec *),
+		      by_vip);
 	for (size_t i = 0; i < p->vip_count; i++)
 		if (!n ||
 		    !ip_equal(&p->vips[n - 1]->address, &p->vips[i]->address))
@@ -187,8 +188,9 @@ static int vip_by_address(const void *key, const void *item)
 
 static bool declared_vip(const struct planning *p, const struct ip *a)
 {
-	return p->vip_count && bsearch(a, p->vips, p->vip_count,
-				       sizeof(*p->vips), vip_by_address);
+	return p->vip_count &&
+	       bsearch(a, p->vips, p->vip_count,
+		       sizeof(const struct vip_spec *), vip_by_address);
 }
 
 static int by_address(const void *a, const void *b)

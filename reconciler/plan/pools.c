@@ -128,7 +128,7 @@ static void find_used(struct planning *p)
 			for (int f = 0; f < 2; f++)
 				use_address(p, &s->backends[k].addresses[f]);
 	}
-	if (p->used_count)
+	if (p->used)
 		qsort(p->used, p->used_count, sizeof(*p->used), by_address);
 }
 
@@ -164,7 +164,7 @@ static bool take_address(struct planning *p, const struct address_range *range,
 			place++;
 		a = ip_add(&a, 1);
 	}
-	use_address(p, &a);
+	ARENA_PUSH(p->arena, p->used, p->used_count);
 	memmove(p->used + place + 1, p->used + place,
 		(p->used_count - 1 - place) * sizeof(*p->used));
 	p->used[place] = a;
@@ -427,20 +427,6 @@ static void orphan(struct pool_plan *pp)
 	}
 }
 
-static int by_service_name(const void *name, const void *item)
-{
-	return strcmp(name, ((const struct world_service *)item)->name);
-}
-
-static const struct world_service *find_service(const struct world *w,
-						const char *name)
-{
-	if (!w->service_count)
-		return NULL;
-	return bsearch(name, w->services, w->service_count,
-		       sizeof(*w->services), by_service_name);
-}
-
 static int by_service_index(const void *a, const void *b)
 {
 	const struct world_vm *x = *(const struct world_vm *const *)a;
@@ -464,28 +450,23 @@ static const struct world_vm **sort_vms(const struct planning *p)
 	return vms;
 }
 
-/* Services, in order of name, side by side with their VMs. */
+/*
+ * Every service with a spec, a place in the kernel or VMs is in the world, in
+ * order of name, so both lists are walked side by side.
+ */
 void plan_pools(struct planning *p)
 {
 	const struct world_vm **vms = sort_vms(p);
-	size_t at = 0, n = p->world->vm_count;
+	size_t at = 0;
 
-	for (size_t i = 0; i < p->world->service_count || at < n;) {
-		const struct world_service *s = i < p->world->service_count
-							? &p->world->services[i]
-							: NULL;
-		const char *name = s ? s->name : NULL;
-		struct pool_plan pp = { .p = p };
+	for (size_t i = 0; i < p->world->service_count; i++) {
+		const struct world_service *s = &p->world->services[i];
+		struct pool_plan pp = { .p = p, .s = s, .vms = vms + at };
 
-		if (at < n && (!name || strcmp(vms[at]->service, name) < 0))
-			name = vms[at]->service;
-		else
-			i++;
-		pp.s = find_service(p->world, name);
-		pp.vms = vms + at;
-		while (at < n && !strcmp(vms[at]->service, name))
+		while (at < p->world->vm_count &&
+		       !strcmp(vms[at]->service, s->name))
 			at++, pp.count++;
-		if (pp.s && pp.s->spec && pp.s->spec->pool.template)
+		if (s->spec && s->spec->pool.template)
 			size_pool(&pp);
 		else
 			orphan(&pp);

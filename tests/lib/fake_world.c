@@ -115,7 +115,8 @@ void fake_want(struct fake *f, const char *service, uint32_t count)
 {
 	size_t i = 0;
 
-	while (i < f->wanted_count && strcmp(f->wanted[i].service, service))
+	while (i < f->wanted_count &&
+	       strcmp(f->wanted[i].service, service) != 0)
 		i++;
 	if (i == f->wanted_count)
 		f->wanted_count++;
@@ -243,9 +244,9 @@ static uint32_t claim_owner(struct gather *g, const struct world_service *s,
 		const struct xlb_backend *line = &g->f->backends[id];
 
 		if (!o->name[0] || o->service != s->id || g->used[id] ||
-		    strcmp(o->name, m->name) ||
-		    memcmp(&line->addr4, m->addresses[0].bytes, 4) ||
-		    memcmp(line->addr6, m->addresses[1].bytes, 16))
+		    strcmp(o->name, m->name) != 0 ||
+		    memcmp(&line->addr4, m->addresses[0].bytes, 4) != 0 ||
+		    memcmp(line->addr6, m->addresses[1].bytes, 16) != 0)
 			continue;
 		g->used[id] = true;
 		return id;
@@ -513,6 +514,7 @@ struct world *fake_observe(struct fake *f, const struct spec *spec,
 	g->w = w;
 	w->now = f->now;
 	w->settled = f->settled;
+	w->forwards6_all = true;
 	w->verify = f->verify;
 	w->next_id = f->next_id;
 	gather_kernel(g);
@@ -552,7 +554,8 @@ static int set_sysctl(struct fake *f, const struct change *c)
 			snprintf(name, sizeof(name),
 				 "net/%s/conf/%s/forwarding",
 				 k ? "ipv6" : "ipv4", in->name);
-			if (strcmp(name, c->name) || strcmp(c->value, "1"))
+			if (strcmp(name, c->name) != 0 ||
+			    strcmp(c->value, "1") != 0)
 				continue;
 			in->forwards[k] = true;
 			return 0;
@@ -567,7 +570,7 @@ static int set_backend(struct fake *f, const struct change *c)
 
 	if (!c->id || c->id >= XLB_BACKENDS)
 		return broken(c, "no backend id");
-	if (o->name[0] && (strcmp(o->name, c->backend.owner.name) ||
+	if (o->name[0] && (strcmp(o->name, c->backend.owner.name) != 0 ||
 			   o->service != c->backend.owner.service))
 		return broken(c, "the id is another's");
 	f->backends[c->id] = c->backend.line;
@@ -1109,7 +1112,7 @@ uint32_t fake_slots_of(const struct fake *f, const char *service,
 	for (uint32_t id = 1; id < XLB_SERVICES; id++) {
 		const struct xlb_service *s = &f->services[id];
 
-		if (strcmp(s->name, service))
+		if (strcmp(s->name, service) != 0)
 			continue;
 		for (uint32_t i = 0; i < 1u << s->slot_log2; i++) {
 			uint32_t b = XLB_SLOT_CUR(f->slots[s->slot_base + i]);

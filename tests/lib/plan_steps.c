@@ -98,7 +98,7 @@ static bool service_serves(struct fake *f, const uint8_t *marks,
 		const struct xlb_service *s = &f->services[id];
 		uint32_t last = 0;
 
-		if (strcmp(s->name, service))
+		if (strcmp(s->name, service) != 0)
 			continue;
 		for (uint32_t i = 0; i < 1u << s->slot_log2; i++) {
 			uint32_t b = XLB_SLOT_CUR(f->slots[s->slot_base + i]);

@@ -94,7 +94,7 @@ static void want(struct fake *f, const char *arg)
 
 	assert_non_null(space);
 	snprintf(name, sizeof(name), "%.*s", (int)(space - arg), arg);
-	fake_want(f, name, (uint32_t)atoi(space + 1));
+	fake_want(f, name, (uint32_t)strtoul(space + 1, NULL, 10));
 }
 
 static void drain(struct fake *f, const char *arg)

@@ -18,7 +18,7 @@
 
 #define SERVICES 6
 #define BACKENDS 6
-#define HISTORIES 24
+#define HISTORIES 12
 #define STEPS 40
 
 /* "s0" and "s0-1": names of their VMs interleave. */
@@ -443,9 +443,18 @@ static void one_step(struct fake *f, const struct spec *spec)
 	fake_free(before);
 }
 
+static bool is_refused(struct fake *f, const struct spec *spec)
+{
+	struct plan *p = steps_plan(f, spec);
+	bool refused = p->diags.errors > 0;
+
+	plan_free(p);
+	return refused;
+}
+
 static void one_history(uint32_t number)
 {
-	struct model m = { 0 };
+	struct model m = { 0 }, good = { 0 };
 	struct fake *f = fake_new();
 	int parsed = 0;
 
@@ -456,9 +465,13 @@ static void one_history(uint32_t number)
 	for (int step = 0; step < STEPS; step++) {
 		struct spec *spec = model_spec(&m);
 
-		parsed += spec != NULL;
-		if (spec)
+		if (spec && !is_refused(f, spec)) {
 			one_step(f, spec);
+			good = m;
+			parsed++;
+		} else {
+			m = good; /* as the reconciler does: it goes on */
+		}
 		spec_free(spec);
 		something_happens(f, &m);
 	}
@@ -476,13 +489,380 @@ static void histories(void **state)
 		one_history(i);
 }
 
+/* ---- single promises ---- */
+
+#define NODE                                                              \
+	"version: 1\nnode: {interfaces: [eth0]}\n"                        \
+	"hypervisors: [{name: local, uri: \"test:///default\"}]\n"        \
+	"templates:\n  - name: t\n    image: /x.img\n    memory: 64MiB\n" \
+	"    network: {bridge: br0, addresses: [10.2.0.10-10.2.0.14/8]}\n"
+#define TWO(first, second)                                              \
+	NODE "services:\n  - name: web\n    vips: [192.0.2.10]\n"       \
+	     "    ports: [80]\n    backends:\n"                         \
+	     "      - {name: " first ", address: 10.1.0.1, port: 81}\n" \
+	     "      - {name: " second ", address: 10.1.0.2}\n"
+#define POOL(name, vip)                             \
+	"  - name: " name "\n    vips: [" vip "]\n" \
+	"    ports: [80]\n    pool: {template: t, min: 1, max: 2}\n"
+
+static struct fake *converged(const char *yaml)
+{
+	struct spec *spec = steps_parse(yaml);
+	struct fake *f = fake_new();
+
+	assert_true(steps_converge(f, spec) > 0);
+	spec_free(spec);
+	return f;
+}
+
+static size_t count_kind(const struct plan *p, enum change_kind kind)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->count; i++)
+		n += p->changes[i]->kind == kind;
+	return n;
+}
+
+/* Carried out all the same, a refused plan would change nothing. */
+static void refused_is_harmless(void **state)
+{
+	static const char *const edits[] = {
+		"    algorithm: round_robin\n",
+		"    pool: {template: t, min: 1, max: 5}\n",
+	};
+	struct buf before = BUF_INIT;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(edits); i++) {
+		struct fake *f = converged(TWO("a", "b"));
+		char *yaml = mem_printf("%s%s", TWO("a", "b"), edits[i]);
+		struct spec *spec = steps_parse(yaml);
+		struct plan *p;
+		struct buf after = BUF_INIT;
+
+		/* A table for two can't hold so many. */
+		for (uint32_t id = 1; i == 1 && id < 4; id++)
+			if (f->services[id].name[0])
+				f->services[id].slot_log2 = 8;
+		fake_describe(f, &before);
+		f->settled = false;
+		p = steps_plan(f, spec);
+		assert_int_equal(p->diags.errors, 1);
+		for (size_t k = 0; k < p->count; k++)
+			if (p->changes[k]->kind < CHANGE_VM_CREATE)
+				fake_apply(f, spec, p->changes[k]);
+		fake_describe(f, &after);
+		assert_string_equal(buf_str(&after), buf_str(&before));
+		buf_reset(&before);
+		buf_release(&after);
+		plan_free(p);
+		spec_free(spec);
+		free(yaml);
+		fake_free(f);
+	}
+	buf_release(&before);
+}
+
+static void guard_holds_empty(void **state)
+{
+	struct fake *f = converged(TWO("a", "b"));
+	struct arena *arena = arena_new();
+	struct spec *none = steps_parse(NODE "services: []\n");
+	struct spec *allowed =
+		steps_parse(NODE "services: []\nsafety: {allow_empty: true}\n");
+	struct plan *p;
+	struct world *w;
+
+	(void)state;
+	w = fake_observe(f, none, arena);
+	p = plan_make(none, w);
+	plan_guard(p, none, w);
+	assert_non_null(p->held);
+	plan_free(p);
+	p = plan_make(allowed, w);
+	plan_guard(p, allowed, w);
+	assert_null(p->held);
+	plan_free(p);
+	arena_free(arena);
+	spec_free(none);
+	spec_free(allowed);
+	fake_free(f);
+}
+
+static void drift_is_apart(void **state)
+{
+	struct spec *spec = steps_parse(TWO("a", "b"));
+	struct fake *f = converged(TWO("a", "b"));
+	struct plan_summary s;
+	struct plan *p;
+
+	(void)state;
+	f->interfaces[0].xdp = ATTACHED_NOT;
+	p = steps_plan(f, spec);
+	s = plan_summarize(p);
+	assert_int_equal(s.drift, 1);
+	assert_int_equal(s.add + s.change + s.replace + s.destroy, 0);
+	plan_free(p);
+	f->settled = false;
+	p = steps_plan(f, spec);
+	s = plan_summarize(p);
+	assert_int_equal(s.drift, 0);
+	assert_int_equal(s.add, 1);
+	plan_free(p);
+	spec_free(spec);
+	fake_free(f);
+}
+
+static void restores_before_creating(void **state)
+{
+	struct spec *spec =
+		steps_parse(NODE "services:\n" POOL("web", "192.0.2.1"));
+	struct fake *f = fake_new();
+	struct plan *p;
+
+	(void)state;
+	fake_want(f, "web", 2);
+	assert_true(steps_converge(f, spec) > 0);
+	fake_want(f, "web", 1);
+	p = steps_plan(f, spec);
+	assert_int_equal(p->count, 1);
+	assert_int_equal(p->changes[0]->kind, CHANGE_DRAIN);
+	assert_string_equal(p->changes[0]->name, "web-2");
+	assert_int_equal(steps_apply(f, spec, p, 1), 0);
+	plan_free(p);
+	fake_want(f, "web", 2);
+	p = steps_plan(f, spec);
+	assert_int_equal(count_kind(p, CHANGE_RESTORE), 1);
+	assert_int_equal(count_kind(p, CHANGE_VM_CREATE), 0);
+	plan_free(p);
+	/* Also in the place of one that fails meanwhile. */
+	fake_want(f, "web", 1);
+	fake_vm(f, "web-1")->running = false;
+	p = steps_plan(f, spec);
+	assert_int_equal(count_kind(p, CHANGE_RESTORE), 1);
+	assert_int_equal(count_kind(p, CHANGE_VM_REPLACE), 0);
+	plan_free(p);
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* Down, of two ready VMs the one that fails its probes goes. */
+static void keeps_the_healthy_vm(void **state)
+{
+	struct spec *spec =
+		steps_parse(NODE "services:\n" POOL("web", "192.0.2.1"));
+	struct fake *f = fake_new();
+	struct plan *p;
+
+	(void)state;
+	fake_want(f, "web", 2);
+	assert_true(steps_converge(f, spec) > 0);
+	fake_probe_ends(f, &fake_vm(f, "web-1")->addresses[0], TRUTH_FAILS);
+	assert_true(steps_converge(f, spec) > 0);
+	fake_want(f, "web", 1);
+	p = steps_plan(f, spec);
+	assert_int_equal(count_kind(p, CHANGE_DRAIN), 1);
+	for (size_t i = 0; i < p->count; i++)
+		if (p->changes[i]->kind == CHANGE_DRAIN)
+			assert_string_equal(p->changes[i]->name, "web-1");
+	plan_free(p);
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* Every backend is replaced at once: the old ones serve until a new one can. */
+static void replacing_all_leaves_no_gap(void **state)
+{
+	struct spec *spec = steps_parse(TWO("c", "d"));
+	struct fake *f = converged(TWO("a", "b"));
+	struct plan *p;
+
+	(void)state;
+	f->settled = false;
+	p = steps_plan(f, spec);
+	assert_int_equal(steps_apply(f, spec, p, p->count), 0);
+	plan_free(p);
+	assert_true(fake_slots_of(f, "web", "a") > 0);
+	assert_true(fake_slots_of(f, "web", "b") > 0);
+	assert_true(steps_converge(f, spec) > 0);
+	assert_int_equal(fake_slots_of(f, "web", "a"), 0);
+	assert_true(fake_slots_of(f, "web", "c") > 0);
+	assert_true(fake_is_clean(f, spec));
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* While it drains, a removed backend keeps its port and what it is. */
+static void leaving_keeps_its_line(void **state)
+{
+	struct spec *spec = steps_parse(
+		NODE "services:\n  - name: web\n    vips: [192.0.2.10]\n"
+		     "    ports: [80]\n    backends:\n"
+		     "      - {name: b, address: 10.1.0.2}\n");
+	struct fake *f = converged(TWO("a", "b"));
+	struct plan *p;
+	size_t seen = 0;
+
+	(void)state;
+	f->settled = false;
+	p = steps_plan(f, spec);
+	assert_int_equal(count_kind(p, CHANGE_BACKEND_SET), 0);
+	assert_int_equal(steps_apply(f, spec, p, p->count), 0);
+	plan_free(p);
+	for (uint32_t id = 1; id < 16; id++) {
+		if (strcmp(f->owners[id].name, "a") != 0)
+			continue;
+		seen++;
+		assert_int_equal(ntohs(f->backends[id].port), 81);
+		assert_int_equal(f->owners[id].kind, XLB_OWNER_FIXED);
+	}
+	assert_int_equal(seen, 1);
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* Neighbour entries expire while nobody probes; restarting must not care. */
+static void restart_without_next_hops(void **state)
+{
+	struct spec *spec = steps_parse(TWO("a", "b"));
+	struct fake *f = converged(TWO("a", "b"));
+	struct plan *p;
+
+	(void)state;
+	assert_true(ip_parse("10.1.0.1", &f->unresolved[0]));
+	assert_true(ip_parse("10.1.0.2", &f->unresolved[1]));
+	f->unresolved_count = 2;
+	fake_crash(f, 0);
+	f->settled = true;
+	p = steps_plan(f, spec);
+	assert_true(plan_is_empty(p));
+	plan_free(p);
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* VMs web-1 (of web), web-1-1 (of web-1), web-2 (of web), by name. */
+static void names_may_interleave(void **state)
+{
+	struct spec *spec =
+		steps_parse(NODE "services:\n" POOL("web", "192.0.2.1")
+				    POOL("web-1", "192.0.2.2"));
+	struct spec *none =
+		steps_parse(NODE "services: []\nsafety: {allow_empty: true}\n");
+	struct fake *f = fake_new();
+	struct plan *p;
+
+	(void)state;
+	fake_want(f, "web", 2);
+	assert_true(steps_converge(f, spec) > 0);
+	assert_int_equal(f->vm_count, 3);
+	p = steps_plan(f, none);
+	assert_int_equal(count_kind(p, CHANGE_VM_REMOVE), 3);
+	assert_int_equal(steps_apply(f, none, p, p->count), 0);
+	plan_free(p);
+	assert_true(steps_converge(f, none) > 0);
+	assert_int_equal(f->vm_count, 0);
+	spec_free(spec);
+	spec_free(none);
+	fake_free(f);
+}
+
+/* The lowest free index and address, and no fixed backend's name. */
+static void takes_the_lowest(void **state)
+{
+	struct spec *spec =
+		steps_parse(NODE "services:\n" POOL("web", "192.0.2.1"));
+	struct fake *f = fake_new();
+	struct ip lowest;
+
+	(void)state;
+	fake_want(f, "web", 2);
+	assert_true(steps_converge(f, spec) > 0);
+	f->vms[0] = f->vms[--f->vm_count]; /* web-1 was undefined by hand */
+	assert_true(steps_converge(f, spec) > 0);
+	assert_int_equal(f->vm_count, 2);
+	assert_true(ip_parse("10.2.0.10", &lowest));
+	assert_non_null(fake_vm(f, "web-1"));
+	assert_true(ip_equal(&fake_vm(f, "web-1")->addresses[0], &lowest));
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* An address of ours on another interface than the first is moved there. */
+static void addresses_move(void **state)
+{
+	struct spec *spec = steps_parse(TWO("a", "b"));
+	struct fake *f = converged(TWO("a", "b"));
+	size_t ours = 0;
+
+	(void)state;
+	for (size_t i = 0; i < f->address_count; i++)
+		if (f->addresses[i].ours)
+			f->addresses[i].ifindex = 3;
+	assert_true(steps_converge(f, spec) > 0);
+	for (size_t i = 0; i < f->address_count; i++) {
+		ours += f->addresses[i].ours;
+		assert_true(!f->addresses[i].ours ||
+			    f->addresses[i].ifindex == 2);
+	}
+	assert_int_equal(ours, 1);
+	check_foreign(f);
+	spec_free(spec);
+	fake_free(f);
+}
+
+/* Killed before its service was written, and then it isn't wanted any more. */
+static void unfinished_ids_are_cleared(void **state)
+{
+	struct spec *spec = steps_parse(TWO("a", "b"));
+	struct spec *none =
+		steps_parse(NODE "services: []\nsafety: {allow_empty: true}\n");
+	size_t count;
+
+	(void)state;
+	for (size_t n = 1; n; n = n < count ? n + 1 : 0) {
+		struct fake *f = fake_new();
+		struct arena *arena = arena_new();
+		struct plan *p;
+
+		fake_observe(f, spec, arena);
+		fake_tick(f, spec);
+		p = steps_plan(f, spec);
+		count = p->count;
+		assert_int_equal(count_kind(p, CHANGE_BACKEND_SET), 2);
+		assert_int_equal(steps_apply(f, spec, p, n), 0);
+		fake_crash(f, 0);
+		assert_true(steps_converge(f, none) > 0);
+		assert_true(fake_is_clean(f, none));
+		plan_free(p);
+		arena_free(arena);
+		fake_free(f);
+	}
+	spec_free(spec);
+	spec_free(none);
+}
+
 int main(void)
 {
+	const char *given = getenv("XLB_SEED");
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(refused_is_harmless),
+		cmocka_unit_test(guard_holds_empty),
+		cmocka_unit_test(drift_is_apart),
+		cmocka_unit_test(restores_before_creating),
+		cmocka_unit_test(keeps_the_healthy_vm),
+		cmocka_unit_test(replacing_all_leaves_no_gap),
+		cmocka_unit_test(leaving_keeps_its_line),
+		cmocka_unit_test(restart_without_next_hops),
+		cmocka_unit_test(names_may_interleave),
+		cmocka_unit_test(takes_the_lowest),
+		cmocka_unit_test(addresses_move),
+		cmocka_unit_test(unfinished_ids_are_cleared),
 		cmocka_unit_test(histories),
 	};
 
-	seed = getenv("XLB_SEED") ? (uint32_t)atoi(getenv("XLB_SEED"))
-				  : (uint32_t)time(NULL) % 1000000;
+	seed = given ? (uint32_t)strtoul(given, NULL, 10)
+		     : (uint32_t)time(NULL) % 1000000;
 	return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }

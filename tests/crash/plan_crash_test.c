@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A life of services and VMs - made, scaled, replaced, edited, removed - in
+ * which the process dies after every single change, before and after time
+ * passes, with calls about VMs not made, half done or done.  The next process
+ * must get to the end that a life without deaths gets to, with nothing left.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/lib/plan_steps.h"
+
+#define HEAD                                                              \
+	"version: 1\nnode: {interfaces: [eth0]}\n"                        \
+	"safety: {allow_empty: true}\n"                                   \
+	"hypervisors: [{name: local, uri: \"test:///default\"}]\n"        \
+	"templates:\n  - name: t\n    image: /x.img\n    memory: 64MiB\n" \
+	"    network: {bridge: br0, addresses: [10.2.0.10-10.2.0.14/8]}\n"
+#define WEB                                                \
+	"  - name: web\n    vips: [192.0.2.10]\n"          \
+	"    ports: [80, {listen: 443, target: 8443}]\n"   \
+	"    backends: [{name: old, address: 10.1.0.1}]\n" \
+	"    pool: {template: t, min: 1, max: 4}\n"
+#define DNS(weight, first)                                                 \
+	"  - name: dns\n    vips: [192.0.2.53, \"2001:db8::53\"]\n"        \
+	"    protocol: udp\n    ports: [53]\n    algorithm: round_robin\n" \
+	"    backends:\n"                                                  \
+	"      - {name: n" first ", addresses: [10.1.1." first             \
+	", \"fd00:1::" first "\"], weight: " weight "}\n"                  \
+	"      - {name: ns, addresses: [10.1.1.99, \"fd00:1::99\"]}\n"
+
+static void want_three(struct fake *f)
+{
+	fake_want(f, "web", 3);
+}
+
+static void want_one(struct fake *f)
+{
+	fake_want(f, "web", 1);
+}
+
+static void vm_dies(struct fake *f)
+{
+	struct fake_vm *v = fake_vm(f, "web-2");
+
+	assert_non_null(v);
+	v->running = false;
+}
+
+static void backend_dies(struct fake *f)
+{
+	struct ip a;
+
+	assert_true(ip_parse("10.1.0.1", &a));
+	fake_probe_ends(f, &a, TRUTH_REFUSES);
+}
+
+static const struct phase {
+	const char *name;
+	const char *yaml;
+	void (*happens)(struct fake *f);
+} phases[] = {
+	{ "made", HEAD "services:\n" WEB DNS("1", "11"), NULL },
+	{ "scaled_up", HEAD "services:\n" WEB DNS("1", "11"), want_three },
+	{ "vm_replaced", HEAD "services:\n" WEB DNS("1", "11"), vm_dies },
+	{ "backend_died", HEAD "services:\n" WEB DNS("1", "11"), backend_dies },
+	{ "weight_edited", HEAD "services:\n" WEB DNS("3", "11"), NULL },
+	{ "backend_replaced", HEAD "services:\n" WEB DNS("3", "12"), NULL },
+	{ "scaled_down", HEAD "services:\n" WEB DNS("3", "12"), want_one },
+	{ "service_removed", HEAD "services:\n" DNS("3", "12"), NULL },
+	{ "all_removed", HEAD "services: []\n", NULL },
+};
+
+/* False: the phase is over before its n-th change. */
+static bool run_to(struct fake *f, const struct spec *spec, size_t n, bool tick)
+{
+	for (int round = 0; round < 80; round++) {
+		struct plan *p = steps_plan(f, spec);
+		size_t count = p->count;
+
+		assert_int_equal(p->diags.errors, 0);
+		assert_int_equal(steps_apply(f, spec, p, n), 0);
+		plan_free(p);
+		if (n <= count) {
+			if (tick)
+				fake_tick(f, spec);
+			return true;
+		}
+		n -= count;
+		if (!fake_tick(f, spec) && !count)
+			return false;
+	}
+	fail_msg("no end");
+	return false;
+}
+
+static void compare(const struct fake *f, const char *want, const char *phase,
+		    size_t n, uint32_t how)
+{
+	struct buf text = BUF_INIT;
+
+	fake_describe(f, &text);
+	if (strcmp(buf_str(&text), want) != 0)
+		print_error("# %s, killed after change %zu (%u)\n", phase, n,
+			    how);
+	assert_string_equal(buf_str(&text), want);
+	buf_release(&text);
+}
+
+/* Every point of one phase; ends with the world after it. */
+static struct fake *one_phase(struct fake *start, const struct phase *phase)
+{
+	struct spec *spec = steps_parse(phase->yaml);
+	struct fake *end;
+	struct buf want = BUF_INIT;
+	size_t n = 0, points = 0;
+	bool more = true;
+
+	start->settled = false;
+	if (phase->happens)
+		phase->happens(start);
+	end = fake_copy(start);
+	assert_true(steps_converge(end, spec) > 0);
+	assert_true(fake_is_clean(end, spec));
+	fake_describe(end, &want);
+	for (; more; n++) {
+		for (uint32_t how = 0; how < 6; how++) {
+			struct fake *f = fake_copy(start);
+
+			more = run_to(f, spec, n, how >= 3);
+			fake_crash(f, how);
+			assert_true(steps_converge(f, spec) > 0);
+			assert_true(fake_is_clean(f, spec));
+			compare(f, buf_str(&want), phase->name, n, how);
+			fake_free(f);
+			points++;
+		}
+	}
+	/* A phase that changes nothing tests nothing. */
+	assert_true(n > 2);
+	print_message("# %s: killed at %zu points\n", phase->name, points);
+	buf_release(&want);
+	spec_free(spec);
+	fake_free(start);
+	return end;
+}
+
+static void a_life(void **state)
+{
+	struct fake *f = fake_new();
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(phases); i++)
+		f = one_phase(f, &phases[i]);
+	assert_int_equal(f->vm_count, 0);
+	assert_int_equal(f->reply_count, 0);
+	fake_free(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(a_life) };
+
+	return cmocka_run_group_tests_name("plan_crash", tests, NULL, NULL);
+}
