@@ -59,7 +59,7 @@ static void record_change(struct reconciler *r, const struct change *c, int err,
 /* VM changes are recorded when libvirt is done with them. */
 static bool records_itself(const struct change *c)
 {
-	return c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
+	return c->waits || c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
 	       c->kind == CHANGE_VM_REPLACE || c->kind == CHANGE_VM_REMOVE;
 }
 

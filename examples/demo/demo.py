@@ -104,8 +104,11 @@ class Demo:
         rows = self.xlb.query(
             "SELECT time_ms, 'scaling' AS kind, message AS text FROM scaling_history "
             "WHERE direction <> 'hold' UNION ALL "
-            "SELECT time_ms, 'vm', vm || ' ' || event || coalesce(': ' || nullif(reason, ''), '')"
-            " || coalesce(' (' || took_ms || ' ms)', '') FROM vm_history ORDER BY time_ms")
+            "SELECT time_ms, 'vm', vm || ' ' || event"
+            " || CASE WHEN event IN ('ordered', 'started', 'draining') THEN ''"
+            " ELSE coalesce(': ' || nullif(reason, ''), '') END"
+            " || coalesce(' (' || nullif(took_ms, 0) || ' ms)', '')"
+            " FROM vm_history ORDER BY time_ms")
         for row in rows:
             event = tuple(row.values())
             if event not in self.told:
@@ -242,9 +245,9 @@ class Demo:
         self.screen.title("6. Why, from history.db")
         database = self.xlb.state / "history.db"
         for sql in ("SELECT substr(time, 12, 8) AS at, direction, from_vms AS 'from', "
-                    "to_vms AS 'to', reason, limited_by, message FROM scaling_history "
+                    "to_vms AS 'to', message FROM scaling_history "
                     "WHERE direction <> 'hold'",
-                    "SELECT substr(time, 12, 8) AS at, vm, event, address, reason, took_ms "
+                    "SELECT substr(time, 12, 8) AS at, vm, event, address, substr(reason, 1, 40) AS reason, took_ms "
                     "FROM vm_history"):
             print(f"$ sqlite3 -box history.db \"{sql}\"")
             done = subprocess.run(["sqlite3", "-box", f"file:{database}?mode=ro", sql], text=True,

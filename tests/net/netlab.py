@@ -148,7 +148,7 @@ def held_connections(made, target, count):
 class Download:
     """curl, slow enough that things change under way."""
 
-    def __init__(self, made, target, size=100 * MEGABYTE, rate="8M"):
+    def __init__(self, made, target, size=100 * MEGABYTE, rate="12M"):
         stem = made.scratch / f"download-{target.strip('[]').replace(':', '-').replace('.', '-')}"
         self.size, self.body, self.head = size, stem.with_suffix(".body"), stem.with_suffix(".head")
         for path in (self.body, self.head):

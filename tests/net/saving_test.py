@@ -91,8 +91,8 @@ def vim(made):
     name, text = other(made)
     (made.scratch / "wanted").write_text(text)
     for backup in ("no", "yes"):  # vim's two ways: write in place, or rename
-        shell(made, f"{editor} -u NONE -N -es -c 'set backupcopy={backup}' -c '%d' "
-                    f"-c '0r {made.scratch}/wanted' -c '$d' -c 'wq' services.yaml </dev/null")
+        shell(made, f"{editor} -u NONE -N -es -c 'set backupcopy={backup}' "
+                    f"-c '%!cat {made.scratch}/wanted' -c 'wq' services.yaml </dev/null")
         applied(made, name, f"vim, backupcopy={backup}")
         name, text = other(made)
         (made.scratch / "wanted").write_text(text)
