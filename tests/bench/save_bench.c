@@ -75,12 +75,12 @@ static struct table find_table(const char *bpffs, const char *service)
 }
 
 /* When the save was complete. */
-static uint64_t save_by_rename(const char *file, const char *new)
+static uint64_t save_by_rename(const char *to, const char *from)
 {
 	uint64_t at = clock_ns();
 
-	if (rename(new, file))
-		die(file);
+	if (rename(from, to))
+		die(to);
 	return at;
 }
 

@@ -223,6 +223,9 @@ static void test_records(void **state)
 	assert_true(id > 0);
 	assert_int_equal(store_set_revision_result(f->s, id, "applied"), 0);
 	assert_int_equal(store_set_revision_result(f->s, id + 9, "x"), -ENOENT);
+	assert_int_equal(store_set_revision_git(f->s, id, "c0ffee", true), 0);
+	assert_int_equal(store_set_revision_git(f->s, id + 9, "x", 0), -ENOENT);
+	expect(f, "SELECT git_revision FROM revisions", "c0ffee");
 	assert_int_equal(store_last_applied(f->s, &applied, sha), 0);
 	assert_int_equal(applied, id);
 	assert_string_equal(sha, "abc");
@@ -234,7 +237,7 @@ static void test_records(void **state)
 	expect(f, "SELECT probe_ms FROM health_history", "1.5");
 	expect(f, "SELECT file || line || result FROM change_history",
 	       "services.yaml3ok");
-	expect(f, "SELECT result || git_dirty FROM revisions", "applied0");
+	expect(f, "SELECT result || git_dirty FROM revisions", "applied1");
 	/* What is required and missing is an error, not a crash. */
 	e.vm = NULL;
 	assert_int_equal(store_add_vm_event(f->s, &e), -EINVAL);
