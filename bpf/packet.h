@@ -52,6 +52,16 @@ static __always_inline bool packet_whole(struct packet *p, void *ip, void *end)
 	return p->len >= least && p->len <= distance(ip, end);
 }
 
+/* Bytes after the TCP header. */
+static __always_inline __u32 packet_payload(const struct packet *p,
+					    struct tcphdr *tcp)
+{
+	__u32 before = (__u32)distance(p->data, tcp) -
+		       (__u32)sizeof(struct ethhdr) + tcp->doff * 4u;
+
+	return p->len > before ? p->len - before : 0;
+}
+
 /* A packet whose slot is under change, or that round robin places. */
 static __always_inline __u32 packet_tracked(const struct packet *p,
 					    const struct xlb_vip *vip,
@@ -62,12 +72,9 @@ static __always_inline __u32 packet_tracked(const struct packet *p,
 	struct tcphdr *tcp = (void *)p->ports;
 
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		__u32 before = (__u32)distance(p->data, tcp) -
-			       (__u32)sizeof(struct ethhdr) + tcp->doff * 4u;
-
 		f.seq = bpf_ntohl(tcp->seq);
-		if (p->len > before)
-			f.payload = p->len - before;
+		if (p->new_flow)
+			f.payload = packet_payload(p, tcp);
 	}
 	return select_tracked(vip, word, &f);
 }

@@ -168,6 +168,7 @@ static __noinline int fragment_later_v4(struct xdp_md *ctx)
 	struct xlb_fragment_key key = {};
 	const struct xlb_backend *be;
 	struct xlb_fragment *first;
+	__u32 len;
 	bool nat;
 
 	if ((void *)(ip + 1) > end)
@@ -180,11 +181,14 @@ static __noinline int fragment_later_v4(struct xdp_md *ctx)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
 		return refuse(key.dst, FAMILY_V4, NULL, 0, XLB_DROP_FRAGMENT);
+	len = bpf_ntohs(ip->tot_len);
+	if (len < sizeof(*ip) || len > distance(ip, end))
+		return drop(XLB_DROP_MALFORMED);
 	be = backend_line(first->backend);
 	nat = is_nat(first->forwarding);
 	if (!reachable(be, be->l2_v4, false))
 		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(bpf_ntohs(ip->tot_len), be->mtu))
+	if (over_mtu(len, be->mtu))
 		return icmp_too_big_v4(ctx, be->mtu);
 	if (nat && hop_spent(be, ip->ttl))
 		return drop(XLB_DROP_TTL);
@@ -279,6 +283,7 @@ static __noinline int fragment_later_v6(struct xdp_md *ctx)
 	struct xlb_fragment_key key = {};
 	const struct xlb_backend *be;
 	struct xlb_fragment *first;
+	__u32 len;
 	bool nat;
 
 	if ((void *)(f + 1) > end)
@@ -287,12 +292,14 @@ static __noinline int fragment_later_v6(struct xdp_md *ctx)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
 		return refuse(key.dst, FAMILY_V6, NULL, 0, XLB_DROP_FRAGMENT);
+	len = bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip);
+	if (len < sizeof(*f) || len > distance(f, end))
+		return drop(XLB_DROP_MALFORMED);
 	be = backend_line(first->backend);
 	nat = is_nat(first->forwarding);
 	if (!reachable(be, be->l2_v6, true))
 		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
-		     be->mtu))
+	if (over_mtu(len, be->mtu))
 		return icmp_too_big_v6(ctx, be->mtu);
 	if (nat && hop_spent(be, f->ip.hop_limit))
 		return drop(XLB_DROP_TTL);

@@ -101,28 +101,38 @@ static __always_inline __u64 *memory_place(struct xlb_flow_line *line,
 	return &line->entry[MASK(way, XLB_FLOW_WAYS - 1)];
 }
 
-static __always_inline void memory_find(struct xlb_flow_line *line, __u32 tag,
-					__u32 seq_tag, struct memory *ret)
+/* The first living entry of this tag and kind, its way in *ret_way; or 0. */
+static __always_inline __u64 memory_match(struct xlb_flow_line *line, __u32 tag,
+					  __u64 half_open, __u32 *ret_way)
 {
-	*ret = (struct memory){ 0 };
 #pragma unroll
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
 		__u64 entry = *(volatile __u64 *)&line->entry[i];
-		__u32 has = XLB_FLOW_TAG(entry);
 
-		if (unlikely(has == tag && !(entry & XLB_FLOW_HALF_OPEN))) {
-			ret->known = entry;
-			ret->known_way = i;
-		}
-		if (unlikely(has == seq_tag && (entry & XLB_FLOW_HALF_OPEN))) {
-			ret->half = entry;
-			ret->half_way = i;
-		}
+		if (XLB_FLOW_TAG(entry) != tag ||
+		    (entry & XLB_FLOW_HALF_OPEN) != half_open ||
+		    !memory_live(entry))
+			continue;
+		*ret_way = i;
+		return entry;
 	}
-	if (!memory_live(ret->known))
-		ret->known = 0;
-	if (!memory_live(ret->half))
-		ret->half = 0;
+	return 0;
+}
+
+/* Most lines hold no half-open entry, which one look at all of them tells. */
+static __always_inline void memory_find(struct xlb_flow_line *line, __u32 tag,
+					__u32 seq_tag, struct memory *ret)
+{
+	__u64 any = 0;
+
+	*ret = (struct memory){ 0 };
+#pragma unroll
+	for (int i = 0; i < XLB_FLOW_WAYS; i++)
+		any |= *(volatile __u64 *)&line->entry[i];
+	ret->known = memory_match(line, tag, 0, &ret->known_way);
+	if (any & XLB_FLOW_HALF_OPEN)
+		ret->half = memory_match(line, seq_tag, XLB_FLOW_HALF_OPEN,
+					 &ret->half_way);
 }
 
 /* Young again: its time becomes now.  Losing the race is harmless. */

@@ -176,7 +176,7 @@ struct xlb_service {
 
 /* Value of the owners map (hash by backend id); only user space reads it. */
 #define XLB_OWNER_FIXED 0 /* declared in the file */
-#define XLB_OWNER_VM 1	  /* of a pool */
+#define XLB_OWNER_VM 1 /* of a pool */
 struct xlb_owner {
 	char name[XLB_NAME_MAX];
 	__u32 service;

@@ -295,25 +295,28 @@ static void interval_over(void *arg)
 	hypervisor_stats(h, got_stats, s);
 }
 
-/* The file moved the bounds: that needs no signal, window or cooldown. */
+/*
+ * The file moved the bounds: that needs no signal, window or cooldown.  The
+ * scaler decides all the same, so that it knows of the action under way.
+ */
 static void keep_bounds(struct reconciler *r, struct service_run *s,
-			const struct pool_spec *pool)
+			const struct service_spec *spec)
 {
-	uint32_t to = s->wanted < pool->min   ? pool->min
-		      : s->wanted > pool->max ? pool->max
-					      : s->wanted;
-	struct scale_decision d = {
-		.from = s->wanted,
-		.wanted = s->wanted,
-		.to = to,
-		.direction = to > s->wanted ? SCALE_UP : SCALE_DOWN,
-		.reason = REASON_BOUNDS,
-		.limited_by = to > s->wanted ? LIMIT_MIN : LIMIT_MAX,
-	};
+	struct scale_input in = { .pool = &spec->pool,
+				  .scaling = &spec->scaling,
+				  .now = clock_ns(),
+				  .current = s->wanted,
+				  .capacity = UINT32_MAX };
+	struct scale_decision d = { 0 };
+	bool fits = s->wanted >= spec->pool.min && s->wanted <= spec->pool.max;
 
-	if (!s->pool_known || to == s->wanted)
+	/* Without signals the count is the minimum. */
+	if (!spec->scaling.signal_count)
+		fits = s->wanted == spec->pool.min;
+	if (!s->pool_known || fits)
 		return;
-	s->wanted = to;
+	scale_decide(&in, &s->memory, &d);
+	s->wanted = d.to;
 	scaling_record(r, s, &d);
 }
 
@@ -382,7 +385,7 @@ void scaling_update(struct reconciler *r, const struct spec *spec)
 		if (!sp->pool.template)
 			continue;
 		learn_pool(r, s, &sp->pool);
-		keep_bounds(r, s, &sp->pool);
+		keep_bounds(r, s, sp);
 		if (r->read_only)
 			continue;
 		s->interval = sp->scaling.interval;

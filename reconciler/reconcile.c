@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -58,7 +59,7 @@ static void record_change(struct reconciler *r, const struct change *c, int err,
 /* VM changes are recorded when libvirt is done with them. */
 static bool records_itself(const struct change *c)
 {
-	return c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
+	return c->waits || c->kind == CHANGE_VM_CREATE || c->kind == CHANGE_VM_START ||
 	       c->kind == CHANGE_VM_REPLACE || c->kind == CHANGE_VM_REMOVE;
 }
 
@@ -304,6 +305,7 @@ static void resync(void *arg)
 			r->store, clock_wall_ms(),
 			(int64_t)(r->spec->history_retention / NS_PER_MS));
 	vms_tick(r);
+	malloc_trim(0); /* worlds and plans come and go by the megabyte */
 	reconcile_soon(r);
 	if (r->spec)
 		loop_arm_in(r->resync, r->spec->node.resync);

@@ -17,6 +17,13 @@
 
 #include "base/mem.h"
 
+/*
+ * Backends of one CPU whose counters are mapped at once (32 KiB): the kernel
+ * maps all pages of a map at once, and there are a MiB of counters a CPU, of
+ * which few ids are used.
+ */
+#define WINDOW 1024
+
 static struct xlb_tables *tables_of(const struct datapath *d)
 {
 	return d->mapped[MAP_TABLES];
@@ -44,8 +51,19 @@ static int map_memory(struct datapath *d, int i)
 		d->view.slot_count = info.max_entries * XLB_LINE_SLOTS;
 	if (i == MAP_FLOWS)
 		d->view.flow_lines = info.max_entries;
-	if (i == MAP_COUNTERS)
-		d->view.cpus = info.max_entries / XLB_BACKENDS;
+	return 0;
+}
+
+static int find_cpus(struct datapath *d)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(d->map_fd[MAP_COUNTERS], &info, &len))
+		return -errno;
+	d->view.cpus = info.max_entries / XLB_BACKENDS;
+	d->window_count = info.max_entries / WINDOW;
+	d->windows = mem_array(d->window_count, sizeof(*d->windows));
 	return 0;
 }
 
@@ -67,8 +85,7 @@ static int map_all(struct datapath *d)
 	d->view.slots = d->mapped[MAP_SLOTS];
 	d->view.services = d->mapped[MAP_SERVICES];
 	d->view.flows = d->mapped[MAP_FLOWS];
-	d->view.counters = d->mapped[MAP_COUNTERS];
-	return 0;
+	return find_cpus(d);
 }
 
 /* A fresh block becomes ours; one of another layout is refused. */
@@ -182,6 +199,31 @@ int datapath_open(const struct datapath_config *cfg, struct datapath **ret,
 	return 0;
 }
 
+static const struct xlb_counter *counter_of(struct datapath *d, size_t index)
+{
+	size_t bytes = WINDOW * sizeof(struct xlb_counter);
+	size_t at = index / WINDOW;
+	void *mem;
+
+	if (!d->windows[at]) {
+		mem = mmap(NULL, bytes, PROT_READ, MAP_SHARED,
+			   d->map_fd[MAP_COUNTERS], (off_t)(at * bytes));
+		if (mem == MAP_FAILED)
+			return NULL;
+		d->windows[at] = mem;
+	}
+	return &d->windows[at][index % WINDOW];
+}
+
+static void unmap_windows(struct datapath *d)
+{
+	for (size_t i = 0; i < d->window_count; i++)
+		if (d->windows[i])
+			munmap((void *)d->windows[i],
+			       WINDOW * sizeof(struct xlb_counter));
+	mem_free_ptr(&d->windows);
+}
+
 void datapath_close(struct datapath *d)
 {
 	if (!d)
@@ -190,6 +232,7 @@ void datapath_close(struct datapath *d)
 	for (int i = 0; i < MAP_MAPPED; i++)
 		if (d->mapped[i])
 			munmap(d->mapped[i], d->mapped_size[i]);
+	unmap_windows(d);
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (d->map_fd[i] >= 0)
 			close(d->map_fd[i]);
@@ -208,14 +251,16 @@ const struct datapath_view *datapath_view(const struct datapath *d)
 	return &d->view;
 }
 
-struct xlb_counter datapath_count(const struct datapath *d, uint32_t backend)
+struct xlb_counter datapath_count(struct datapath *d, uint32_t backend)
 {
 	struct xlb_counter sum = { 0 };
 
 	for (uint32_t cpu = 0; cpu < d->view.cpus; cpu++) {
 		const struct xlb_counter *c =
-			&d->view.counters[(size_t)cpu * XLB_BACKENDS + backend];
+			counter_of(d, (size_t)cpu * XLB_BACKENDS + backend);
 
+		if (!c)
+			continue;
 		sum.packets += c->packets;
 		sum.bytes += c->bytes;
 		sum.flows += c->flows;

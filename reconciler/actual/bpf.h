@@ -45,13 +45,12 @@ struct datapath_view {
 	const struct xlb_service *services; /* XLB_SERVICES */
 	const struct xlb_flow_line *flows;
 	uint32_t flow_lines;
-	const struct xlb_counter *counters; /* cpus * XLB_BACKENDS */
 	uint32_t cpus;
 };
 const struct datapath_view *datapath_view(const struct datapath *d);
 
 /* Sum of a backend's counters over all CPUs. */
-struct xlb_counter datapath_count(const struct datapath *d, uint32_t backend);
+struct xlb_counter datapath_count(struct datapath *d, uint32_t backend);
 int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX]);
 const char *drop_name(enum xlb_drop reason); /* "no_backend"; stable names */
 

@@ -161,6 +161,14 @@ static int attach_new(struct datapath *d, const char *ifname, int ifindex)
 	return err;
 }
 
+/* The link at hand runs the loaded program, if it doesn't already. */
+static int attach_update(const struct datapath *d, int fd, uint32_t running)
+{
+	if (running == d->prog_id[PROG_XDP])
+		return 0;
+	return bpf_link_update(fd, d->prog_fd[PROG_XDP], NULL) ? -errno : 0;
+}
+
 int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
 		    struct diag_list *diags)
 {
@@ -169,9 +177,7 @@ int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
 	int err;
 
 	if (fd >= 0 && info.xdp.ifindex == (uint32_t)ifindex)
-		err = info.prog_id == d->prog_id[PROG_XDP]		? 0
-		      : bpf_link_update(fd, d->prog_fd[PROG_XDP], NULL) ? -errno
-									: 0;
+		err = attach_update(d, fd, info.prog_id);
 	else
 		err = attach_new(d, ifname, ifindex);
 	if (fd >= 0)

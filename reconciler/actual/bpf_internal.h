@@ -15,8 +15,8 @@ enum map_index {
 	MAP_TABLES,
 	MAP_SLOTS,
 	MAP_FLOWS,
-	MAP_COUNTERS,
-	MAP_SERVICES, /* up to here: mapped into memory */
+	MAP_SERVICES, /* up to here: mapped into memory as a whole */
+	MAP_COUNTERS, /* in windows, see datapath_count() */
 	MAP_CURSORS,
 	MAP_DROPS,
 	MAP_FRAGMENTS,
@@ -25,7 +25,7 @@ enum map_index {
 	MAP_DIRECT,
 	MAP_OWNERS,
 	MAP_COUNT,
-	MAP_MAPPED = MAP_CURSORS,
+	MAP_MAPPED = MAP_COUNTERS,
 };
 
 enum prog_index { PROG_XDP, PROG_REPLY, PROG_COUNT };
@@ -44,6 +44,8 @@ struct datapath {
 	int map_fd[MAP_COUNT];
 	void *mapped[MAP_MAPPED];
 	size_t mapped_size[MAP_MAPPED];
+	const struct xlb_counter **windows; /* NULL: not mapped yet */
+	size_t window_count;
 	int prog_fd[PROG_COUNT];
 	uint32_t prog_id[PROG_COUNT];
 	struct datapath_view view;

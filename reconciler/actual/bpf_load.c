@@ -93,7 +93,7 @@ static uint32_t map_entries(int i, const struct datapath_config *cfg)
 
 	switch ((enum map_index)i) {
 	case MAP_SLOTS:
-		return (cfg->slots + XLB_LINE_SLOTS - 1) / XLB_LINE_SLOTS + 1;
+		return cfg->slots / XLB_LINE_SLOTS + 1;
 	case MAP_FLOWS:
 		return cfg->flow_lines ? cfg->flow_lines : FLOW_LINES_DEFAULT;
 	case MAP_COUNTERS:
@@ -142,7 +142,7 @@ static int map_make(struct datapath *d, int i, struct bpf_map *map,
 static int map_get_read_only(struct datapath *d, int i)
 {
 	LIBBPF_OPTS(bpf_obj_get_opts, opts,
-		    .file_flags = i < MAP_MAPPED ? 0 : BPF_F_RDONLY);
+		    .file_flags = i <= MAP_COUNTERS ? 0 : BPF_F_RDONLY);
 	AUTO_FREE char *path = pin_path(d, map_names[i]);
 	int fd = bpf_obj_get_opts(path, &opts);
 
@@ -201,27 +201,43 @@ static void map_complain(const struct datapath *d, int i, int err,
 			 map_names[i], strerror(-err));
 }
 
+/*
+ * Not by the skeletons' own functions, which would map every table once more.
+ * Of the skeletons serve the bytes and the layout of the constants.
+ */
+static struct bpf_object *object_open(enum prog_index i)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts,
+		    .object_name = i == PROG_XDP ? "xdp" : "reply");
+	size_t size;
+	const void *bytes = i == PROG_XDP ? xdp_bpf__elf_bytes(&size)
+					  : reply_bpf__elf_bytes(&size);
+
+	return bpf_object__open_mem(bytes, size, &opts);
+}
+
 int load_maps(struct datapath *d, const struct datapath_config *cfg,
 	      struct diag_list *diags)
 {
-	struct xdp_bpf *skel;
+	struct bpf_object *obj;
+	int err = 0;
 
 	libbpf_set_print(libbpf_say);
-	skel = xdp_bpf__open();
-	if (!skel)
+	obj = object_open(PROG_XDP);
+	if (!obj)
 		return -errno;
 	for (int i = 0; i < MAP_COUNT; i++) {
-		int fd = map_open(d, i, object_map(skel->obj, i), cfg);
+		int fd = map_open(d, i, object_map(obj, i), cfg);
 
 		if (fd < 0) {
 			map_complain(d, i, fd, diags);
-			xdp_bpf__destroy(skel);
-			return fd;
+			err = fd;
+			break;
 		}
 		d->map_fd[i] = fd;
 	}
-	xdp_bpf__destroy(skel);
-	return 0;
+	bpf_object__close(obj);
+	return err;
 }
 
 static int reuse_maps(struct datapath *d, struct bpf_object *obj)
@@ -258,9 +274,14 @@ static void build_digest(const struct datapath *d, uint8_t ret[32])
 }
 
 static int take_program(struct datapath *d, enum prog_index i,
-			const struct bpf_program *prog)
+			const struct bpf_object *obj)
 {
-	int fd = dup(bpf_program__fd(prog));
+	static const char *const names[PROG_COUNT] = {
+		[PROG_XDP] = "xlb_xdp",
+		[PROG_REPLY] = "xlb_reply",
+	};
+	int fd = dup(bpf_program__fd(
+		bpf_object__find_program_by_name(obj, names[i])));
 
 	if (fd < 0)
 		return -errno;
@@ -271,37 +292,52 @@ static int take_program(struct datapath *d, enum prog_index i,
 	return 0;
 }
 
-static int load_xdp(struct datapath *d)
+static struct bpf_map *constants_map(struct bpf_object *obj)
 {
-	struct xdp_bpf *skel = xdp_bpf__open();
-	int err;
+	struct bpf_map *map;
 
-	if (!skel)
-		return -errno;
-	skel->rodata->flow_seed = d->view.control->flow_seed;
-	skel->rodata->flow_mask = flow_mask_of(d);
-	err = reuse_maps(d, skel->obj);
-	if (!err)
-		err = bpf_object__load(skel->obj);
-	if (!err)
-		err = take_program(d, PROG_XDP, skel->progs.xlb_xdp);
-	xdp_bpf__destroy(skel);
-	return err;
+	bpf_object__for_each_map(map, obj) {
+		const char *dot = strrchr(bpf_map__name(map), '.');
+
+		if (dot && strcmp(dot, ".rodata") == 0)
+			return map;
+	}
+	return NULL;
 }
 
-static int load_reply(struct datapath *d)
+/* The section is as long as the struct, but for padding at its end. */
+static int set_constants(const struct datapath *d, struct bpf_object *obj)
 {
-	struct reply_bpf *skel = reply_bpf__open();
-	int err;
+	struct bpf_map *map = constants_map(obj);
+	struct xdp_bpf__rodata constants;
+	const void *initial;
+	size_t size = 0;
 
-	if (!skel)
+	initial = map ? bpf_map__initial_value(map, &size) : NULL;
+	if (!initial || size > sizeof(constants))
+		return -ENOENT;
+	memcpy(&constants, initial, size);
+	constants.flow_seed = d->view.control->flow_seed;
+	constants.flow_mask = flow_mask_of(d);
+	return bpf_map__set_initial_value(map, &constants, size);
+}
+
+static int load_program(struct datapath *d, enum prog_index i)
+{
+	struct bpf_object *obj = object_open(i);
+	int err = 0;
+
+	if (!obj)
 		return -errno;
-	err = reuse_maps(d, skel->obj);
+	if (i == PROG_XDP)
+		err = set_constants(d, obj);
 	if (!err)
-		err = bpf_object__load(skel->obj);
+		err = reuse_maps(d, obj);
 	if (!err)
-		err = take_program(d, PROG_REPLY, skel->progs.xlb_reply);
-	reply_bpf__destroy(skel);
+		err = bpf_object__load(obj);
+	if (!err)
+		err = take_program(d, i, obj);
+	bpf_object__close(obj);
 	return err;
 }
 
@@ -335,10 +371,10 @@ static void forget_programs(struct datapath *d)
  */
 static int load_new(struct datapath *d, struct diag_list *diags)
 {
-	int err = load_xdp(d);
+	int err = load_program(d, PROG_XDP);
 
 	if (!err)
-		err = load_reply(d);
+		err = load_program(d, PROG_REPLY);
 	if (err) {
 		diag_add(diags, SEVERITY_ERROR, NULL,
 			 "run with -v for the verifier's words",

@@ -21,7 +21,7 @@ bool ip_parse(const char *s, struct ip *ret)
 const char *ip_format(const struct ip *a, char out[IP_STRLEN])
 {
 	if (!a->family || !inet_ntop(a->family, a->bytes, out, IP_STRLEN))
-		strcpy(out, "-");
+		memcpy(out, "-", 2);
 	return out;
 }
 
@@ -149,7 +149,7 @@ uint16_t ip_sum(const struct ip *a)
 	for (int i = 0; i < words; i++) {
 		uint16_t w;
 
-		memcpy(&w, a->bytes + i * 2, 2);
+		memcpy(&w, a->bytes + (size_t)i * 2, 2);
 		sum += w;
 	}
 	while (sum >> 16)

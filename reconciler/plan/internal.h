@@ -24,8 +24,14 @@ struct planning {
 	uint32_t last_service_id; /* given out in this plan */
 	struct slot_space {
 		uint32_t base, size;
-	} * spaces; /* of services made in this plan */
+	} * spaces; /* that are taken, sorted by base; made when needed */
 	size_t space_count;
+	bool spaces_found;
+	bool *wants_reply; /* by index in world->interfaces */
+	const struct vip_spec **vips; /* all declared addresses, sorted */
+	size_t vip_count;
+	struct ip *used; /* addresses that no new VM may get, sorted */
+	size_t used_count;
 };
 
 /* A new change in the plan, zeroed but for kind, action and object. */
@@ -41,11 +47,38 @@ void plan_tables(struct planning *p);
 void plan_vips(struct planning *p);
 void plan_pools(struct planning *p);
 
+/* One service on its way to tables. */
+struct compile {
+	struct planning *p;
+	const struct world_service *s;
+	uint32_t service_id;
+	bool *eligible;
+	uint32_t *ids; /* by member, after giving out new ones */
+	bool need_slots; /* an id that slots may name goes away */
+	uint8_t log2;
+	uint32_t base;
+	bool fresh; /* no slots in the kernel yet */
+	struct compiled *done;
+	const struct source *reweighted; /* of a member whose weight changed */
+};
+
+/* ids.c: what is free, and who has what. */
+const struct world_owner *owner_find(const struct world *w, uint32_t id);
+uint32_t take_backend_id(struct planning *p); /* 0: none is free */
+uint32_t take_service_id(struct planning *p); /* 0: none is free */
+/* First fit, aligned to the size; UINT32_MAX when there is no room. */
+uint32_t take_slots(struct planning *p, uint8_t log2);
+/* backends.c: ids and lines of a service's members; false with a diag. */
+bool plan_backends(struct compile *c);
+/* Forget ids whose service isn't there: their plan was cut short. */
+void plan_orphan_ids(struct planning *p);
+
 /* members.c: which members may take new flows. */
 bool member_gone(const struct world_member *m); /* its flows can't be kept */
 /* Marks the members that shall own slots, by health or the panic policy. */
-void members_eligible(const struct world_service *s, bool *eligible);
-/* service.c: the next hop a family of a member needs for this service. */
+void members_eligible(const struct world_kernel *k,
+		      const struct world_service *s, bool *eligible);
+/* members.c: the next hop a family of a member needs for this service. */
 bool service_has_family(const struct service_spec *s, int family);
 
 #endif

@@ -14,40 +14,75 @@ bool member_gone(const struct world_member *m)
 	return m->finished || m->health == HEALTH_DEAD;
 }
 
-static bool reachable(const struct world_service *s,
+/* A next hop that was known once is good until probes say otherwise. */
+static bool has_next_hop(const struct world_kernel *k,
+			 const struct world_member *m, int family)
+{
+	const struct xlb_backend *line;
+
+	if (m->paths[family == AF_INET6].known)
+		return true;
+	if (!k->loaded || !m->id)
+		return false;
+	line = &k->backends[m->id];
+	return family == AF_INET6 ? line->l2_v6[0] || line->l2_v6[1]
+				  : line->l2_v4[0] || line->l2_v4[1];
+}
+
+/* What is leaving may lack a family that the service has only now. */
+static bool reachable(const struct world_kernel *k,
+		      const struct world_service *s,
 		      const struct world_member *m)
 {
-	return (m->paths[0].known || !service_has_family(s->spec, AF_INET)) &&
-	       (m->paths[1].known || !service_has_family(s->spec, AF_INET6));
+	static const int families[] = { AF_INET, AF_INET6 };
+	size_t needed = 0, known = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
+		if (!service_has_family(s->spec, families[i]))
+			continue;
+		needed++;
+		known += has_next_hop(k, m, families[i]);
+	}
+	return m->leaving ? known > 0 : known == needed;
 }
 
 /* Could take new flows, were its probes to pass. */
-static bool usable(const struct world_service *s, const struct world_member *m)
+static bool usable(const struct world_kernel *k, const struct world_service *s,
+		   const struct world_member *m)
 {
-	return m->weight && !m->drained && !m->leaving && !member_gone(m) &&
-	       reachable(s, m);
+	return m->weight && !m->drained && !member_gone(m) &&
+	       reachable(k, s, m);
+}
+
+static size_t choose(const struct world_kernel *k,
+		     const struct world_service *s, enum health_state health,
+		     bool leaving, bool *eligible)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->member_count; i++) {
+		const struct world_member *m = &s->members[i];
+
+		eligible[i] = m->health == health && m->leaving == leaving &&
+			      (m->id || !leaving) && usable(k, s, m);
+		n += eligible[i];
+	}
+	return n;
 }
 
 /*
- * Members that pass their probes share the slots.  When none does, fail_open
- * keeps those that have passed before and are not known to be gone: a probe
- * that fails everywhere says more about the probe than about the backends.
+ * Members that pass their probes share the slots.  When none does, those that
+ * are leaving go on until another has come: an edit that replaces every
+ * backend must not leave a gap.  When they fail too, fail_open keeps those
+ * that have passed before and are not known to be gone: a probe that fails
+ * everywhere says more about the probe than about the backends.
  */
-void members_eligible(const struct world_service *s, bool *eligible)
+void members_eligible(const struct world_kernel *k,
+		      const struct world_service *s, bool *eligible)
 {
-	size_t up = 0;
-
-	for (size_t i = 0; i < s->member_count; i++) {
-		const struct world_member *m = &s->members[i];
-
-		eligible[i] = m->health == HEALTH_UP && usable(s, m);
-		up += eligible[i];
-	}
-	if (up || s->spec->health.panic != PANIC_FAIL_OPEN)
+	if (choose(k, s, HEALTH_UP, false, eligible) ||
+	    choose(k, s, HEALTH_UP, true, eligible))
 		return;
-	for (size_t i = 0; i < s->member_count; i++) {
-		const struct world_member *m = &s->members[i];
-
-		eligible[i] = m->health == HEALTH_DOWN && usable(s, m);
-	}
+	if (s->spec->health.panic == PANIC_FAIL_OPEN)
+		choose(k, s, HEALTH_DOWN, false, eligible);
 }

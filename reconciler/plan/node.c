@@ -24,28 +24,40 @@ static bool spec_has_family(const struct spec *spec, int family)
 	return false;
 }
 
+static void want_reply(struct planning *p, const struct world_path *path,
+		       bool dsr)
+{
+	const struct world_interface *in =
+		path->route_ifindex
+			? world_interface(p->world, path->route_ifindex)
+			: NULL;
+
+	if (in && !(dsr && is_uplink(p->spec, in)))
+		p->wants_reply[in - p->world->interfaces] = true;
+}
+
 /*
  * Answers of a backend come in where packets to it go out.  dsr answers that
  * go out by the uplink itself need no help.
  */
+static void find_replies(struct planning *p)
+{
+	p->wants_reply = arena_alloc(p->arena, p->world->interface_count + 1);
+	for (size_t i = 0; i < p->world->service_count; i++) {
+		const struct world_service *s = &p->world->services[i];
+		bool dsr = s->spec && s->spec->forwarding == FORWARDING_DSR;
+
+		for (size_t m = 0; s->spec && m < s->member_count; m++) {
+			want_reply(p, &s->members[m].paths[0], dsr);
+			want_reply(p, &s->members[m].paths[1], dsr);
+		}
+	}
+}
+
 static bool wants_reply(const struct planning *p,
 			const struct world_interface *in)
 {
-	for (size_t i = 0; i < p->world->service_count; i++) {
-		const struct world_service *s = &p->world->services[i];
-
-		if (!s->spec)
-			continue;
-		if (s->spec->forwarding == FORWARDING_DSR &&
-		    is_uplink(p->spec, in))
-			continue;
-		for (size_t m = 0; m < s->member_count; m++)
-			if (s->members[m].paths[0].route_ifindex ==
-				    in->ifindex ||
-			    s->members[m].paths[1].route_ifindex == in->ifindex)
-				return true;
-	}
-	return false;
+	return p->wants_reply[in - p->world->interfaces];
 }
 
 static void set_forwarding(struct planning *p, const char *family,
@@ -139,23 +151,50 @@ static void plan_reply(struct planning *p, const struct world_interface *in,
 	change_from_event(c, "where backends are reached");
 }
 
-static const struct vip_spec *declared_vip(const struct spec *spec,
-					   const struct ip *a)
+/* ---- addresses: both sides sorted, so that each is looked up quickly ---- */
+
+static int by_vip(const void *a, const void *b)
 {
-	for (size_t i = 0; i < spec->service_count; i++)
-		for (size_t k = 0; k < spec->services[i].vip_count; k++)
-			if (ip_equal(&spec->services[i].vips[k].address, a))
-				return &spec->services[i].vips[k];
-	return NULL;
+	const struct vip_spec *x = *(const struct vip_spec *const *)a;
+	const struct vip_spec *y = *(const struct vip_spec *const *)b;
+	int c = ip_compare(&x->address, &y->address);
+
+	return c ? c : x->src.line - y->src.line;
 }
 
-static const struct world_address *present(const struct world *w,
-					   const struct ip *a)
+static void find_vips(struct planning *p)
 {
-	for (size_t i = 0; i < w->address_count; i++)
-		if (ip_equal(&w->addresses[i].address, a))
-			return &w->addresses[i];
-	return NULL;
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->spec->service_count; i++)
+		for (size_t k = 0; k < p->spec->services[i].vip_count; k++)
+			*ARENA_PUSH(p->arena, p->vips, p->vip_count) =
+				&p->spec->services[i].vips[k];
+	if (p->vip_count)
+		qsort(p->vips, p->vip_count, sizeof(*p->vips), by_vip);
+	for (size_t i = 0; i < p->vip_count; i++)
+		if (!n ||
+		    !ip_equal(&p->vips[n - 1]->address, &p->vips[i]->address))
+			p->vips[n++] = p->vips[i];
+	p->vip_count = n;
+}
+
+static int vip_by_address(const void *key, const void *item)
+{
+	return ip_compare(key,
+			  &(*(const struct vip_spec *const *)item)->address);
+}
+
+static bool declared_vip(const struct planning *p, const struct ip *a)
+{
+	return p->vip_count && bsearch(a, p->vips, p->vip_count,
+				       sizeof(*p->vips), vip_by_address);
+}
+
+static int by_address(const void *a, const void *b)
+{
+	return ip_compare(&((const struct world_address *)a)->address,
+			  &((const struct world_address *)b)->address);
 }
 
 static const char *address_object(struct planning *p, const struct ip *a)
@@ -178,14 +217,9 @@ static const struct world_interface *first_uplink(const struct planning *p)
 static void add_vip_address(struct planning *p, const struct vip_spec *v,
 			    const struct world_interface *up)
 {
-	struct change *c;
+	struct change *c = planning_add(p, CHANGE_ADDRESS_ADD, ACTION_ADD,
+					address_object(p, &v->address));
 
-	for (size_t i = 0; i < p->plan->count; i++)
-		if (p->plan->changes[i]->kind == CHANGE_ADDRESS_ADD &&
-		    ip_equal(&p->plan->changes[i]->address, &v->address))
-			return;
-	c = planning_add(p, CHANGE_ADDRESS_ADD, ACTION_ADD,
-			 address_object(p, &v->address));
 	c->address = v->address;
 	c->ifindex = up->ifindex;
 	c->name = up->name;
@@ -193,30 +227,48 @@ static void add_vip_address(struct planning *p, const struct vip_spec *v,
 	change_from_file(p, c, &v->src);
 }
 
+static void del_vip_address(struct planning *p, const struct world_address *a)
+{
+	const struct world_interface *in =
+		world_interface(p->world, a->ifindex);
+	struct change *c = planning_add(p, CHANGE_ADDRESS_DEL, ACTION_DESTROY,
+					address_object(p, &a->address));
+
+	c->address = a->address;
+	c->ifindex = a->ifindex;
+	if (in)
+		c->detail = arena_printf(p->arena, "on %s", in->name);
+	change_from_file(p, c, &(struct source){ .file = p->spec->path });
+}
+
+/* Ours on another interface than the first doesn't count: it moves. */
 static void plan_addresses(struct planning *p)
 {
 	const struct world_interface *up = first_uplink(p);
 	bool announce = p->spec->node.announce == ANNOUNCE_ADDRESS;
+	size_t n = p->world->address_count, kept = 0;
+	struct world_address *have =
+		arena_alloc(p->arena, (n + 1) * sizeof(*have));
 
-	for (size_t i = 0; announce && up && i < p->spec->service_count; i++) {
-		const struct service_spec *s = &p->spec->services[i];
-
-		for (size_t k = 0; k < s->vip_count; k++)
-			if (!present(p->world, &s->vips[k].address))
-				add_vip_address(p, &s->vips[k], up);
-	}
-	for (size_t i = 0; i < p->world->address_count; i++) {
+	for (size_t i = 0; i < n; i++) {
 		const struct world_address *a = &p->world->addresses[i];
-		struct change *c;
 
-		if (!a->ours ||
-		    (announce && declared_vip(p->spec, &a->address)))
-			continue;
-		c = planning_add(p, CHANGE_ADDRESS_DEL, ACTION_DESTROY,
-				 address_object(p, &a->address));
-		c->address = a->address;
-		c->ifindex = a->ifindex;
-		change_from_file(p, c, &p->spec->node.src);
+		if (a->ours &&
+		    (!announce || !declared_vip(p, &a->address) ||
+		     (up && up->ifindex && a->ifindex != up->ifindex)))
+			del_vip_address(p, a);
+		else
+			have[kept++] = *a;
+	}
+	if (kept)
+		qsort(have, kept, sizeof(*have), by_address);
+	for (size_t i = 0; announce && up && up->ifindex && i < p->vip_count;
+	     i++) {
+		struct world_address key = { .address = p->vips[i]->address };
+
+		if (!kept ||
+		    !bsearch(&key, have, kept, sizeof(*have), by_address))
+			add_vip_address(p, p->vips[i], up);
 	}
 }
 
@@ -255,7 +307,7 @@ static struct xlb_direct_key *direct_keys(struct planning *p, size_t *ret_count)
 		const struct world_interface *in =
 			world_interface(p->world, a->ifindex);
 
-		if (a->ours || declared_vip(p->spec, &a->address))
+		if (a->ours || declared_vip(p, &a->address))
 			continue;
 		*ARENA_PUSH(p->arena, keys, n) =
 			direct_key(&a->address, ip_bits(&a->address));
@@ -295,6 +347,8 @@ static void plan_direct(struct planning *p)
 
 void plan_node(struct planning *p)
 {
+	find_replies(p);
+	find_vips(p);
 	for (size_t i = 0; i < p->world->interface_count; i++) {
 		const struct world_interface *in = &p->world->interfaces[i];
 		bool uplink = is_uplink(p->spec, in);
@@ -302,7 +356,9 @@ void plan_node(struct planning *p)
 
 		if (!in->ifindex) {
 			if (uplink)
-				diag_add(&p->plan->diags, SEVERITY_ERROR,
+				diag_add(&p->plan->diags,
+					 p->world->settled ? SEVERITY_WARNING
+							   : SEVERITY_ERROR,
 					 &p->spec->node.src,
 					 "name an interface that exists",
 					 "there is no interface %s", in->name);

@@ -26,9 +26,11 @@ void change_from_file(struct planning *p, struct change *c,
 	c->drift = p->world->settled;
 	c->file = src->file;
 	c->line = src->line;
-	if (src->file)
-		c->cause = arena_printf(p->arena, "%s:%d",
-					base ? base + 1 : src->file, src->line);
+	base = base && base[1] ? base + 1 : src->file;
+	if (src->file && src->line)
+		c->cause = arena_printf(p->arena, "%s:%d", base, src->line);
+	else
+		c->cause = base;
 }
 
 void change_from_event(struct change *c, const char *cause)
@@ -97,7 +99,10 @@ void plan_free(struct plan *p)
 
 bool plan_is_empty(const struct plan *p)
 {
-	return p->count == 0;
+	for (size_t i = 0; i < p->count; i++)
+		if (!p->changes[i]->waits)
+			return false;
+	return true;
 }
 
 struct plan_summary plan_summarize(const struct plan *p)

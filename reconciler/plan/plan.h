@@ -62,6 +62,7 @@ struct change {
 	enum change_action action;
 	bool drift;
 	bool hidden;
+	bool waits; /* shown, but to come by itself later: nothing is done */
 	const char *object; /* service.web/vm/web-3 */
 	const char *detail; /* what about it, for people */
 	const char *cause; /* "services.yaml:32", or the event */
@@ -122,7 +123,7 @@ void plan_free(struct plan *p); /* NULL is fine */
 /* Sets p->held when the whole plan must not be carried out. */
 void plan_guard(struct plan *p, const struct spec *spec,
 		const struct world *world);
-bool plan_is_empty(const struct plan *p); /* hidden changes count too */
+bool plan_is_empty(const struct plan *p); /* hidden ones count, waiting don't */
 bool plan_shows_nothing(const struct plan *p);
 struct plan_summary plan_summarize(const struct plan *p);
 /* The text that `plan` prints; its last line is the summary. */

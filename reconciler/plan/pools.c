@@ -15,6 +15,8 @@ struct pool_plan {
 	const struct world_service *s;
 	const struct world_vm **vms; /* of this service, by index */
 	size_t count;
+	uint32_t last_index; /* given out in this plan */
+	size_t cursor; /* in vms, of the search for a free index */
 };
 
 static bool leaves(const struct world_vm *vm)
@@ -71,36 +73,103 @@ static void tend(struct pool_plan *pp, const struct world_vm *vm)
 	}
 }
 
-static bool index_used(const struct pool_plan *pp, uint32_t index)
+static bool is_fixed_name(const struct service_spec *s, const char *name)
 {
-	for (size_t i = 0; i < pp->count; i++)
-		if (pp->vms[i]->index == index)
+	for (size_t i = 0; i < s->backend_count; i++)
+		if (!strcmp(s->backends[i].name, name))
 			return true;
-	for (size_t i = 0; i < pp->p->plan->count; i++) {
-		const struct change *c = pp->p->plan->changes[i];
-
-		if (c->kind == CHANGE_VM_CREATE && c->service == pp->s->name &&
-		    c->index == index)
-			return true;
-	}
 	return false;
 }
 
-static bool address_used(const struct planning *p, const struct ip *a)
+/* The lowest index above the last one that no VM and no fixed backend has. */
+static uint32_t take_index(struct pool_plan *pp, const char **ret_name)
 {
-	int f = a->family == AF_INET6;
+	const struct service_spec *spec = pp->s->spec;
+	uint32_t index;
 
+	do {
+		index = ++pp->last_index;
+		while (pp->cursor < pp->count &&
+		       pp->vms[pp->cursor]->index < index)
+			pp->cursor++;
+		*ret_name =
+			arena_printf(pp->p->arena, "%s-%u", spec->name, index);
+	} while ((pp->cursor < pp->count &&
+		  pp->vms[pp->cursor]->index == index) ||
+		 is_fixed_name(spec, *ret_name));
+	return index;
+}
+
+static int by_address(const void *a, const void *b)
+{
+	return ip_compare(a, b);
+}
+
+static void use_address(struct planning *p, const struct ip *a)
+{
+	if (a->family)
+		*ARENA_PUSH(p->arena, p->used, p->used_count) = *a;
+}
+
+/* Addresses that no new VM may get: of VMs, this host and fixed backends. */
+static void find_used(struct planning *p)
+{
+	if (p->used)
+		return;
 	for (size_t i = 0; i < p->world->vm_count; i++)
-		if (ip_equal(&p->world->vms[i].addresses[f], a))
-			return true;
-	for (size_t i = 0; i < p->plan->count; i++)
-		if (p->plan->changes[i]->kind == CHANGE_VM_CREATE &&
-		    ip_equal(&p->plan->changes[i]->addresses[f], a))
-			return true;
+		for (int f = 0; f < 2; f++)
+			use_address(p, &p->world->vms[i].addresses[f]);
 	for (size_t i = 0; i < p->world->address_count; i++)
-		if (ip_equal(&p->world->addresses[i].address, a))
-			return true;
-	return false;
+		use_address(p, &p->world->addresses[i].address);
+	for (size_t i = 0; i < p->spec->service_count; i++) {
+		const struct service_spec *s = &p->spec->services[i];
+
+		for (size_t k = 0; k < s->backend_count; k++)
+			for (int f = 0; f < 2; f++)
+				use_address(p, &s->backends[k].addresses[f]);
+	}
+	if (p->used_count)
+		qsort(p->used, p->used_count, sizeof(*p->used), by_address);
+}
+
+/* The first place in p->used that isn't below `a`. */
+static size_t find_place(const struct planning *p, const struct ip *a)
+{
+	size_t lo = 0, hi = p->used_count;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (ip_compare(&p->used[mid], a) < 0)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static bool take_address(struct planning *p, const struct address_range *range,
+			 struct ip *ret)
+{
+	struct ip a = range->first;
+	size_t place;
+
+	find_used(p);
+	place = find_place(p, &a);
+	while (place < p->used_count && !ip_compare(&p->used[place], &a)) {
+		if (ip_equal(&a, &range->last))
+			return false;
+		while (place < p->used_count &&
+		       !ip_compare(&p->used[place], &a))
+			place++;
+		a = ip_add(&a, 1);
+	}
+	use_address(p, &a);
+	memmove(p->used + place + 1, p->used + place,
+		(p->used_count - 1 - place) * sizeof(*p->used));
+	p->used[place] = a;
+	*ret = a;
+	return true;
 }
 
 /* The first free address of every range; false when one has none left. */
@@ -109,52 +178,69 @@ static bool take_addresses(struct planning *p, const struct network_spec *net,
 {
 	for (size_t r = 0; r < net->range_count; r++) {
 		const struct address_range *range = &net->ranges[r];
-		uint64_t size = ip_distance(&range->first, &range->last) + 1;
-		uint64_t i = 0;
-		struct ip a = range->first;
 
-		while (i < size && address_used(p, &a))
-			a = ip_add(&range->first, ++i);
-		if (i == size)
+		if (!take_address(p, range,
+				  &ret[range->first.family == AF_INET6]))
 			return false;
-		ret[a.family == AF_INET6] = a;
 	}
 	return true;
 }
 
-static void create(struct pool_plan *pp)
+static bool create(struct pool_plan *pp)
 {
 	const struct service_spec *spec = pp->s->spec;
 	struct planning *p = pp->p;
 	struct ip addresses[2] = { { 0 } };
 	char text[IP_STRLEN];
-	uint32_t index = 1;
+	const char *name;
 	struct change *c;
 
-	while (index_used(pp, index))
-		index++;
 	if (!take_addresses(p, &spec->pool.template->network, addresses)) {
 		diag_add(&p->plan->diags, SEVERITY_WARNING,
 			 &spec->pool.template->network.src,
 			 "widen the template's addresses",
 			 "no address is free for another VM of service %s",
 			 spec->name);
-		return;
+		return false;
 	}
-	c = planning_add(p, CHANGE_VM_CREATE, ACTION_ADD,
-			 arena_printf(p->arena, "service.%s/vm/%s-%u",
-				      spec->name, spec->name, index));
+	c = planning_add(p, CHANGE_VM_CREATE, ACTION_ADD, NULL);
+	c->index = take_index(pp, &name);
+	c->name = name;
+	c->object =
+		arena_printf(p->arena, "service.%s/vm/%s", spec->name, name);
 	c->service = pp->s->name;
-	c->name = arena_printf(p->arena, "%s-%u", spec->name, index);
 	c->value = spec->pool.hypervisor->name;
 	c->spec = spec;
-	c->index = index;
 	memcpy(c->addresses, addresses, sizeof(addresses));
 	c->detail = arena_printf(
 		p->arena, "%s on %s",
 		ip_format(&addresses[addresses[0].family ? 0 : 1], text),
 		spec->pool.hypervisor->name);
 	pool_cause(pp, c);
+	return true;
+}
+
+static int by_member_name(const void *name, const void *item)
+{
+	return strcmp(name, ((const struct world_member *)item)->name);
+}
+
+/* Passes its probes.  Members of one name stand together. */
+static bool serves(const struct world_service *s, const struct world_vm *vm)
+{
+	const struct world_member *m, *end;
+
+	if (!s || !s->member_count)
+		return false;
+	end = s->members + s->member_count;
+	m = bsearch(vm->name, s->members, s->member_count, sizeof(*m),
+		    by_member_name);
+	while (m && m > s->members && !strcmp(m[-1].name, vm->name))
+		m--;
+	for (; m && m < end && !strcmp(m->name, vm->name); m++)
+		if (m->vm && m->health == HEALTH_UP && !m->drained)
+			return true;
+	return false;
 }
 
 /* A VM that drains but still answers comes back faster than a new one. */
@@ -166,7 +252,8 @@ static uint32_t restore(struct pool_plan *pp, uint32_t missing)
 		const struct world_vm *vm = pp->vms[i];
 		struct change *c;
 
-		if (vm->phase != PHASE_DRAINING || vm->drained || vm->busy)
+		if (vm->phase != PHASE_DRAINING || vm->drained || vm->busy ||
+		    !serves(pp->s, vm))
 			continue;
 		c = vm_change(pp, CHANGE_RESTORE, ACTION_CHANGE, vm);
 		c->detail = "stays: no longer draining";
@@ -176,20 +263,39 @@ static uint32_t restore(struct pool_plan *pp, uint32_t missing)
 	return n;
 }
 
-/* What is lost least goes first: not serving before serving, then the newest. */
+struct candidate {
+	const struct world_vm *vm;
+	int rank;
+};
+
+/* What is lost least goes first: not serving before serving. */
+static int removal_rank(const struct pool_plan *pp, const struct world_vm *vm)
+{
+	switch (vm->phase) {
+	case PHASE_FAILED:
+		return 0;
+	case PHASE_OFF:
+		return 1;
+	case PHASE_CREATING:
+	case PHASE_BOOTING:
+		return 2;
+	case PHASE_READY:
+		return serves(pp->s, vm) ? 4 : 3;
+	case PHASE_DRAINING:
+	case PHASE_STOPPING:
+		break;
+	}
+	return 5;
+}
+
+/* Then the newest. */
 static int removal_order(const void *a, const void *b)
 {
-	static const int rank[] = {
-		[PHASE_FAILED] = 0,   [PHASE_OFF] = 1,	 [PHASE_CREATING] = 2,
-		[PHASE_BOOTING] = 2,  [PHASE_READY] = 3, [PHASE_DRAINING] = 4,
-		[PHASE_STOPPING] = 4,
-	};
-	const struct world_vm *x = *(const struct world_vm *const *)a;
-	const struct world_vm *y = *(const struct world_vm *const *)b;
+	const struct candidate *x = a, *y = b;
 
-	if (rank[x->phase] != rank[y->phase])
-		return rank[x->phase] - rank[y->phase];
-	return x->index > y->index ? -1 : x->index < y->index;
+	if (x->rank != y->rank)
+		return x->rank - y->rank;
+	return x->vm->index > y->vm->index ? -1 : x->vm->index < y->vm->index;
 }
 
 static void retire(struct pool_plan *pp, const struct world_vm *vm)
@@ -214,51 +320,85 @@ static void retire(struct pool_plan *pp, const struct world_vm *vm)
 /* The first `n` of removal order go; the rest are tended. */
 static void shrink(struct pool_plan *pp, uint32_t n)
 {
-	const struct world_vm **order =
-		arena_alloc(pp->p->arena,
-			    (pp->count + 1) * sizeof(const struct world_vm *));
+	struct candidate *order =
+		arena_alloc(pp->p->arena, (pp->count + 1) * sizeof(*order));
 	size_t count = 0;
 
 	for (size_t i = 0; i < pp->count; i++) {
 		if (leaves(pp->vms[i]))
 			tend(pp, pp->vms[i]);
 		else
-			order[count++] = pp->vms[i];
+			order[count++] = (struct candidate){
+				pp->vms[i], removal_rank(pp, pp->vms[i])
+			};
 	}
 	if (count)
-		qsort(order, count, sizeof(const struct world_vm *),
-		      removal_order);
+		qsort(order, count, sizeof(*order), removal_order);
 	for (size_t i = 0; i < count; i++) {
 		if (i < n)
-			retire(pp, order[i]);
+			retire(pp, order[i].vm);
 		else
-			tend(pp, order[i]);
+			tend(pp, order[i].vm);
 	}
 }
 
 static bool may_create(const struct pool_plan *pp)
 {
-	return pp->s->pool.known &&
-	       pp->s->pool.backoff_until <= pp->p->world->now;
+	return pp->s->pool.backoff_until <= pp->p->world->now;
+}
+
+struct census {
+	uint32_t staying, failed, ready;
+};
+
+static struct census count_vms(const struct pool_plan *pp)
+{
+	struct census c = { 0 };
+
+	for (size_t i = 0; i < pp->count; i++) {
+		c.staying += !leaves(pp->vms[i]);
+		c.failed += pp->vms[i]->phase == PHASE_FAILED;
+		c.ready += pp->vms[i]->phase == PHASE_READY;
+	}
+	return c;
+}
+
+/*
+ * A draining VM is worth more than one that has failed or still boots: it
+ * comes back in their place, and the next pass, which counts it, lets them go.
+ */
+static uint32_t worth_restoring(const struct pool_plan *pp,
+				const struct census *c)
+{
+	uint32_t wanted = pp->s->pool.wanted;
+	uint32_t able = c->staying - c->failed;
+
+	if (able < wanted)
+		return wanted - able;
+	return wanted && !c->ready;
 }
 
 static void size_pool(struct pool_plan *pp)
 {
-	uint32_t wanted = pp->s->pool.wanted, active = 0, missing, restored;
+	struct census c = count_vms(pp);
+	uint32_t wanted = pp->s->pool.wanted, restored;
 
-	for (size_t i = 0; i < pp->count; i++)
-		active += !leaves(pp->vms[i]);
-	if (active >= wanted) {
-		shrink(pp, active - wanted);
+	if (!pp->s->pool.known)
+		return; /* neither what there is nor what is wanted */
+	restored = restore(pp, worth_restoring(pp, &c));
+	if (!restored && c.staying >= wanted) {
+		shrink(pp, c.staying - wanted);
 		return;
 	}
-	missing = wanted - active;
-	restored = restore(pp, missing);
 	for (size_t i = 0; i < pp->count; i++)
-		if (pp->vms[i]->phase != PHASE_DRAINING || pp->vms[i]->drained)
+		if (!restored || (pp->vms[i]->phase != PHASE_FAILED &&
+				  (pp->vms[i]->phase != PHASE_DRAINING ||
+				   pp->vms[i]->drained)))
 			tend(pp, pp->vms[i]);
-	for (; restored < missing && may_create(pp); restored++)
-		create(pp);
+	for (uint32_t n = c.staying + restored; n < wanted && may_create(pp);
+	     n++)
+		if (!create(pp))
+			return;
 }
 
 /* No pool declares these: those of a service that stays are drained first. */
@@ -287,51 +427,67 @@ static void orphan(struct pool_plan *pp)
 	}
 }
 
+static int by_service_name(const void *name, const void *item)
+{
+	return strcmp(name, ((const struct world_service *)item)->name);
+}
+
 static const struct world_service *find_service(const struct world *w,
 						const char *name)
 {
-	for (size_t i = 0; i < w->service_count; i++)
-		if (!strcmp(w->services[i].name, name))
-			return &w->services[i];
-	return NULL;
+	if (!w->service_count)
+		return NULL;
+	return bsearch(name, w->services, w->service_count,
+		       sizeof(*w->services), by_service_name);
 }
 
-static struct pool_plan pool_of(struct planning *p, const char *service)
+static int by_service_index(const void *a, const void *b)
 {
-	struct pool_plan pp = { .p = p, .s = find_service(p->world, service) };
-	size_t n = p->world->vm_count;
+	const struct world_vm *x = *(const struct world_vm *const *)a;
+	const struct world_vm *y = *(const struct world_vm *const *)b;
+	int c = strcmp(x->service, y->service);
 
-	pp.vms = arena_alloc(p->arena, (n + 1) * sizeof(*pp.vms));
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(p->world->vms[i].service, service))
-			pp.vms[pp.count++] = &p->world->vms[i];
-	return pp;
+	return c ? c : x->index < y->index ? -1 : x->index > y->index;
 }
 
+static const struct world_vm **sort_vms(const struct planning *p)
+{
+	size_t n = p->world->vm_count;
+	const struct world_vm **vms = arena_alloc(
+		p->arena, (n + 1) * sizeof(const struct world_vm *));
+
+	for (size_t i = 0; i < n; i++)
+		vms[i] = &p->world->vms[i];
+	if (n)
+		qsort(vms, n, sizeof(const struct world_vm *),
+		      by_service_index);
+	return vms;
+}
+
+/* Services, in order of name, side by side with their VMs. */
 void plan_pools(struct planning *p)
 {
-	const char *last = "";
+	const struct world_vm **vms = sort_vms(p);
+	size_t at = 0, n = p->world->vm_count;
 
-	for (size_t i = 0; i < p->world->service_count; i++) {
-		const struct world_service *s = &p->world->services[i];
+	for (size_t i = 0; i < p->world->service_count || at < n;) {
+		const struct world_service *s = i < p->world->service_count
+							? &p->world->services[i]
+							: NULL;
+		const char *name = s ? s->name : NULL;
+		struct pool_plan pp = { .p = p };
 
-		if (s->spec && s->spec->pool.template) {
-			struct pool_plan pp = pool_of(p, s->name);
-
+		if (at < n && (!name || strcmp(vms[at]->service, name) < 0))
+			name = vms[at]->service;
+		else
+			i++;
+		pp.s = find_service(p->world, name);
+		pp.vms = vms + at;
+		while (at < n && !strcmp(vms[at]->service, name))
+			at++, pp.count++;
+		if (pp.s && pp.s->spec && pp.s->spec->pool.template)
 			size_pool(&pp);
-		}
-	}
-	/* VMs of one service stand together: names are <service>-<index>. */
-	for (size_t i = 0; i < p->world->vm_count; i++) {
-		const char *service = p->world->vms[i].service;
-		const struct world_service *s = find_service(p->world, service);
-
-		if (!strcmp(service, last) ||
-		    (s && s->spec && s->spec->pool.template))
-			continue;
-		last = service;
-		struct pool_plan pp = pool_of(p, service);
-
-		orphan(&pp);
+		else
+			orphan(&pp);
 	}
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <stdlib.h>
 #include <string.h>
 
 #include "plan/plan.h"
@@ -37,29 +38,62 @@ static void print_change(const struct change *c, struct buf *out)
 {
 	buf_addf(out, "  %3s %-34s", symbol(c->action), c->object);
 	if (c->detail)
-		buf_addf(out, " %s", c->detail);
+		buf_addf(out, " %s ", c->detail);
 	if (c->cause)
-		buf_addf(out, "  (%s)", c->cause);
+		buf_addf(out, " (%s)", c->cause);
 	buf_adds(out, "\n");
+}
+
+/* ---- in the order of reading: node, then service after service ---- */
+
+struct line {
+	const struct change *change;
+	size_t place; /* in the order of carrying out */
+	int part; /* of a service: itself, backends, slots, VMs */
+};
+
+static int part_of(const struct change *c)
+{
+	const char *slash = strchr(c->object, '/');
+
+	if (!slash)
+		return 0;
+	if (!strncmp(slash, "/backend/", 9))
+		return 1;
+	return strncmp(slash, "/vm/", 4) ? 2 : 3;
+}
+
+static int reading_order(const void *a, const void *b)
+{
+	const struct line *x = a, *y = b;
+	const char *s = x->change->service, *t = y->change->service;
+	int c = s && t ? strcmp(s, t) : (s != NULL) - (t != NULL);
+
+	if (!c && s)
+		c = x->part - y->part;
+	return c ? c : x->place < y->place ? -1 : 1;
 }
 
 static void print_part(const struct plan *p, bool drift, const char *title,
 		       struct buf *out)
 {
-	bool any = false;
+	struct line *lines = mem_array(p->count + 1, sizeof(*lines));
+	size_t n = 0;
 
 	for (size_t i = 0; i < p->count; i++) {
 		const struct change *c = p->changes[i];
 
-		if (c->hidden || c->drift != drift)
-			continue;
-		if (!any)
-			buf_addf(out, "%s\n", title);
-		any = true;
-		print_change(c, out);
+		if (!c->hidden && c->drift == drift)
+			lines[n++] = (struct line){ c, i, part_of(c) };
 	}
-	if (any)
+	if (n) {
+		qsort(lines, n, sizeof(*lines), reading_order);
+		buf_addf(out, "%s\n", title);
+		for (size_t i = 0; i < n; i++)
+			print_change(lines[i].change, out);
 		buf_adds(out, "\n");
+	}
+	free(lines);
 }
 
 bool plan_shows_nothing(const struct plan *p)
@@ -79,7 +113,9 @@ void plan_text(const struct plan *p, const struct spec *spec, struct buf *out)
 	print_part(p, false, "Changes:", out);
 	if (p->held)
 		buf_addf(out, "Held: %s\n", p->held);
-	if (plan_shows_nothing(p)) {
+	if (p->diags.errors)
+		buf_adds(out, "Refused: what is running stays as it is.\n");
+	if (!p->diags.errors && plan_shows_nothing(p)) {
 		buf_addf(out, "No changes. %s matches what is running.\n",
 			 base && base[1] ? base + 1 : spec->path);
 		return;

@@ -42,21 +42,6 @@ struct vip_set {
 	size_t count;
 };
 
-static void add_service_vips(struct planning *p, struct vip_set *set,
-			     size_t index)
-{
-	const struct world_service *s = &p->world->services[index];
-	const struct compiled *k = &p->compiled[index];
-
-	if (!k->kernel)
-		return;
-	for (size_t i = 0; i < s->spec->vip_count; i++)
-		for (size_t n = 0; n < s->spec->port_count; n++)
-			*ARENA_PUSH(p->arena, set->items, set->count) =
-				make_vip(s->spec, &s->spec->vips[i].address,
-					 &s->spec->ports[n], k->kernel, k->id);
-}
-
 static int compare_vip(const void *a, const void *b)
 {
 	return memcmp(a, b, sizeof(struct xlb_vip));
@@ -75,30 +60,90 @@ static struct vip_set kernel_vips(struct planning *p)
 	return set;
 }
 
-static size_t vips_of(const struct vip_set *set, uint32_t id)
+/* A service that was refused keeps what it has. */
+static void keep_vips(struct planning *p, struct vip_set *set,
+		      const struct vip_set *have, uint32_t id)
 {
-	size_t n = 0;
-
-	for (size_t i = 0; i < set->count; i++)
-		n += set->items[i].service == id;
-	return n;
+	for (size_t i = 0; id && i < have->count; i++)
+		if (have->items[i].service == id)
+			*ARENA_PUSH(p->arena, set->items, set->count) =
+				have->items[i];
 }
 
-static bool same_vips(const struct vip_set *a, const struct vip_set *b,
-		      uint32_t id)
+static void add_service_vips(struct planning *p, struct vip_set *set,
+			     size_t index)
 {
-	size_t i = 0, k = 0;
+	const struct world_service *s = &p->world->services[index];
+	const struct compiled *k = &p->compiled[index];
 
-	for (;; i++, k++) {
-		while (i < a->count && a->items[i].service != id)
-			i++;
-		while (k < b->count && b->items[k].service != id)
-			k++;
-		if (i == a->count || k == b->count)
-			return i == a->count && k == b->count;
-		if (compare_vip(&a->items[i], &b->items[k]))
-			return false;
+	for (size_t i = 0; k->kernel && i < s->spec->vip_count; i++)
+		for (size_t n = 0; n < s->spec->port_count; n++)
+			*ARENA_PUSH(p->arena, set->items, set->count) =
+				make_vip(s->spec, &s->spec->vips[i].address,
+					 &s->spec->ports[n], k->kernel, k->id);
+}
+
+/* ---- what differs, for people ---- */
+
+static int by_service(const void *a, const void *b)
+{
+	const struct xlb_vip *x = a, *y = b;
+	int c = (int)x->service - (int)y->service;
+
+	return c ? c : compare_vip(a, b);
+}
+
+/* The VIPs of one service in a set that is sorted by service. */
+static struct vip_set vips_of(const struct vip_set *set, uint32_t id)
+{
+	size_t lo = 0, hi = set->count;
+	struct vip_set ret = { 0 };
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (set->items[mid].service < id)
+			lo = mid + 1;
+		else
+			hi = mid;
 	}
+	ret.items = set->items + lo;
+	while (lo + ret.count < set->count &&
+	       ret.items[ret.count].service == id)
+		ret.count++;
+	return ret;
+}
+
+static struct vip_set sort_by_service(struct planning *p,
+				      const struct vip_set *set)
+{
+	struct vip_set ret = { .count = set->count };
+
+	ret.items =
+		arena_alloc(p->arena, (set->count + 1) * sizeof(*ret.items));
+	if (set->count) {
+		memcpy(ret.items, set->items, set->count * sizeof(*ret.items));
+		qsort(ret.items, ret.count, sizeof(*ret.items), by_service);
+	}
+	return ret;
+}
+
+static bool has_triple(const struct vip_set *set, const struct xlb_vip *v)
+{
+	for (size_t i = 0; i < set->count; i++)
+		if (!memcmp(set->items[i].addr, v->addr, sizeof(v->addr)) &&
+		    set->items[i].port == v->port &&
+		    set->items[i].proto == v->proto)
+			return true;
+	return false;
+}
+
+static struct ip vip_address(const struct xlb_vip *v)
+{
+	struct ip a = { .family = v->family == 4 ? AF_INET : AF_INET6 };
+
+	memcpy(a.bytes, v->addr, sizeof(v->addr));
+	return a;
 }
 
 static const char *describe(struct planning *p, const struct service_spec *s)
@@ -113,22 +158,96 @@ static const char *describe(struct planning *p, const struct service_spec *s)
 			    forwarding_name(s->forwarding));
 }
 
+/* "+ 192.0.2.11 port 80": those of `a` that `b` hasn't. */
+static const char *list_missing(struct planning *p, const char *text,
+				const char *sign, const struct vip_set *a,
+				const struct vip_set *b)
+{
+	size_t said = 0;
+
+	for (size_t i = 0; i < a->count; i++) {
+		struct ip ip = vip_address(&a->items[i]);
+		char address[IP_STRLEN];
+
+		if (has_triple(b, &a->items[i]) || said++ >= 3)
+			continue;
+		text = arena_printf(p->arena, "%s%s%s%s port %u", text,
+				    *text ? ", " : "", sign,
+				    ip_format(&ip, address),
+				    ntohs(a->items[i].port));
+	}
+	if (said > 3)
+		text = arena_printf(p->arena, "%s and %zu more", text,
+				    said - 3);
+	return text;
+}
+
+/* Where the file says what is new, or else the service. */
+static const struct source *vip_source(const struct service_spec *s,
+				       const struct vip_set *want,
+				       const struct vip_set *have)
+{
+	for (size_t i = 0; i < want->count; i++) {
+		struct ip a = vip_address(&want->items[i]);
+		bool known = false;
+
+		if (has_triple(have, &want->items[i]))
+			continue;
+		for (size_t k = 0; k < have->count; k++)
+			known |= !memcmp(have->items[k].addr,
+					 want->items[i].addr,
+					 sizeof(have->items[k].addr));
+		for (size_t k = 0; !known && k < s->vip_count; k++)
+			if (ip_equal(&s->vips[k].address, &a))
+				return &s->vips[k].src;
+		for (size_t k = 0; k < s->port_count; k++)
+			if (htons(s->ports[k].listen) == want->items[i].port)
+				return &s->ports[k].src;
+	}
+	return &s->src;
+}
+
+static void say_vips(struct planning *p, const struct world_service *s,
+		     const struct vip_set *want, const struct vip_set *have,
+		     struct change *c)
+{
+	const char *text = list_missing(p, "", "+ ", want, have);
+
+	text = list_missing(p, text, "- ", have, want);
+	c->detail = s->id && *text ? text : describe(p, s->spec);
+	change_from_file(
+		p, c, s->id ? vip_source(s->spec, want, have) : &s->spec->src);
+}
+
 /* One visible line a service whose VIPs differ; the flip itself is hidden. */
 static void show_service(struct planning *p, size_t index,
-			 const struct vip_set *want, const struct vip_set *have)
+			 const struct vip_set *all_want,
+			 const struct vip_set *all_have)
 {
 	const struct world_service *s = &p->world->services[index];
 	uint32_t id = p->compiled[index].id;
+	struct vip_set want = vips_of(all_want, id);
+	struct vip_set have = vips_of(all_have, id);
 	struct change *c;
 
-	if (!id || same_vips(want, have, id))
+	if (!id ||
+	    (want.count == have.count &&
+	     !memcmp(want.items, have.items, want.count * sizeof(*want.items))))
 		return;
-	c = planning_add(p, CHANGE_SHOW,
-			 vips_of(have, id) ? ACTION_CHANGE : ACTION_ADD,
+	c = planning_add(p, CHANGE_SHOW, s->id ? ACTION_CHANGE : ACTION_ADD,
 			 arena_printf(p->arena, "service.%s", s->name));
 	c->service = s->name;
-	c->detail = describe(p, s->spec);
-	change_from_file(p, c, &s->spec->src);
+	say_vips(p, s, &want, &have, c);
+}
+
+static void show_services(struct planning *p, const struct vip_set *want,
+			  const struct vip_set *have)
+{
+	struct vip_set a = sort_by_service(p, want);
+	struct vip_set b = sort_by_service(p, have);
+
+	for (size_t i = 0; i < p->world->service_count; i++)
+		show_service(p, i, &a, &b);
 }
 
 static void flip_vips(struct planning *p, const struct vip_set *want,
@@ -142,8 +261,7 @@ static void flip_vips(struct planning *p, const struct vip_set *want,
 	    (!want->count || !memcmp(want->items, have->items,
 				     want->count * sizeof(*want->items))))
 		return;
-	for (size_t i = 0; i < p->world->service_count; i++)
-		show_service(p, i, want, have);
+	show_services(p, want, have);
 	t = arena_alloc(p->arena, sizeof(*t));
 	err = vip_table_build(want->items, want->count,
 			      0x9e3779b97f4a7c15ULL + want->count, t);
@@ -157,8 +275,15 @@ static void flip_vips(struct planning *p, const struct vip_set *want,
 	c->vips = t;
 }
 
+/* ---- the way back ---- */
+
+struct reply {
+	struct reply_entry entry;
+	bool leaving;
+};
+
 struct reply_set {
-	struct reply_entry *items;
+	struct reply *items;
 	size_t count;
 };
 
@@ -168,10 +293,13 @@ static void add_reply(struct planning *p, struct reply_set *set,
 {
 	const struct ip *a = &m->addresses[v->family == 6];
 	struct reply_entry *e;
+	struct reply *r;
 
 	if (!a->family)
 		return;
-	e = ARENA_PUSH(p->arena, set->items, set->count);
+	r = ARENA_PUSH(p->arena, set->items, set->count);
+	r->leaving = m->leaving;
+	e = &r->entry;
 	memcpy(e->key.addr, a->bytes, sizeof(e->key.addr));
 	e->key.port = m->port ? htons(m->port) : v->target_port;
 	e->key.proto = v->proto;
@@ -180,14 +308,6 @@ static void add_reply(struct planning *p, struct reply_set *set,
 	e->value.port = v->port;
 	e->value.service = v->service;
 	e->value.backend = backend;
-}
-
-static int compare_reply(const void *a, const void *b)
-{
-	const struct reply_entry *x = a, *y = b;
-	int c = memcmp(&x->key, &y->key, sizeof(x->key));
-
-	return c ? c : memcmp(&x->value, &y->value, sizeof(x->value));
 }
 
 static void service_replies(struct planning *p, struct reply_set *set,
@@ -205,35 +325,87 @@ static void service_replies(struct planning *p, struct reply_set *set,
 	}
 }
 
+/* A service that was refused keeps what it has. */
+static void keep_replies(struct planning *p, struct reply_set *set, uint32_t id)
+{
+	for (size_t i = 0; id && i < p->world->reply_count; i++)
+		if (p->world->replies[i].value.service == id)
+			ARENA_PUSH(p->arena, set->items, set->count)->entry =
+				p->world->replies[i];
+}
+
+static int compare_reply(const void *a, const void *b)
+{
+	const struct reply *x = a, *y = b;
+	int c = memcmp(&x->entry.key, &y->entry.key, sizeof(x->entry.key));
+
+	if (!c)
+		c = (int)x->leaving - (int)y->leaving;
+	return c ? c
+		 : memcmp(&x->entry.value, &y->entry.value,
+			  sizeof(x->entry.value));
+}
+
+/*
+ * One entry a key.  Two want it when a backend got another name or went to
+ * another service and the old one still drains: the one that stays has it.
+ */
+static size_t make_unique(struct planning *p, struct reply_set *set,
+			  struct reply_entry **ret)
+{
+	struct reply_entry *out =
+		arena_alloc(p->arena, (set->count + 1) * sizeof(*out));
+	size_t n = 0;
+
+	if (set->count)
+		qsort(set->items, set->count, sizeof(*set->items),
+		      compare_reply);
+	for (size_t i = 0; i < set->count; i++)
+		if (!n || memcmp(&out[n - 1].key, &set->items[i].entry.key,
+				 sizeof(out->key)) != 0)
+			out[n++] = set->items[i].entry;
+	*ret = out;
+	return n;
+}
+
 static void plan_replies(struct planning *p)
 {
 	struct reply_set set = { 0 };
+	struct reply_entry *items;
 	struct change *c;
+	size_t count;
 
 	for (size_t i = 0; i < p->world->service_count; i++) {
 		const struct world_service *s = &p->world->services[i];
 
-		if (s->spec && s->spec->forwarding == FORWARDING_NAT)
+		if (s->spec && !p->compiled[i].kernel)
+			keep_replies(p, &set, s->id);
+		else if (s->spec && s->spec->forwarding == FORWARDING_NAT)
 			service_replies(p, &set, i);
 	}
-	if (set.count)
-		qsort(set.items, set.count, sizeof(*set.items), compare_reply);
-	if (set.count == p->world->reply_count &&
-	    (!set.count || !memcmp(set.items, p->world->replies,
-				   set.count * sizeof(*set.items))))
+	count = make_unique(p, &set, &items);
+	if (count == p->world->reply_count &&
+	    (!count ||
+	     !memcmp(items, p->world->replies, count * sizeof(*items))))
 		return;
 	c = planning_add(p, CHANGE_REPLIES, ACTION_CHANGE, "node/replies");
 	c->hidden = true;
-	c->replies.items = set.items;
-	c->replies.count = set.count;
+	c->replies.items = items;
+	c->replies.count = count;
 }
 
 void plan_vips(struct planning *p)
 {
 	struct vip_set have = kernel_vips(p), want = { 0 };
 
-	for (size_t i = 0; i < p->world->service_count; i++)
-		add_service_vips(p, &want, i);
+	for (size_t i = 0; i < p->world->service_count; i++) {
+		const struct world_service *s = &p->world->services[i];
+
+		if (s->spec && !p->compiled[i].kernel)
+			keep_vips(p, &want, &have, s->id);
+		else if (s->spec)
+			add_service_vips(p, &want, i);
+	}
 	if (want.count)
 		qsort(want.items, want.count, sizeof(*want.items), compare_vip);
 	flip_vips(p, &want, &have);

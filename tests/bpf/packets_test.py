@@ -595,8 +595,19 @@ def residue(data, family):
     return header, total(addresses, bytes([0, proto]), data[start:])
 
 
+def is_later_fragment(data, family):
+    if family == 4:
+        return int.from_bytes(data[20:22], "big") & 0x1fff
+    return data[20] == 44 and int.from_bytes(data[56:58], "big") & 0xfff8
+
+
 def check_nat_kept(before, after, family):
     """after is before, but for what nat may change."""
+    if is_later_fragment(before, family):
+        at = 30 if family == 4 else 38
+        same(after[at + (4 if family == 4 else 16):],
+             before[at + (4 if family == 4 else 16):])
+        return
     proto = before[23] if family == 4 else before[20]
     start = 34 if family == 4 else 54
     csum = start + (16 if proto == 6 else 6)
@@ -627,8 +638,11 @@ def garbled_packets_are_never_forwarded_wrong():
         family, name = draw.choice(FAMILIES), draw.choice(("tcp", "udp"))
         data = bytearray(raw(to_service(name, family, draw.randrange(65536),
                                         payload=draw.randbytes(20))))
+        port = slice(36, 38) if family == 4 else slice(56, 58)
+        keep = data[port]
         for _ in range(draw.choice((0, 1, 1, 2, 3))):
             data[draw.randrange(12, len(data))] = draw.randrange(256)
+        data[port] = keep  # the service stays the one that it is
         if draw.randrange(4) == 0:
             del data[draw.randrange(20, len(data)):]
         verdict, *out = lab("xdp", data.hex())
@@ -637,8 +651,15 @@ def garbled_packets_are_never_forwarded_wrong():
             same(out, bytes(data), "passed but changed")
         elif verdict == "redirect":
             forwarded += 1
-            check(len(data) > 50, "forwarded a piece", data.hex())
-            check_nat_kept(bytes(data), out, family)
+            least = (34 if family == 4 else 54) + (8 if name == "udp" else 20)
+            check(len(data) >= least or is_later_fragment(data, family),
+                  "forwarded a piece", data.hex())
+            at = 30 if family == 4 else 38
+            if data[at:].startswith(ipaddress.ip_address(
+                    DSR_VIP[family]).packed):
+                same(out[12:], bytes(data[12:]), "dsr")
+            else:
+                check_nat_kept(bytes(data), out, family)
         else:
             same(verdict, "drop")
     check(forwarded > 500 * rounds, "forwarded only", forwarded)
@@ -737,6 +758,22 @@ def first_fragments_too_small_for_the_ports_are_dropped():
                 dropped(first, "malformed")
             frame = pieces(packet, family, [0, size], 1101)[0]
             dropped(frame, "malformed")
+
+
+@test
+def later_fragments_whose_length_lies_are_dropped():
+    for family in FAMILIES:
+        first, second, _ = cut(to_service("udp", family, payload=b"f" * 2500),
+                               family, 1300)
+        same(lab.xdp(first)[0], "redirect")
+        data = bytearray(raw(second))
+        at = 16 if family == 4 else 18
+        real = int.from_bytes(data[at:at + 2], "big")
+        for length in (0, 7, real + 1, 65535):
+            data[at:at + 2] = length.to_bytes(2, "big")
+            dropped(bytes(data), "malformed")
+        dropped(raw(second)[:-1], "malformed")
+        same(lab.xdp(second)[0], "redirect")
 
 
 @test

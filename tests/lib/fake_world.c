@@ -20,11 +20,18 @@ static void add_address(struct fake *f, const char *text, int prefix,
 	ip_parse(text, &a->address);
 }
 
+void fake_set_slots(struct fake *f, uint32_t count)
+{
+	free(f->slots);
+	f->slots = mem_array(count, sizeof(*f->slots));
+	f->slot_count = count;
+}
+
 struct fake *fake_new(void)
 {
 	struct fake *f = mem_alloc(sizeof(*f));
 
-	f->slots = mem_array(FAKE_SLOTS, sizeof(*f->slots));
+	fake_set_slots(f, FAKE_SLOTS);
 	f->now = 1000000000;
 	f->next_id = 1;
 	f->verify = true;
@@ -63,7 +70,7 @@ struct fake *fake_copy(const struct fake *f)
 	struct fake_run *run;
 	size_t i = 0;
 
-	copy->slots = copy_of(f->slots, FAKE_SLOTS * sizeof(*f->slots));
+	copy->slots = copy_of(f->slots, f->slot_count * sizeof(*f->slots));
 	copy->replies =
 		copy_of(f->replies, f->reply_count * sizeof(*f->replies));
 	copy->directs =
@@ -177,7 +184,7 @@ static void gather_kernel(struct gather *g)
 	k->vips = g->f->vips;
 	k->backends = g->f->backends;
 	k->slots = g->f->slots;
-	k->slot_count = FAKE_SLOTS;
+	k->slot_count = g->f->slot_count;
 	k->services = g->f->services;
 	for (uint32_t id = 0; id < XLB_BACKENDS; id++)
 		if (g->f->owners[id].name[0])
@@ -447,8 +454,10 @@ static void gather_pools(struct gather *g)
 		s->pool.known = true;
 		s->pool.wanted = s->spec->pool.min;
 		for (size_t k = 0; k < g->f->wanted_count; k++)
-			if (!strcmp(g->f->wanted[k].service, s->name))
+			if (!strcmp(g->f->wanted[k].service, s->name)) {
 				s->pool.wanted = g->f->wanted[k].count;
+				s->pool.cause = "cpu 85% over its target 60%";
+			}
 		if (s->pool.wanted < s->spec->pool.min)
 			s->pool.wanted = s->spec->pool.min;
 		if (s->pool.wanted > s->spec->pool.max)
@@ -691,7 +700,7 @@ static int attach(struct fake *f, const struct change *c)
 
 static int write_slots(struct fake *f, const struct change *c)
 {
-	if (c->slots.base + c->slots.count > FAKE_SLOTS)
+	if (c->slots.base + c->slots.count > f->slot_count)
 		return broken(c, "slots beyond the end");
 	memcpy(f->slots + c->slots.base, c->slots.words,
 	       c->slots.count * sizeof(*f->slots));

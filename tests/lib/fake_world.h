@@ -14,7 +14,8 @@
 #include "plan/plan.h"
 
 #define FAKE_SLOTS (1u << 17)
-#define FAKE_MAX 512
+#define FAKE_MAX 256
+#define FAKE_ADDRESSES 2048
 
 enum fake_op { FAKE_IDLE, FAKE_CREATE, FAKE_START, FAKE_REMOVE, FAKE_REPLACE };
 
@@ -66,11 +67,12 @@ struct fake {
 	struct xlb_owner owners[XLB_BACKENDS]; /* name "": free */
 	struct xlb_service services[XLB_SERVICES];
 	uint32_t *slots;
+	uint32_t slot_count;
 	struct reply_entry *replies;
 	size_t reply_count;
 	struct xlb_direct_key *directs;
 	size_t direct_count;
-	struct world_address addresses[FAKE_MAX];
+	struct world_address addresses[FAKE_ADDRESSES];
 	size_t address_count;
 	struct fake_interface interfaces[8];
 	size_t interface_count;
@@ -98,6 +100,7 @@ struct fake {
 /* eth0 (2, an uplink), br0 (3, where backends are) and their addresses. */
 struct fake *fake_new(void);
 void fake_free(struct fake *f);
+void fake_set_slots(struct fake *f, uint32_t count); /* FAKE_SLOTS at first */
 struct fake *fake_copy(const struct fake *f);
 /* How many VMs the scaler wants; until told, the pool's minimum. */
 void fake_want(struct fake *f, const char *service, uint32_t count);

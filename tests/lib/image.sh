@@ -15,7 +15,7 @@ top=$(cd "$here/../.." && pwd)
 mkdir -p "$(dirname "$out")"
 exec 9>"$out.lock"
 flock 9
-stamp=$(cat "$0" "$top/tools/backend.c" "$guest/.stamp" | sha256sum | cut -d' ' -f1)
+stamp=$(cat "$0" "$top/tools/backend.c" "$guest"/kernel/boot/config-* | sha256sum | cut -d' ' -f1)
 if [ -s "$out" ] && [ "$(cat "$out.stamp" 2>/dev/null)" = "$stamp" ]; then
 	exit 0
 fi

@@ -31,7 +31,7 @@ struct model_backend {
 };
 
 struct model_service {
-	bool present, pool, second_port;
+	bool present, pool, second_port, v6;
 	unsigned int vips; /* bit mask */
 	unsigned int min;
 	struct model_backend backends[BACKENDS];
@@ -56,11 +56,6 @@ static bool is_dsr(size_t i)
 	return i == 2;
 }
 
-static bool has_v6(size_t i)
-{
-	return i % 2 == 0;
-}
-
 static bool may_pool(size_t i)
 {
 	return i == 0 || i == 5 || i == 3;
@@ -71,6 +66,7 @@ static void random_service(size_t i, struct model_service *s)
 	s->present = pick(4) != 0;
 	s->vips = 1 + pick(3);
 	s->second_port = pick(2);
+	s->v6 = pick(2);
 	s->pool = may_pool(i) && pick(3);
 	s->min = 1 + pick(2);
 	for (size_t k = 0; k < BACKENDS; k++)
@@ -94,7 +90,7 @@ static void print_backends(const struct model_service *s, size_t i,
 			continue;
 		buf_addf(out, "      - {name: b%zu, addresses: [10.1.%zu.%zu",
 			 k, i, k + 10);
-		if (has_v6(i))
+		if (s->v6)
 			buf_addf(out, ", \"fd00:1::%zu:%zu\"", i, k + 10);
 		buf_addf(out, "], weight: %u, state: %s", b->weight,
 			 b->drain ? "drain" : "active");
@@ -118,7 +114,7 @@ static void print_service(const struct model_service *s, size_t i,
 				buf_addf(out, "192.0.2.%zu, ", i * 4 + k);
 	if (!is_dsr(i))
 		buf_addf(out, "192.0.2.%zu, ", i * 4 + (s->vips & 1));
-	if (has_v6(i))
+	if (s->v6)
 		buf_addf(out, "\"2001:db8::%zu\"", i + 1);
 	buf_addf(out, "]\n    algorithm: %s\n    forwarding: %s\n",
 		 i % 3 == 1 ? "round_robin" : "maglev",
@@ -143,13 +139,14 @@ static struct spec *model_spec(const struct model *m)
 	struct spec *spec;
 	bool any = false;
 
-	buf_adds(&out, "version: 1\nnode: {interfaces: [eth0]}\n"
-		       "hypervisors: [{name: local, uri: \"test:///default\"}]\n"
-		       "safety: {allow_empty: true}\n"
-		       "templates:\n  - name: t\n    image: /x.img\n"
-		       "    memory: 64MiB\n    network:\n      bridge: br0\n"
-		       "      addresses: [10.2.0.10-10.2.0.30/8, "
-		       "\"fd00:2::10-fd00:2::30/16\"]\n");
+	buf_adds(&out,
+		 "version: 1\nnode: {interfaces: [eth0]}\n"
+		 "hypervisors: [{name: local, uri: \"test:///default\"}]\n"
+		 "safety: {allow_empty: true}\n"
+		 "templates:\n  - name: t\n    image: /x.img\n"
+		 "    memory: 64MiB\n    network:\n      bridge: br0\n"
+		 "      addresses: [10.2.0.10-10.2.0.30/8, "
+		 "\"fd00:2::10-fd00:2::30/16\"]\n");
 	for (size_t i = 0; i < SERVICES; i++)
 		any |= m->services[i].present;
 	buf_adds(&out, any ? "services:\n" : "services: []\n");
@@ -169,7 +166,10 @@ static void edit(struct model *m)
 	struct model_service *s = &m->services[i];
 	struct model_backend *b = &s->backends[pick(BACKENDS)];
 
-	switch (pick(8)) {
+	switch (pick(9)) {
+	case 8:
+		s->v6 = !s->v6;
+		break;
 	case 0:
 		random_service(i, s);
 		break;
@@ -210,8 +210,8 @@ static struct ip backend_address(size_t service, size_t backend)
 
 static void trouble_vm(struct fake *f)
 {
-	struct fake_vm *v = f->vm_count ? &f->vms[pick((uint32_t)f->vm_count)]
-					: NULL;
+	struct fake_vm *v =
+		f->vm_count ? &f->vms[pick((uint32_t)f->vm_count)] : NULL;
 
 	if (!v || v->op != FAKE_IDLE)
 		return;
@@ -282,8 +282,8 @@ static void drift(struct fake *f)
 		f->interfaces[0].xdp = pick(2) ? ATTACHED_NOT : ATTACHED_STALE;
 		break;
 	case 2:
-		f->interfaces[1].reply = pick(2) ? ATTACHED_NOT
-						 : ATTACHED_STALE;
+		f->interfaces[1].reply =
+			pick(2) ? ATTACHED_NOT : ATTACHED_STALE;
 		f->interfaces[1].forwards[0] = false;
 		break;
 	case 3:

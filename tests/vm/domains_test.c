@@ -84,8 +84,17 @@ static int create(struct seen *s, const struct vm_order *o)
 
 static int remove_vm(struct seen *s, const char *name)
 {
-	vm_remove(s->h, name, seen_done, s);
-	return seen_wait(s, "remove");
+	int err;
+
+	/* As the reconciler does: a lost connection is waited for. */
+	for (int i = 0; i < 3; i++) {
+		vm_remove(s->h, name, seen_done, s);
+		err = seen_wait(s, "remove");
+		if (err != -ENOTCONN)
+			break;
+		lab_until(&lab, is_up, s, "a new connection");
+	}
+	return err;
 }
 
 static size_t domain_count(const char *uri)
