@@ -247,7 +247,8 @@ class Demo:
         for sql in ("SELECT substr(time, 12, 8) AS at, direction, from_vms AS 'from', "
                     "to_vms AS 'to', message FROM scaling_history "
                     "WHERE direction <> 'hold'",
-                    "SELECT substr(time, 12, 8) AS at, vm, event, address, substr(reason, 1, 40) AS reason, took_ms "
+                    "SELECT substr(time, 12, 8) AS at, vm, event, address, "
+                    "substr(reason, 1, 40) AS reason, took_ms "
                     "FROM vm_history"):
             print(f"$ sqlite3 -box history.db \"{sql}\"")
             done = subprocess.run(["sqlite3", "-box", f"file:{database}?mode=ro", sql], text=True,

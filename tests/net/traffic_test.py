@@ -117,9 +117,9 @@ def between_backends(made):
     made.client.start(["python3", "-m", "http.server", "8000", "--bind", "::", "--directory",
                        made.scratch / "ns"], log="outside")
     for address in (lab.CLIENT4, f"[{lab.CLIENT6}]"):
-        lab.wait_for(lambda a=address: one.ns.run(["curl", "-sf", "-g", "-m", "3", "-o", "/dev/null",
-                                                   f"http://{a}:8000/"], check=False
-                                                  ).returncode == 0, "the outside to answer")
+        ask = ["curl", "-sf", "-g", "-m", "3", "-o", "/dev/null", f"http://{address}:8000/"]
+        lab.wait_for(lambda a=ask: one.ns.run(a, check=False).returncode == 0,
+                     "the outside to answer")
 
 
 @tap.test
