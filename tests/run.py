@@ -96,6 +96,8 @@ def fuzz_targets(tests_dir, build, options):
                 f"-artifact_prefix={build}/fuzz-{path.name}-"]
         words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
         argv += [f"-dict={words}"] if words.exists() else []
+        words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
+        argv += [f"-dict={words}"] if words.exists() else []
         corpus = ROOT / "tests" / "fuzz" / "corpus" / path.name
         # New inputs go to the first folder, the test's scratch one.
         argv += ["@scratch"] + ([corpus] if corpus.is_dir() else [])

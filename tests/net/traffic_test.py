@@ -71,10 +71,9 @@ def uploads(made):
 
 @tap.test
 def fragmented_answers(made):
-    """a 3000-byte udp answer, which is fragmented, comes from the VIP"""
-    # A fragmented request can't be balanced by its later fragments' ports, so
-    # ask small and have a large answer: not what echo does.  The requests'
-    # fragments follow their first one or are counted as dropped.
+    """3000-byte datagrams, fragmented both ways, come back from the VIP"""
+    # The requests are fragmented too: the later ones, which have no ports,
+    # follow their first one, or are counted as dropped.
     summary = udp(made, "192.0.2.10", "--rate", "50", "--count", "50", "--bytes", "3000",
                   "--timeout", "2")
     if summary["answers"] == 0:
@@ -104,7 +103,7 @@ def direct(made):
 
 @tap.test
 def direct_and_through(made):
-    """a direct client reaches the VIP by other means than its own address"""
+    """a client at an address that isn't direct still reaches the VIP"""
     text = made.client.curl("http://192.0.2.10/", "--interface", "192.0.2.105")
     assert text.startswith("b"), text
 
@@ -118,9 +117,9 @@ def between_backends(made):
     made.client.start(["python3", "-m", "http.server", "8000", "--bind", "::", "--directory",
                        made.scratch / "ns"], log="outside")
     for address in (lab.CLIENT4, f"[{lab.CLIENT6}]"):
-        lab.wait_for(lambda a=address: one.ns.run(["curl", "-sf", "-g", "-m", "3", "-o", "/dev/null",
-                                                   f"http://{a}:8000/"], check=False
-                                                  ).returncode == 0, "the outside to answer")
+        ask = ["curl", "-sf", "-g", "-m", "3", "-o", "/dev/null", f"http://{address}:8000/"]
+        lab.wait_for(lambda a=ask: one.ns.run(a, check=False).returncode == 0,
+                     "the outside to answer")
 
 
 @tap.test
