@@ -237,13 +237,18 @@ static int define_and_start(struct place *p, const struct vm_order *o,
 	return err;
 }
 
-static int make(struct place *p, const struct vm_order *o, struct vm *ret,
+static int make(struct place *p, const struct vm_order *order, struct vm *ret,
 		struct why *w)
 {
+	struct vm_order own = *order;
+	const struct vm_order *o = &own;
 	char *disk = NULL, *seed = NULL;
 	int err = 0;
 
-	if (o->template->image && p->kind != DOMAIN_LXC) {
+	if (o->template->network.libvirt && !o->addresses[0].family &&
+	    !o->addresses[1].family)
+		err = network_allocate(p, &own, w);
+	if (!err && o->template->image && p->kind != DOMAIN_LXC) {
 		err = storage_make_seed(p, o, &seed, w);
 		if (!err)
 			err = storage_make_disk(p, o, &disk, w);

@@ -70,6 +70,11 @@ void domain_xml(struct buf *out, const struct vm_order *o,
 int domain_parse(const char *xml, const char *owner, struct vm *ret);
 /* Name of the libvirt network of the first interface; false: none. */
 bool domain_network(const char *xml, char *ret, size_t size);
+/*
+ * The first address of each DHCP range of a libvirt network that is reserved
+ * for nobody, at most one a family; how many were found.
+ */
+size_t network_free_addresses(const char *xml, struct ip ret[2]);
 void pool_xml(struct buf *out, const char *owner);
 /* backing NULL: a raw volume of so many bytes; else an overlay on it. */
 void volume_xml(struct buf *out, const char *name, uint64_t bytes,
@@ -100,6 +105,8 @@ int storage_sweep(struct place *p, const struct vm_list *keep, struct why *w);
 
 /* --- libvirt_network.c: best effort, for templates with a network name --- */
 
+/* Choose the addresses of an order that has none, and its MAC with them. */
+int network_allocate(struct place *p, struct vm_order *o, struct why *w);
 void network_reserve(struct place *p, const struct vm_order *o);
 void network_release(struct place *p, const char *network, const struct vm *vm);
 

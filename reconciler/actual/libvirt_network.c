@@ -6,6 +6,8 @@
  */
 #include "actual/libvirt_impl.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -21,6 +23,28 @@ static int update(virNetworkPtr net, unsigned int command, const char *vm,
 	dhcp_host_xml(&xml, vm, mac, a);
 	return virNetworkUpdate(net, command, VIR_NETWORK_SECTION_IP_DHCP_HOST,
 				-1, buf_str(&xml), flags);
+}
+
+int network_allocate(struct place *p, struct vm_order *o, struct why *w)
+{
+	const char *name = o->template->network.libvirt;
+	virNetworkPtr net = virNetworkLookupByName(p->conn, name);
+	char *xml = net ? virNetworkGetXMLDesc(net, 0) : NULL;
+	int err = 0;
+
+	if (!xml)
+		err = why_libvirt(w, name);
+	else if (!network_free_addresses(xml, o->addresses))
+		err = why_set(w, -EADDRNOTAVAIL,
+			      "network %s has no free address in a DHCP range",
+			      name);
+	else
+		vm_mac_from_address(
+			&o->addresses[o->addresses[0].family ? 0 : 1], o->mac);
+	free(xml);
+	if (net)
+		virNetworkFree(net);
+	return err;
 }
 
 void network_reserve(struct place *p, const struct vm_order *o)

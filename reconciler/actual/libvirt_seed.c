@@ -42,9 +42,16 @@ void seed_network_config(struct buf *out, const struct vm_order *o)
 	mac_format(o->mac, mac);
 	buf_addf(out,
 		 "version: 2\nethernets:\n  xlb0:\n    match:\n"
-		 "      macaddress: \"%s\"\n    dhcp4: false\n"
-		 "    dhcp6: false\n    addresses:\n",
+		 "      macaddress: \"%s\"\n",
 		 mac);
+	/* In a network of libvirt's own the address is reserved there. */
+	if (o->template->network.libvirt) {
+		buf_addf(out, "    dhcp4: %s\n    dhcp6: %s\n",
+			 o->addresses[0].family ? "true" : "false",
+			 o->addresses[1].family ? "true" : "false");
+		return;
+	}
+	buf_adds(out, "    dhcp4: false\n    dhcp6: false\n    addresses:\n");
 	for (size_t i = 0; i < ARRAY_SIZE(o->addresses); i++)
 		if (o->addresses[i].family)
 			buf_addf(out, "      - \"%s/%d\"\n",

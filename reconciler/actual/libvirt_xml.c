@@ -123,16 +123,11 @@ static void argument(struct buf *out, const char *key, const struct ip *a,
 	}
 }
 
-/* The template's command line, then what this VM is to be. */
-static void command_line(struct buf *out, const struct vm_order *o)
+static void address_arguments(struct buf *out, const struct vm_order *o)
 {
-	char name[64], text[IP_STRLEN];
 	const char *separator = " xlb.ip=";
+	char text[IP_STRLEN];
 
-	vm_name(o->service, o->index, name);
-	if (o->template->cmdline)
-		buf_addf(out, "%s ", o->template->cmdline);
-	buf_addf(out, "xlb.name=%s", name);
 	for (size_t i = 0; i < ARRAY_SIZE(o->addresses); i++) {
 		if (!o->addresses[i].family)
 			continue;
@@ -142,6 +137,22 @@ static void command_line(struct buf *out, const struct vm_order *o)
 		separator = ",";
 	}
 	argument(out, " xlb.gw=", o->template->network.gateways, 2);
+}
+
+/*
+ * The template's command line, then what this VM is to be.  In a network of
+ * libvirt's own it is told its address by DHCP.
+ */
+static void command_line(struct buf *out, const struct vm_order *o)
+{
+	char name[64];
+
+	vm_name(o->service, o->index, name);
+	if (o->template->cmdline)
+		buf_addf(out, "%s ", o->template->cmdline);
+	buf_addf(out, "xlb.name=%s", name);
+	if (!o->template->network.libvirt)
+		address_arguments(out, o);
 	argument(out, " xlb.vips=", o->vips, o->vip_count);
 }
 
@@ -527,6 +538,65 @@ bool domain_network(const char *xml, char *ret, size_t size)
 
 	n = child(child(child(n, "devices"), "interface"), "source");
 	found = get_attribute(n, "network", ret, size);
+	xmlFreeDoc(doc);
+	return found;
+}
+
+static bool get_ip(xmlNode *n, const char *key, struct ip *ret)
+{
+	char text[IP_STRLEN];
+
+	return get_attribute(n, key, text, sizeof(text)) && ip_parse(text, ret);
+}
+
+static bool is_reserved(const xmlNode *dhcp, const struct ip *a)
+{
+	struct ip taken;
+
+	for (xmlNode *n = dhcp->children; n; n = n->next)
+		if (is(n, "host") && get_ip(n, "ip", &taken) &&
+		    ip_equal(&taken, a))
+			return true;
+	return false;
+}
+
+static bool first_free(const xmlNode *dhcp, struct ip *ret)
+{
+	xmlNode *range = child(dhcp, "range");
+	struct ip first, last;
+	uint64_t size;
+
+	if (!range || !get_ip(range, "start", &first) ||
+	    !get_ip(range, "end", &last))
+		return false;
+	size = ip_distance(&first, &last);
+	for (uint64_t i = 0; size != UINT64_MAX && i <= size; i++) {
+		struct ip a = ip_add(&first, i);
+
+		if (is_reserved(dhcp, &a))
+			continue;
+		*ret = a;
+		return true;
+	}
+	return false;
+}
+
+size_t network_free_addresses(const char *xml, struct ip ret[2])
+{
+	xmlDoc *doc = read_xml(xml);
+	xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+	size_t found = 0;
+
+	for (xmlNode *n = root ? root->children : NULL; n; n = n->next) {
+		xmlNode *dhcp = is(n, "ip") ? child(n, "dhcp") : NULL;
+		struct ip a;
+
+		if (!dhcp || !first_free(dhcp, &a) ||
+		    ret[a.family == AF_INET6].family)
+			continue;
+		ret[a.family == AF_INET6] = a;
+		found++;
+	}
 	xmlFreeDoc(doc);
 	return found;
 }

@@ -239,6 +239,30 @@ static void test_small_xml(void **state)
 	assert_string_equal(b.data, "ab\tc");
 }
 
+/* Reserved addresses are passed over; a range that is full gives none. */
+static void test_free_addresses(void **state)
+{
+	static const char xml[] =
+		"<network><name>n</name>"
+		"<ip address='10.1.0.1' prefix='24'><dhcp>"
+		"<range start='10.1.0.5' end='10.1.0.7'/>"
+		"<host mac='52:54:00:00:00:01' ip='10.1.0.5'/>"
+		"<host mac='52:54:00:00:00:02' ip='10.1.0.6'/>"
+		"</dhcp></ip>"
+		"<ip family='ipv6' address='fd00::1' prefix='64'><dhcp>"
+		"<range start='fd00::5' end='fd00::5'/>"
+		"<host name='web-1' ip='fd00::5'/></dhcp></ip></network>";
+	struct ip got[2] = { { 0 } }, want;
+
+	(void)state;
+	assert_int_equal(network_free_addresses(xml, got), 1);
+	assert_true(ip_parse("10.1.0.7", &want));
+	assert_true(ip_equal(&got[0], &want));
+	assert_int_equal(got[1].family, 0);
+	assert_int_equal(network_free_addresses("<network/>", got), 0);
+	assert_int_equal(network_free_addresses("no xml", got), 0);
+}
+
 static void test_seed(void **state)
 {
 	struct buf b AUTO_BUF = BUF_INIT;
