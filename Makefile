@@ -36,6 +36,15 @@ CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-error \
 LDFLAGS := -fsanitize=address,undefined
 endif
 
+# One short line a step; `make V=1` shows the commands.
+ifeq ($(V),1)
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-8s %s\n' $(1) $(2)
+endif
+
 ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
 BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
 	-D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
@@ -56,7 +65,7 @@ TEST_TOOL := $(B)/tests/bpf/packet_lab
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
-.PHONY: all deps test demo bench soak fuzz install clean lint check-tools
+.PHONY: all deps test demo bench soak fuzz install clean lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -87,42 +96,53 @@ fuzz: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) build-all
 	@tests/run.py --fuzz
 
-.PHONY: build-all guest
-build-all: all tests-bin fuzz-bin bench-bin guest
+.PHONY: build-all guest image tests-bin fuzz-bin bench-bin
+build-all: all tests-bin fuzz-bin bench-bin image
 tests-bin: $(TEST_BIN) $(TEST_TOOL)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 guest:
 	@examples/guest/build.sh $(abspath $(B))/guest
 
+# Made here, because the tests run where no package can be fetched.
+image: guest
+	@tests/lib/image.sh $(abspath $(B))/tests/image/web.qcow2 $(abspath $(B))/guest
+
 lint:
 	@tests/lint.sh
 
 $(B)/xlb-reconcile: $(B)/reconciler/main.o $(B)/libxlb.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/libxlb.a: $(LIB_OBJ)
+	$(call say,AR,$@)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 $(B)/xlb-%: tools/%.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< -lpthread -lm
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< -lpthread -lm
 
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
-	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+	$(call say,CLANG,$@)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
-	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
 # The benches' own programs wrap those of bpf/.
 $(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
-	$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+	$(call say,CLANG,$@)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
 $(B)/bench/%.skel.h: $(B)/bench/%.bpf.o
-	$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+	$(call say,SKEL,$@)
+	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
 # schemas/history.sql is embedded: one copy, read by people and by the store.
 $(B)/state/history_sql.c: schemas/history.sql
@@ -131,25 +151,30 @@ $(B)/state/history_sql.c: schemas/history.sql
 	  sed 's/\\/\\\\/g; s/"/\\"/g; s/.*/"&\\n"/' $<; echo ';'; } > $@
 
 $(B)/state/history_sql.o: $(B)/state/history_sql.c
-	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-overlength-strings -c -o $@ $<
 
 $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
+	$(call say,AR,$@)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 
 # gcc doesn't know that cmocka's assert_non_null() returns only on success.
 $(B)/tests/%: tests/%.c $(B)/tests/libtest.a $(B)/libxlb.a | $(SKEL)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -Wno-null-dereference $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS) -lcmocka
 
 $(B)/bench/%: tests/bench/%.c $(B)/tests/libtest.a $(B)/libxlb.a $(BENCH_SKEL) | $(SKEL)
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d -o $@ $< \
 		$(B)/tests/libtest.a $(B)/libxlb.a $(LIBS)
 
 # libFuzzer wants what it drives instrumented too, so each target is compiled
@@ -161,7 +186,8 @@ FUZZ_SRC_desired := $(wildcard reconciler/desired/*.[ch] reconciler/base/*.[ch])
 .SECONDEXPANSION:
 $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*)
 	@mkdir -p $(@D)
-	$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
+	$(call say,CLANG,$@)
+	$(Q)$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
 		-lyaml -lnettle -lm
 
 install: all

@@ -196,8 +196,10 @@ void control_close(struct control *c)
 {
 	if (!c)
 		return;
-	while (c->clients)
-		free_client(c->clients);
+	for (struct client *k = c->clients, *next; k; k = next) {
+		next = k->next;
+		free_client(k);
+	}
 	loop_remove(c->source);
 	close(c->fd);
 	unlink(c->path);

@@ -237,7 +237,7 @@ static uint32_t owner_id(struct gather *g, const struct world_service *s,
 	     i++) {
 		const struct world_owner *o = g->by_service[i];
 
-		if (strcmp(o->owner.name, name) ||
+		if (strcmp(o->owner.name, name) != 0 ||
 		    !line_is_of(&g->view->backends[o->id], addresses))
 			continue;
 		g->owner_used[o - g->w->kernel.owners] = true;

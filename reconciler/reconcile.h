@@ -219,7 +219,7 @@ void probing_result(void *arg, struct probe_target *t, const struct health *h,
 /* vms.c: the life of VMs. */
 struct vm_run *vm_run_get(struct reconciler *r, const char *name);
 void vms_observe(struct reconciler *r, struct hypervisor *h);
-void vms_event(struct reconciler *r, struct hypervisor *h, const char *vm,
+void vms_event(struct reconciler *r, struct hypervisor *h, const char *name,
 	       enum vm_event event);
 enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now);
 void vm_run_note(struct vm_run *v, const char *event, const char *reason,
@@ -254,7 +254,7 @@ int control_ask(const struct options *opt, struct buf *out);
 /* cli/: one verb a file.  r is the daemon's, or one opened for the verb. */
 int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		       struct buf *out);
-int options_parse(int argc, char **argv, struct options *ret, struct buf *err);
+int options_parse(int argc, char **argv, struct options *o, struct buf *err);
 void options_release(struct options *o);
 int cmd_run(const struct options *opt);
 int cmd_plan(const struct options *opt);

@@ -33,8 +33,8 @@ SOAK_FACTOR = 20
 # Groups in order: how many at a time, seconds a file, budget of the group.
 GROUPS = {
     "lint": (1, 300, 60),
-    "unit": (2, 120, 60),
-    "golden": (2, 120, 60),
+    "unit": (1, 120, 60),
+    "golden": (1, 120, 60),
     "bpf": (1, 180, 120),
     "net": (1, 240, 240),
     "vm": (1, 300, 300),

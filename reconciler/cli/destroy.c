@@ -138,7 +138,7 @@ int cmd_destroy(const struct options *opt)
 	struct diag_list diags = { 0 };
 	struct buf text = BUF_INIT;
 	struct loop *loop;
-	int lock, code = EXIT_FAILED;
+	int lock = -1, code = EXIT_FAILED;
 
 	if (opt->dry_run) {
 		puts("would remove every VM, VIP, table and program of this "

@@ -113,7 +113,7 @@ int cmd_run(const struct options *opt)
 	struct reconciler r;
 	struct loop *loop;
 	struct loop_source *signals;
-	int lock, fd, code = EXIT_FAILED;
+	int lock = -1, fd, code = EXIT_FAILED;
 
 	if (opt->dry_run)
 		return cmd_plan(opt);

@@ -592,6 +592,7 @@ int main(void)
 		cmocka_unit_test(test_not_ours),
 		cmocka_unit_test(test_live_port),
 		cmocka_unit_test_setup(test_small_xml, set_order),
+		cmocka_unit_test(test_free_addresses),
 		cmocka_unit_test_setup(test_seed, set_order),
 		cmocka_unit_test_setup_teardown(test_mock_life, connect_mock,
 						disconnect_mock),
