@@ -334,6 +334,32 @@ static void learn_neighbours(const struct gather *g,
 			net_learn(g->r->net, &m->addresses[f], v->seen.mac);
 }
 
+static bool unprobed(const struct world_service *s)
+{
+	return s->spec && s->spec->health.type == HEALTH_RUNNING;
+}
+
+/*
+ * No probe tells when a guest without one has booted, but its answer to ARP
+ * or ND does.
+ */
+static bool has_answered(struct gather *g, const struct world_service *s,
+			 const struct world_member *m, struct member_run *run)
+{
+	if (m->id || !unprobed(s))
+		return true;
+	for (int f = 0; f < 2; f++) {
+		struct world_path path = { 0 };
+
+		if (m->addresses[f].family)
+			host_path(g, &m->addresses[f], NULL, &run->asked_at[f],
+				  &path);
+		if (m->addresses[f].family && !path.known)
+			return false;
+	}
+	return true;
+}
+
 static void finish_member(struct gather *g, struct world_service *s,
 			  struct world_member *m, const struct vm_run *v,
 			  bool alive)
@@ -345,10 +371,14 @@ static void finish_member(struct gather *g, struct world_service *s,
 	run->vm = v != NULL;
 	if (alive && (m->fixed || v))
 		gather_paths(g, m, run, v);
-	if (alive && v && !run->was_alive)
+	if (alive && v && !run->was_alive && !unprobed(s))
 		learn_neighbours(g, m, v);
-	probing_update(run, s->spec, m, alive);
-	m->health = alive ? probing_state(run) : HEALTH_DEAD;
+	if (alive && v && !has_answered(g, s, m, run)) {
+		m->health = HEALTH_JOINING;
+	} else {
+		probing_update(run, s->spec, m, alive);
+		m->health = alive ? probing_state(run) : HEALTH_DEAD;
+	}
 	m->drained |= operator_drains(g->r, s->name, m->name);
 	update_drain(g, s, m, run);
 }
