@@ -40,9 +40,26 @@ if [ ! -e $policy ]; then
 	chmod 755 $policy
 	made_policy=1
 fi
-trap '[ -z "$made_policy" ] || rm -f $policy' EXIT
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q </dev/null >/dev/null
+log=$(mktemp)
+trap 'rm -f "$log"; [ -z "$made_policy" ] || rm -f $policy' EXIT
+
+# Quiet, but for a line every few seconds that shows where it is.
+quietly() {
+	"$@" </dev/null >"$log" 2>&1 &
+	local pid=$! began=$SECONDS
+	while kill -0 $pid 2>/dev/null; do
+		sleep 1
+		if [ $(((SECONDS - began) % 5)) = 0 ]; then
+			echo "deps: $((SECONDS - began)) s: $(tail -n 1 "$log" | cut -c1-70)"
+		fi
+	done
+	wait $pid && return
+	cat "$log" >&2
+	echo "deps: '$*' failed" >&2
+	exit 1
+}
+quietly apt-get update -q
 # shellcheck disable=SC2086
-apt-get install -qq -y --no-install-recommends $missing </dev/null >/dev/null
+quietly apt-get install -q -y --no-install-recommends $missing
 echo "deps: done"
