@@ -30,7 +30,7 @@ if [ "$(id -u)" != 0 ]; then
 	echo "deps: these packages are missing, and installing needs root:$missing" >&2
 	exit 1
 fi
-echo "deps: installing$(echo "$missing" | wc -w) packages:$missing"
+echo "deps: installing $(wc -w <<<"$missing") packages:$missing"
 
 # Packages may not start their services: policy-rc.d says no while we install.
 policy=/usr/sbin/policy-rc.d
