@@ -131,7 +131,7 @@ class Libvirtd:
         raise RuntimeError("libvirtd doesn't start:\n" + message)
 
     def _answers(self):
-        return subprocess.run(["virsh", "-q", "-c", self.qemu, "uri"],
+        return subprocess.run(["virsh", "-q", "-c", self.qemu, "uri"], start_new_session=True,
                               stdin=subprocess.DEVNULL,
                               stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL).returncode == 0
@@ -185,8 +185,12 @@ class Libvirtd:
             self.cleaner = None
 
     def virsh(self, *args, uri=None, check=True):
-        """Standard output of a virsh command."""
-        return subprocess.run(["virsh", "-q", "-c", uri or self.qemu, *args],
+        """Standard output of a virsh command.
+
+        In a session of its own: with a terminal it starts an agent for polkit,
+        which complains there.
+        """
+        return subprocess.run(["virsh", "-q", "-c", uri or self.qemu, *args], start_new_session=True,
                               check=check, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, text=True).stdout
 
