@@ -209,8 +209,20 @@ void control_close(struct control *c)
 
 /* ---- the asking side ---- */
 
+static void add_option(struct buf *b, const char *name, const char *value)
+{
+	if (!value)
+		return;
+	buf_add(b, name, strlen(name) + 1);
+	buf_add(b, value, strlen(value) + 1);
+}
+
+/* A file is named as from the root: the daemon works elsewhere. */
 static void request(const struct options *opt, struct buf *b)
 {
+	AUTO_FREE char *real =
+		opt->file_given ? realpath(opt->file, NULL) : NULL;
+	const char *file = real ? real : opt->file_given ? opt->file : NULL;
 	struct {
 		bool set;
 		const char *text;
@@ -223,10 +235,8 @@ static void request(const struct options *opt, struct buf *b)
 		if (switches[i].set)
 			buf_add(b, switches[i].text,
 				strlen(switches[i].text) + 1);
-	if (opt->lasts) {
-		buf_add(b, "--for", sizeof("--for"));
-		buf_add(b, opt->lasts, strlen(opt->lasts) + 1);
-	}
+	add_option(b, "--for", opt->lasts);
+	add_option(b, "-f", file);
 	buf_add(b, opt->verb, strlen(opt->verb) + 1);
 	for (size_t i = 0; i < opt->arg_count; i++)
 		buf_add(b, opt->args[i], strlen(opt->args[i]) + 1);

@@ -70,7 +70,7 @@ static void tally_counters(struct tally *t, struct reconciler *r,
 static void tally_vm(struct tally *t, struct service_run *s, struct vm_run *v,
 		     const struct service_spec *spec, uint64_t now)
 {
-	enum vm_phase phase = vm_run_phase(v, now);
+	enum vm_phase phase = vm_run_phase(v);
 	bool past_warmup =
 		v->ready_since && now - v->ready_since >= spec->scaling.warmup;
 	bool sample = phase == PHASE_READY && past_warmup;
@@ -250,19 +250,9 @@ static void got_stats(void *arg, const struct vm_stats *stats, size_t count)
 		if (v && !strcmp(v->service, s->name))
 			take_reading(v, &stats[i]);
 	}
-	s->awaits_stats = false;
-	if (spec)
+	s->asked_stats = NULL;
+	if (spec && spec->pool.template && !s->decided)
 		decide(s, spec);
-}
-
-static struct hypervisor *hypervisor_of(struct service_run *s,
-					const struct service_spec *spec)
-{
-	for (size_t i = 0; i < s->r->hypervisor_count; i++)
-		if (!strcmp(hypervisor_name(s->r->hypervisors[i]),
-			    spec->pool.hypervisor->name))
-			return s->r->hypervisors[i];
-	return NULL;
 }
 
 static void forget_cpu(struct service_run *s)
@@ -285,13 +275,14 @@ static void interval_over(void *arg)
 	loop_arm_in(s->timer, s->interval);
 	if (!spec || !spec->pool.template)
 		return;
-	h = hypervisor_of(s, spec);
-	if (s->awaits_stats || !h || !hypervisor_is_connected(h)) {
+	h = hypervisor_named(s->r, spec->pool.hypervisor->name);
+	s->decided = s->asked_stats || !h || !hypervisor_is_connected(h);
+	if (s->decided) {
 		forget_cpu(s);
 		decide(s, spec);
 		return;
 	}
-	s->awaits_stats = true;
+	s->asked_stats = h;
 	hypervisor_stats(h, got_stats, s);
 }
 
@@ -306,7 +297,7 @@ static void keep_bounds(struct reconciler *r, struct service_run *s,
 				  .scaling = &spec->scaling,
 				  .now = clock_ns(),
 				  .current = s->wanted,
-				  .capacity = UINT32_MAX };
+				  .capacity = capacity_of(r, s, spec) };
 	struct scale_decision d = { 0 };
 	bool fits = s->wanted >= spec->pool.min && s->wanted <= spec->pool.max;
 
@@ -316,31 +307,27 @@ static void keep_bounds(struct reconciler *r, struct service_run *s,
 	if (!s->pool_known || fits)
 		return;
 	scale_decide(&in, &s->memory, &d);
+	if (d.to == s->wanted)
+		return; /* the hypervisor holds no more */
 	s->wanted = d.to;
 	scaling_record(r, s, &d);
-}
-
-static bool hypervisor_read(const struct reconciler *r, const char *name)
-{
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		if (!strcmp(hypervisor_name(r->hypervisors[i]), name))
-			return hypervisor_is_read(r->hypervisors[i]);
-	return false;
 }
 
 /* After a start the count is what runs, within bounds: nothing is redone. */
 static void learn_pool(struct reconciler *r, struct service_run *s,
 		       const struct pool_spec *pool)
 {
+	const struct hypervisor *h =
+		hypervisor_named(r, pool->hypervisor->name);
 	uint64_t now = clock_ns();
 	uint32_t active = 0;
 	struct vm_run *v;
 	size_t i = 0;
 
-	if (s->pool_known || !hypervisor_read(r, pool->hypervisor->name))
+	if (s->pool_known || !h || !hypervisor_is_read(h))
 		return;
 	while ((v = strmap_next(&r->vms, &i))) {
-		enum vm_phase phase = vm_run_phase(v, now);
+		enum vm_phase phase = vm_run_phase(v);
 
 		active += !strcmp(v->service, s->name) &&
 			  phase != PHASE_STOPPING && phase != PHASE_DRAINING;
@@ -351,6 +338,17 @@ static void learn_pool(struct reconciler *r, struct service_run *s,
 		store_load_scaler(r->store, s->name, &s->memory, now,
 				  clock_wall_ms());
 	s->memory_loaded = true;
+}
+
+/* The answers it owes won't come. */
+void scaling_forget(struct reconciler *r, const struct hypervisor *h)
+{
+	struct service_run *s;
+	size_t i = 0;
+
+	while ((s = strmap_next(&r->services, &i)))
+		if (s->asked_stats == h)
+			s->asked_stats = NULL;
 }
 
 static void free_service(struct reconciler *r, struct service_run *s)
@@ -368,7 +366,7 @@ static void sweep_services(struct reconciler *r)
 	size_t i = 0;
 
 	while ((s = strmap_next(&r->services, &i))) {
-		if (!s->used && !s->awaits_stats)
+		if (!s->used && !s->asked_stats)
 			free_service(r, s);
 		else
 			s->used = false;
@@ -388,10 +386,12 @@ void scaling_update(struct reconciler *r, const struct spec *spec)
 		keep_bounds(r, s, sp);
 		if (r->read_only)
 			continue;
-		s->interval = sp->scaling.interval;
 		if (!s->timer) {
 			s->timer = loop_add_timer(r->loop, interval_over, s);
 			s->measured_at = clock_ns();
+		}
+		if (s->interval != sp->scaling.interval) {
+			s->interval = sp->scaling.interval;
 			loop_arm_in(s->timer, s->interval);
 		}
 	}
@@ -410,15 +410,13 @@ void scaling_check_done(struct reconciler *r, struct service_run *s)
 	if (!spec || !spec->pool.template)
 		return;
 	while ((v = strmap_next(&r->vms, &i))) {
-		enum vm_phase phase = vm_run_phase(v, now);
+		enum vm_phase phase = vm_run_phase(v);
 
 		if (strcmp(v->service, s->name) != 0)
 			continue;
 		ready += phase == PHASE_READY;
 		pending += phase != PHASE_READY && phase != PHASE_FAILED;
 	}
-	s->ready = ready;
-	s->starting = s->wanted > ready ? s->wanted - ready : 0;
 	if (!s->action_open || pending ||
 	    (ready != s->wanted && !s->create_failures))
 		return;

@@ -24,6 +24,7 @@ struct gather {
 	const struct spec *spec;
 	struct arena *arena;
 	struct world *w;
+	bool looks; /* only: probes and drains stay as they are */
 	const struct datapath_view *view; /* NULL: nothing loaded */
 	struct world_owner **by_service; /* owners by service id, then name */
 	bool *owner_used; /* by index in w->kernel.owners */
@@ -291,6 +292,11 @@ static void update_drain(struct gather *g, const struct world_service *s,
 {
 	uint64_t now = g->w->now, packets;
 
+	if (g->looks) {
+		m->finished = m->leaving && (run->leaving ? run->finished
+							  : !m->id || !s->spec);
+		return;
+	}
 	if (!m->leaving) {
 		run->leaving = run->finished = false;
 		return;
@@ -302,7 +308,7 @@ static void update_drain(struct gather *g, const struct world_service *s,
 	}
 	if (!m->id || !s->spec || now - run->leaving_since >= s->spec->drain) {
 		run->finished = true;
-	} else if (s->spec->drain_quiet && !g->r->read_only) {
+	} else if (s->spec->drain_quiet) {
 		packets = datapath_count(g->r->dp, m->id).packets;
 		if (packets != run->packets)
 			run->quiet_since = now;
@@ -329,7 +335,7 @@ static void learn_neighbours(const struct gather *g,
 			     const struct world_member *m,
 			     const struct vm_run *v)
 {
-	for (int f = 0; f < 2 && !g->r->read_only; f++)
+	for (int f = 0; f < 2; f++)
 		if (m->addresses[f].family && m->paths[f].known)
 			net_learn(g->r->net, &m->addresses[f], v->seen.mac);
 }
@@ -366,17 +372,18 @@ static void finish_member(struct gather *g, struct world_service *s,
 {
 	struct member_run *run = member_run_get(g, s, m);
 
-	run->used = true;
+	run->used |= !g->looks;
 	run->id = m->id;
 	run->vm = v != NULL;
 	if (alive && (m->fixed || v))
 		gather_paths(g, m, run, v);
-	if (alive && v && !run->was_alive && !unprobed(s))
+	if (alive && v && !run->was_alive && !unprobed(s) && !g->looks)
 		learn_neighbours(g, m, v);
 	if (alive && v && !has_answered(g, s, m, run)) {
 		m->health = HEALTH_JOINING;
 	} else {
-		probing_update(run, s->spec, m, alive);
+		if (!g->looks)
+			probing_update(run, s->spec, m, alive);
 		m->health = alive ? probing_state(run) : HEALTH_DEAD;
 	}
 	m->drained |= operator_drains(g->r, s->name, m->name);
@@ -409,8 +416,10 @@ static struct world_vm *add_vm(struct gather *g, struct vm_run *v)
 	vm->index = v->index;
 	vm->template_hash = v->seen.template_hash;
 	memcpy(vm->addresses, v->addresses, sizeof(vm->addresses));
-	vm->phase = vm_run_phase(v, g->w->now);
-	vm->busy = v->op != VM_OP_NONE;
+	vm->phase = vm_run_phase(v);
+	/* Nothing can be asked of a hypervisor that is away. */
+	vm->busy =
+		v->op != VM_OP_NONE || !hypervisor_is_connected(v->hypervisor);
 	vm->backoff = v->retry_at > g->w->now;
 	vm->why = v->why;
 	return vm;
@@ -443,14 +452,6 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 	vm->drained = v->drains && run->finished;
 }
 
-static bool vms_known(const struct reconciler *r)
-{
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		if (!hypervisor_is_read(r->hypervisors[i]))
-			return false;
-	return true;
-}
-
 /* The next hop as the kernel has it. */
 static void line_path(const struct gather *g, const struct xlb_backend *line,
 		      const __u64 words[2], struct world_path *ret)
@@ -478,7 +479,7 @@ static void gather_ghost(struct gather *g, struct world_service *s,
 {
 	const struct xlb_backend *line = &g->view->backends[o->id];
 	bool fixed = o->owner.kind == XLB_OWNER_FIXED;
-	bool unknown = !fixed && !vms_known(g->r);
+	bool unknown = !fixed && !hypervisors_read(g->r);
 	struct world_member *m = add_member(g, s, o->owner.name);
 
 	m->id = o->id;
@@ -576,15 +577,21 @@ static void gather_pools(struct gather *g)
 {
 	for (size_t i = 0; i < g->w->service_count; i++) {
 		struct world_service *s = &g->w->services[i];
+		const struct hypervisor *h;
 		struct service_run *run;
 
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		run = service_run_get(g->r, s->name);
-		s->pool.known = run->pool_known;
+		h = hypervisor_named(g->r, s->spec->pool.hypervisor->name);
+		/* Another hypervisor may have been declared under its name. */
+		s->pool.known = run->pool_known && h && hypervisor_is_read(h);
 		s->pool.wanted = run->wanted;
 		s->pool.cause = run->cause[0] ? run->cause : NULL;
-		s->pool.backoff_until = run->backoff_until;
+		s->pool.backoff_until =
+			s->pool.known && hypervisor_is_connected(h)
+				? run->backoff_until
+				: UINT64_MAX;
 	}
 }
 
@@ -712,22 +719,40 @@ static void sweep_members(struct reconciler *r)
 	}
 }
 
+static struct world *gather_all(struct gather *g)
+{
+	struct reconciler *r = g->r;
+
+	g->w = arena_alloc(g->arena, sizeof(*g->w));
+	g->w->now = clock_ns();
+	g->w->settled = r->settled;
+	g->w->verify = r->verify;
+	g->w->next_id = r->next_id;
+	gather_kernel(g);
+	gather_service_names(g);
+	gather_services(g);
+	gather_pools(g);
+	gather_node(g);
+	strmap_release(&g->names);
+	return g->w;
+}
+
 struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena)
 {
 	struct gather g = { .r = r, .spec = spec, .arena = arena };
 
-	g.w = arena_alloc(arena, sizeof(*g.w));
-	g.w->now = clock_ns();
-	g.w->settled = r->settled;
-	g.w->verify = r->verify;
-	g.w->next_id = r->next_id;
-	gather_kernel(&g);
-	gather_service_names(&g);
-	gather_services(&g);
-	gather_pools(&g);
-	gather_node(&g);
+	gather_all(&g);
 	sweep_members(r);
-	strmap_release(&g.names);
 	return g.w;
+}
+
+struct world *observe_as_if(struct reconciler *r, const struct spec *spec,
+			    struct arena *arena)
+{
+	struct gather g = {
+		.r = r, .spec = spec, .arena = arena, .looks = true
+	};
+
+	return gather_all(&g);
 }

@@ -24,6 +24,9 @@
 
 #define HOUSEKEEPING (200 * NS_PER_MS)
 #define RETRY_AFTER_FAILURE NS_PER_S
+#define RETRY_AT_MOST (32 * NS_PER_S)
+/* Passes with something to do, before they are taken for a circle. */
+#define RESTLESS_AFTER 32
 #define FLOW_TICK (8 * NS_PER_S)
 #define MAINTAIN_EVERY 6 /* resyncs */
 
@@ -70,15 +73,39 @@ struct outcome {
 	struct diag_list diags;
 };
 
+/* FNV-1a, of what failed and why. */
+static uint64_t add_text(uint64_t h, const char *s)
+{
+	while (s && *s)
+		h = (h ^ (unsigned char)*s++) * 0x100000001b3ULL;
+	return (h ^ 0xff) * 0x100000001b3ULL;
+}
+
+static uint64_t sum_failures(const struct plan *p,
+			     const struct outcome *outcomes, size_t done)
+{
+	uint64_t h = 0;
+
+	for (size_t i = 0; i < done; i++)
+		if (outcomes[i].err)
+			h = add_text(h, p->changes[i]->object) ^
+			    (uint64_t)-outcomes[i].err;
+	return h;
+}
+
+/* What fails in the same way at every retry is told once. */
 static void record_all(struct reconciler *r, const struct plan *p,
 		       struct outcome *outcomes, size_t done)
 {
 	bool batch = r->store && !store_begin(r->store);
+	uint64_t failures = sum_failures(p, outcomes, done);
+	bool news = failures != r->told_failures;
 
+	r->told_failures = failures;
 	for (size_t i = 0; i < done; i++) {
 		const struct change *c = p->changes[i];
 
-		if (outcomes[i].err || (!c->hidden && !records_itself(c)))
+		if (outcomes[i].err ? news : !c->hidden && !records_itself(c))
 			record_change(r, c, outcomes[i].err, &outcomes[i].diags,
 				      outcomes[i].took);
 		diag_list_release(&outcomes[i].diags);
@@ -200,6 +227,35 @@ static void end_once(struct reconciler *r, int code)
 	loop_stop(r->loop);
 }
 
+static uint64_t retry_delay(unsigned int tries, bool under_way)
+{
+	uint64_t delay = RETRY_AFTER_FAILURE;
+
+	for (unsigned int i = 1; !under_way && i < tries; i++)
+		if (delay < RETRY_AT_MOST)
+			delay *= 2;
+	return delay;
+}
+
+/*
+ * A failure is tried again ever later.  Changes ask for another pass at once;
+ * when they never come to an end, that must not take the whole processor.
+ */
+static void pass_again(struct reconciler *r, bool failed, bool changed,
+		       bool under_way)
+{
+	r->restless = failed || changed ? r->restless + 1 : 0;
+	if (failed)
+		loop_arm_in(r->housekeeping,
+			    retry_delay(r->restless, under_way));
+	else if (changed && r->restless <= RESTLESS_AFTER)
+		reconcile_soon(r);
+	else if (changed || under_way)
+		loop_arm_in(r->housekeeping, HOUSEKEEPING);
+	if (changed && !failed && r->restless == RESTLESS_AFTER + 1)
+		log_warn("restless", "passes=%u", r->restless);
+}
+
 static void after_pass(struct reconciler *r, const struct world *w,
 		       const struct plan *p, int err)
 {
@@ -215,12 +271,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	r->converged =
 		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
 	check_actions(r);
-	if (err)
-		loop_arm_in(r->housekeeping, RETRY_AFTER_FAILURE);
-	else if (!plan_is_empty(p))
-		reconcile_soon(r);
-	else if (under_way)
-		loop_arm_in(r->housekeeping, HOUSEKEEPING);
+	pass_again(r, err != 0, !plan_is_empty(p), under_way);
 	if (r->converged)
 		end_once(r, EXIT_DONE);
 }
@@ -232,16 +283,10 @@ struct draft {
 	struct plan *plan;
 };
 
-static struct draft draft_make(struct reconciler *r, const struct spec *spec,
-			       bool settled)
+static void draft_plan(struct draft *d, const struct spec *spec)
 {
-	struct draft d = { .arena = arena_new() };
-
-	d.world = observe(r, spec, d.arena);
-	d.world->settled = settled;
-	d.plan = plan_make(spec, d.world);
-	plan_guard(d.plan, spec, d.world);
-	return d;
+	d->plan = plan_make(spec, d->world);
+	plan_guard(d->plan, spec, d->world);
 }
 
 static void draft_release(struct draft *d)
@@ -250,12 +295,29 @@ static void draft_release(struct draft *d)
 	arena_free(d->arena);
 }
 
+/* A file that was fine may become impossible: its interface went, say. */
+static void tell_refusal(struct reconciler *r, const struct plan *p)
+{
+	const char *why = p->held;
+	uint64_t sum;
+
+	for (size_t i = 0; !why && i < p->diags.count; i++)
+		if (p->diags.items[i].severity == SEVERITY_ERROR)
+			why = p->diags.items[i].message;
+	sum = add_text(1, why);
+	if (sum != r->told_failures)
+		log_error("not_applied", "why=\"%s\"", why);
+	r->told_failures = sum;
+}
+
 static void carry_out(struct reconciler *r, const struct draft *d)
 {
 	int err = -EPERM;
 
 	if (!d->plan->diags.errors && !d->plan->held)
 		err = apply(r, d->plan);
+	else
+		tell_refusal(r, d->plan);
 	r->next_id = d->plan->next_id;
 	r->verify = false;
 	after_pass(r, d->world, d->plan, err);
@@ -270,7 +332,9 @@ static void pass(void *arg)
 		return;
 	expire_overrides(r);
 	scaling_update(r, r->spec);
-	d = draft_make(r, r->spec, r->settled);
+	d.arena = arena_new();
+	d.world = observe(r, r->spec, d.arena);
+	draft_plan(&d, r->spec);
 	carry_out(r, &d);
 	draft_release(&d);
 }
@@ -356,6 +420,21 @@ static void on_connected(void *arg, struct hypervisor *h, bool up,
 	reconcile_soon(arg);
 }
 
+/* Those that the list still has. */
+static void close_hypervisors(struct reconciler *r)
+{
+	for (size_t i = 0; i < r->hypervisor_count; i++) {
+		if (!r->hypervisors[i])
+			continue;
+		vms_forget(r, r->hypervisors[i]);
+		scaling_forget(r, r->hypervisors[i]);
+		hypervisor_free(r->hypervisors[i]);
+	}
+	free(r->hypervisors);
+	r->hypervisors = NULL;
+	r->hypervisor_count = 0;
+}
+
 /* Keep the connections that are still declared, open and close the others. */
 static void connect_hypervisors(struct reconciler *r, const struct spec *spec)
 {
@@ -378,11 +457,7 @@ static void connect_hypervisors(struct reconciler *r, const struct spec *spec)
 			list[i] = hypervisor_new(r->loop, &spec->hypervisors[i],
 						 r->owner, &events, r);
 	}
-	for (size_t k = 0; k < r->hypervisor_count; k++) {
-		vms_forget(r, r->hypervisors[k]);
-		hypervisor_free(r->hypervisors[k]);
-	}
-	free(r->hypervisors);
+	close_hypervisors(r);
 	r->hypervisors = list;
 	r->hypervisor_count = spec->hypervisor_count;
 }
@@ -430,10 +505,9 @@ static void refuse(struct reconciler *r, struct diag_list *diags,
 }
 
 /* Would it be carried out?  Nothing is changed by finding out. */
-static bool acceptable(struct reconciler *r, struct spec *spec,
+static bool acceptable(struct reconciler *r, const struct spec *spec,
 		       struct plan *plan)
 {
-	struct arena *arena;
 	bool ok;
 
 	if (plan->held)
@@ -445,12 +519,6 @@ static bool acceptable(struct reconciler *r, struct spec *spec,
 	if (!ok)
 		refuse(r, &plan->diags, r->held ? "held" : "refused",
 		       r->held ? EXIT_HELD : EXIT_INVALID);
-	if (!ok && r->spec) {
-		/* Probes look at the running spec again before this one goes. */
-		arena = arena_new();
-		observe(r, r->spec, arena);
-		arena_free(arena);
-	}
 	return ok;
 }
 
@@ -496,6 +564,8 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 
 	r->settled = revision != 0;
 	r->revision = revision;
+	r->restless = 0;
+	r->told_failures = 0;
 	diag_list_release(&r->file_diags);
 	connect_hypervisors(r, spec);
 	r->spec = spec;
@@ -504,29 +574,14 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 		r->revision = r->last_revision;
 	}
 	loop_arm_in(r->resync, spec->node.resync);
-	if (use_draft) {
-		scaling_update(r, spec);
+	if (use_draft)
 		carry_out(r, draft);
-	} else {
-		pass(r);
-	}
+	pass(r); /* from here on probes and drains follow the new spec */
 	if (!revision)
 		record_commit(r);
 	if (group && store_commit(r->store))
 		log_warn("history", "what=revision result=lost");
 	spec_free(old);
-}
-
-static void discard_spec(struct reconciler *r, struct spec *spec)
-{
-	size_t i = 0;
-	struct member_run *m;
-
-	/* With nothing running, no probe may look at a spec that goes. */
-	while (!r->spec && (m = strmap_next(&r->members, &i))) {
-		probing_stop(m);
-	}
-	spec_free(spec);
 }
 
 static void read_again(void *arg)
@@ -563,11 +618,14 @@ static void read_again(void *arg)
 	}
 	apply_flags(spec, r->opt);
 	before = applied_before(r);
-	draft = draft_make(r, spec, before != 0);
+	draft.arena = arena_new();
+	draft.world = observe_as_if(r, spec, draft.arena);
+	draft.world->settled = before != 0;
+	draft_plan(&draft, spec);
 	if (acceptable(r, spec, draft.plan))
 		adopt_spec(r, spec, before, &draft);
 	else
-		discard_spec(r, spec);
+		spec_free(spec);
 	draft_release(&draft);
 out:
 	diag_list_release(&diags);
@@ -583,29 +641,23 @@ void reconciler_saved(void *arg)
 	read_again(r);
 }
 
-struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
-			     struct diag_list *diags)
+struct plan *reconciler_plan(struct reconciler *r, const char *file,
+			     struct spec **ret_spec, struct diag_list *diags)
 {
 	struct arena *arena;
 	struct world *world;
 	struct plan *plan;
-	struct spec *spec = spec_read(r->opt->file, diags, NULL);
+	struct spec *spec = spec_read(file, diags, NULL);
 
 	if (!spec)
 		return NULL;
 	apply_flags(spec, r->opt);
 	arena = arena_new();
 	scaling_preview(r, spec);
-	world = observe(r, spec, arena);
+	world = observe_as_if(r, spec, arena);
 	plan = plan_make(spec, world);
 	plan_guard(plan, spec, world);
 	plan->world_arena = arena;
-	if (r->spec) {
-		struct arena *again = arena_new();
-
-		observe(r, r->spec, again);
-		arena_free(again);
-	}
 	scaling_preview_end(r, spec);
 	*ret_spec = spec;
 	return plan;
@@ -726,11 +778,7 @@ static void close_members(struct reconciler *r)
 
 void reconciler_close(struct reconciler *r)
 {
-	for (size_t i = 0; i < r->hypervisor_count; i++) {
-		vms_forget(r, r->hypervisors[i]);
-		hypervisor_free(r->hypervisors[i]);
-	}
-	free(r->hypervisors);
+	close_hypervisors(r);
 	strmap_release(&r->vms);
 	close_members(r);
 	close_services(r);

@@ -25,6 +25,7 @@
 
 struct options {
 	const char *file; /* -f */
+	bool file_given; /* rather than the default */
 	const char *state_dir; /* --state-dir */
 	const char *bpffs; /* --bpffs */
 	const char **interfaces; /* --interface, replaces node.interfaces */
@@ -127,15 +128,16 @@ struct service_run {
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
 	bool memory_loaded;
-	bool awaits_stats;
+	struct hypervisor *asked_stats; /* it owes an answer; NULL: none does */
+	bool decided; /* this interval, without that answer */
 	uint64_t measured_at;
 	double metric_mean[METRIC_COUNT];
 	bool action_open;
 	int64_t action_id;
 	uint64_t action_since;
 	uint32_t create_failures;
+	uint64_t failed_at; /* the last of them */
 	uint64_t backoff_until;
-	uint32_t ready, starting; /* at the last pass, for status */
 };
 
 struct reconciler {
@@ -146,7 +148,6 @@ struct reconciler {
 	char file_sha256[65]; /* of what is in the file now */
 	struct diag_list file_diags; /* why the file isn't what runs */
 	bool held;
-	char held_why[256];
 	int64_t revision;
 	char run_id[17];
 	char owner[17];
@@ -156,6 +157,8 @@ struct reconciler {
 	bool converged; /* the last plan was empty and nothing is under way */
 	double applied_ms; /* from the save to its tables, last revision */
 	uint64_t saved_at;
+	unsigned int restless; /* passes in a row that had something to do */
+	uint64_t told_failures; /* of the last pass, as told and recorded */
 	int exit_code;
 	uint32_t next_id;
 
@@ -191,9 +194,9 @@ void reconciler_close(struct reconciler *r);
 /* Read the file and connect to what it names, to look only. -EBADMSG: bad file. */
 int reconciler_look(struct reconciler *r, struct diag_list *diags);
 void reconcile_soon(struct reconciler *r);
-/* The plan for the file as it is now (for `plan`), or NULL with diags. */
-struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
-			     struct diag_list *diags);
+/* The plan for `file` as it is now (for `plan`), or NULL with diags. */
+struct plan *reconciler_plan(struct reconciler *r, const char *file,
+			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
 
 /*
@@ -203,9 +206,15 @@ void reconciler_saved(void *arg); /* the file was saved */
 void identity_read(const char *state_dir, bool read_only, char owner[17],
 		   uint64_t *ret_seed, char run_id[17]);
 
-/* observe.c: what is, into plain values. */
+/*
+ * observe.c: what is, into plain values.  observe() also makes probes and
+ * drains follow spec, which must then stay until another one is observed;
+ * observe_as_if() leaves them alone: a backend that isn't probed yet is joining.
+ */
 struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
+struct world *observe_as_if(struct reconciler *r, const struct spec *spec,
+			    struct arena *arena);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
 
 /* probing.c: backends and their probes. */
@@ -218,10 +227,13 @@ void probing_result(void *arg, struct probe_target *t, const struct health *h,
 
 /* vms.c: the life of VMs. */
 struct vm_run *vm_run_get(struct reconciler *r, const char *name);
+struct hypervisor *hypervisor_named(const struct reconciler *r,
+				    const char *name); /* or NULL */
+bool hypervisors_read(const struct reconciler *r); /* all of them */
 void vms_observe(struct reconciler *r, struct hypervisor *h);
 void vms_event(struct reconciler *r, struct hypervisor *h, const char *name,
 	       enum vm_event event);
-enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now);
+enum vm_phase vm_run_phase(const struct vm_run *v);
 void vm_run_note(struct vm_run *v, const char *event, const char *reason,
 		 uint64_t took);
 void vms_tick(struct reconciler *r); /* graces and deadlines */
@@ -232,6 +244,7 @@ void vm_order_remove(struct reconciler *r, const struct change *c,
 		     bool replace);
 
 /* load.c: samples to decisions. */
+void scaling_forget(struct reconciler *r, const struct hypervisor *h);
 void scaling_update(struct reconciler *r, const struct spec *spec);
 /* `plan`: what the pool counts would be under spec, nothing recorded. */
 void scaling_preview(struct reconciler *r, const struct spec *spec);

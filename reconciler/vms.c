@@ -16,10 +16,29 @@
 #define SHUTDOWN_GRACE (10 * NS_PER_S)
 #define BACKOFF_FIRST NS_PER_S
 #define BACKOFF_MOST (300 * NS_PER_S)
+/* Longer than the longest wait and the boot after it, so that it holds. */
+#define FAILURES_FORGIVEN (2 * BACKOFF_MOST)
 
 struct vm_run *vm_run_get(struct reconciler *r, const char *name)
 {
 	return strmap_get(&r->vms, name);
+}
+
+struct hypervisor *hypervisor_named(const struct reconciler *r,
+				    const char *name)
+{
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		if (!strcmp(hypervisor_name(r->hypervisors[i]), name))
+			return r->hypervisors[i];
+	return NULL;
+}
+
+bool hypervisors_read(const struct reconciler *r)
+{
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		if (!hypervisor_is_read(r->hypervisors[i]))
+			return false;
+	return true;
 }
 
 static struct vm_run *add_run(struct reconciler *r, struct hypervisor *h,
@@ -68,17 +87,27 @@ void vm_run_note(struct vm_run *v, const char *event, const char *reason,
 		log_warn("history", "what=vm_event result=lost");
 }
 
-static void fail(struct vm_run *v, const char *why)
+/* How long to wait before another try, doubling with every failure. */
+static uint64_t count_failure(struct service_run *s)
 {
-	struct service_run *s = service_run_get(v->r, v->service);
 	uint64_t delay = BACKOFF_FIRST;
 
-	if (v->failed)
-		return;
 	for (uint32_t i = 0; i < s->create_failures && delay < BACKOFF_MOST;
 	     i++)
 		delay *= 2;
 	s->create_failures++;
+	s->failed_at = clock_ns();
+	return delay < BACKOFF_MOST ? delay : BACKOFF_MOST;
+}
+
+static void fail(struct vm_run *v, const char *why)
+{
+	struct service_run *s = service_run_get(v->r, v->service);
+	uint64_t delay;
+
+	if (v->failed)
+		return;
+	delay = count_failure(s);
 	v->failed = true;
 	snprintf(v->why, sizeof(v->why), "%s", why);
 	/* The first replacement is immediate; only repeated ones wait. */
@@ -87,9 +116,8 @@ static void fail(struct vm_run *v, const char *why)
 	reconcile_soon(v->r);
 }
 
-enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now)
+enum vm_phase vm_run_phase(const struct vm_run *v)
 {
-	(void)now;
 	switch (v->op) {
 	case VM_OP_CREATE:
 	case VM_OP_START:
@@ -102,6 +130,8 @@ enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now)
 	}
 	if (v->failed)
 		return PHASE_FAILED;
+	if (v->seen.state == VM_PAUSED && v->was_running)
+		return v->drains ? PHASE_DRAINING : PHASE_BOOTING;
 	if (v->seen.state != VM_RUNNING)
 		return v->was_running ? PHASE_FAILED : PHASE_OFF;
 	if (v->drains)
@@ -111,10 +141,25 @@ enum vm_phase vm_run_phase(const struct vm_run *v, uint64_t now)
 
 /* ---- what libvirt says ---- */
 
+/*
+ * One that somebody pauses is out of the tables, and has as long to come back
+ * as a boot may take; it isn't taken for dead.
+ */
+static void see_pause(struct vm_run *v, bool paused)
+{
+	v->ready_since = 0;
+	v->running_since = clock_ns();
+	vm_run_note(v, paused ? "paused" : "resumed", "", 0);
+}
+
 static void see(struct vm_run *v, const struct vm *vm)
 {
 	bool runs = vm->state == VM_RUNNING;
+	bool paused = vm->state == VM_PAUSED;
+	bool was_paused = v->seen.state == VM_PAUSED;
 
+	if (v->was_running && paused != was_paused && (paused || runs))
+		see_pause(v, paused);
 	v->observed = true;
 	v->seen = *vm;
 	memcpy(v->addresses, vm->addresses, sizeof(v->addresses));
@@ -122,7 +167,7 @@ static void see(struct vm_run *v, const struct vm *vm)
 		v->was_running = true;
 		v->running_since = clock_ns();
 	}
-	if (v->was_running && !runs && vm->state != VM_STARTING &&
+	if (v->was_running && !runs && !paused && vm->state != VM_STARTING &&
 	    v->op == VM_OP_NONE)
 		fail(v, vm->state == VM_CRASHED ? "crashed" : "stopped");
 }
@@ -216,16 +261,11 @@ static void finish_op(struct vm_run *v, const char *action, int err,
 static void create_failed(struct vm_run *v, const char *why)
 {
 	struct service_run *s = service_run_get(v->r, v->service);
-	uint64_t delay = BACKOFF_FIRST;
 
-	for (uint32_t i = 0; i < s->create_failures && delay < BACKOFF_MOST;
-	     i++)
-		delay *= 2;
-	s->create_failures++;
-	s->backoff_until = clock_ns() + delay;
+	s->backoff_until = clock_ns() + count_failure(s);
 	vm_run_note(v, "create_failed", why, clock_ns() - v->op_since);
-	if (!v->observed)
-		drop_run(v);
+	/* Whatever is left of it is read again and comes back as found. */
+	drop_run(v);
 }
 
 static void created(void *arg, const char *name, int err, const char *why,
@@ -294,15 +334,6 @@ static void removed(void *arg, const char *name, int err, const char *why,
 		drop_run(v);
 }
 
-static struct hypervisor *find_hypervisor(struct reconciler *r,
-					  const char *name)
-{
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		if (!strcmp(hypervisor_name(r->hypervisors[i]), name))
-			return r->hypervisors[i];
-	return NULL;
-}
-
 static void begin(struct vm_run *v, enum vm_op op, const struct change *c)
 {
 	v->op = op;
@@ -347,7 +378,7 @@ static void submit_create(struct vm_run *v)
 
 void vm_order_create(struct reconciler *r, const struct change *c)
 {
-	struct hypervisor *h = find_hypervisor(r, c->value);
+	struct hypervisor *h = hypervisor_named(r, c->value);
 	struct vm_run *v;
 
 	if (!h || vm_run_get(r, c->name))
@@ -400,18 +431,23 @@ void vm_order_remove(struct reconciler *r, const struct change *c, bool replace)
 
 static void tick(struct vm_run *v, uint64_t now)
 {
+	struct service_run *s;
+
 	if (v->op == VM_OP_SHUTDOWN &&
 	    (now - v->op_since >= SHUTDOWN_GRACE || !v->observed ||
 	     v->seen.state != VM_RUNNING)) {
 		v->op = VM_OP_REMOVE;
 		vm_remove(v->hypervisor, v->name, removed, v->r);
 	}
-	if (vm_run_phase(v, now) == PHASE_BOOTING &&
+	if (vm_run_phase(v) == PHASE_BOOTING &&
 	    now - v->running_since >= BOOT_DEADLINE)
-		fail(v, "never became ready");
-	if (vm_run_phase(v, now) == PHASE_READY &&
-	    now - v->ready_since >= BACKOFF_MOST)
-		service_run_get(v->r, v->service)->create_failures = 0;
+		fail(v, v->seen.state == VM_PAUSED ? "stayed paused"
+						   : "never became ready");
+	if (vm_run_phase(v) == PHASE_READY) {
+		s = service_run_get(v->r, v->service);
+		if (now - s->failed_at >= FAILURES_FORGIVEN)
+			s->create_failures = 0;
+	}
 }
 
 void vms_tick(struct reconciler *r)

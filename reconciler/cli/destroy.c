@@ -31,14 +31,6 @@ static struct spec *emptied(struct reconciler *r)
 	return s;
 }
 
-static bool hypervisors_read(const struct reconciler *r)
-{
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		if (!hypervisor_is_read(r->hypervisors[i]))
-			return false;
-	return true;
-}
-
 static bool one_round(struct reconciler *r)
 {
 	struct arena *arena = arena_new();
@@ -121,11 +113,18 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 	if (reconciler_look(r, diags))
 		return EXIT_INVALID;
 	emptied(r);
+	/* Nothing but the rounds carries out anything: no pass may load anew. */
+	loop_remove(r->pass);
+	r->pass = NULL;
 	d->until = clock_ns() + r->opt->timeout;
 	d->timer = loop_add_timer(r->loop, step, d);
 	loop_arm(d->timer, 0);
 	loop_run(r->loop);
 	loop_remove(d->timer);
+	if (d->timed_out)
+		fputs("error: not all could be removed in time; "
+		      "`xlb-reconcile status` shows what is left\n",
+		      stderr);
 	restore_sysctls(r);
 	if (r->dp && !d->timed_out && !datapath_destroy(r->dp))
 		r->dp = NULL;

@@ -84,6 +84,7 @@ static int set_paths(int c, struct options *o)
 	switch (c) {
 	case 'f':
 		o->file = optarg;
+		o->file_given = true;
 		return 0;
 	case OPT_STATE_DIR:
 		o->state_dir = optarg;

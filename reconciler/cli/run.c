@@ -93,6 +93,7 @@ static int serve(struct reconciler *r, const struct options *opt)
 	if (err) {
 		fprintf(stderr, "error: %s can't be watched or %s served: %s\n",
 			opt->file, opt->state_dir, strerror(-err));
+		control_close(r->control);
 		return EXIT_FAILED;
 	}
 	if (opt->once) {
@@ -113,7 +114,7 @@ int cmd_run(const struct options *opt)
 	struct reconciler r;
 	struct loop *loop;
 	struct loop_source *signals;
-	int lock = -1, fd, code = EXIT_FAILED;
+	int lock = -1, fd, err, code = EXIT_FAILED;
 
 	if (opt->dry_run)
 		return cmd_plan(opt);
@@ -123,12 +124,13 @@ int cmd_run(const struct options *opt)
 	if (fd < 0 || loop_new(&loop))
 		return EXIT_FAILED;
 	signals = loop_add_fd(loop, fd, EPOLLIN, on_signal, &r);
-	if (reconciler_open(&r, opt, loop, false, &diags) == 0) {
+	err = reconciler_open(&r, opt, loop, false, &diags);
+	diag_list_print(&diags, &text);
+	fputs(buf_str(&text), stderr);
+	if (!err) {
 		r.exit_code = -1;
 		code = serve(&r, opt);
 	}
-	diag_list_print(&diags, &text);
-	fputs(buf_str(&text), stderr);
 	reconciler_close(&r);
 	loop_remove(signals);
 	loop_free(loop);

@@ -19,19 +19,11 @@ struct look {
 	const struct spec *spec;
 };
 
-static bool all_read(const struct look *l)
-{
-	for (size_t i = 0; i < l->r.hypervisor_count; i++)
-		if (!hypervisor_is_read(l->r.hypervisors[i]))
-			return false;
-	return true;
-}
-
 static void look(void *arg)
 {
 	struct look *l = arg;
 
-	if (all_read(l) || clock_ns() >= l->until)
+	if (hypervisors_read(&l->r) || clock_ns() >= l->until)
 		loop_stop(l->r.loop);
 	else
 		loop_arm_in(l->timer, LOOK_EVERY);

@@ -326,7 +326,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	static const struct spec nothing;
 	const struct spec *spec = r->spec ? r->spec : &nothing;
 	struct arena *arena = arena_new();
-	struct world *w = observe(r, spec, arena);
+	struct world *w = observe_as_if(r, spec, arena);
 	struct plan *plan = opt->check ? plan_make(spec, w) : NULL;
 	json_t *j = status_json(r, w);
 	char *text;
