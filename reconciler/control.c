@@ -209,6 +209,22 @@ void control_close(struct control *c)
 
 /* ---- the asking side ---- */
 
+static void add_word(struct buf *b, const char *word)
+{
+	buf_add(b, word, strlen(word) + 1);
+}
+
+/* The daemon may work in another folder than the one who asks. */
+static void add_file(struct buf *b, const char *file)
+{
+	AUTO_FREE char *here = file[0] == '/' ? NULL : getcwd(NULL, 0);
+	AUTO_FREE char *path =
+		here ? mem_printf("%s/%s", here, file) : mem_dup(file);
+
+	add_word(b, "-f");
+	add_word(b, path);
+}
+
 static void request(const struct options *opt, struct buf *b)
 {
 	struct {
@@ -221,15 +237,16 @@ static void request(const struct options *opt, struct buf *b)
 
 	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
 		if (switches[i].set)
-			buf_add(b, switches[i].text,
-				strlen(switches[i].text) + 1);
+			add_word(b, switches[i].text);
+	if (opt->file_given)
+		add_file(b, opt->file);
 	if (opt->lasts) {
-		buf_add(b, "--for", sizeof("--for"));
-		buf_add(b, opt->lasts, strlen(opt->lasts) + 1);
+		add_word(b, "--for");
+		add_word(b, opt->lasts);
 	}
-	buf_add(b, opt->verb, strlen(opt->verb) + 1);
+	add_word(b, opt->verb);
 	for (size_t i = 0; i < opt->arg_count; i++)
-		buf_add(b, opt->args[i], strlen(opt->args[i]) + 1);
+		add_word(b, opt->args[i]);
 }
 
 static int receive_answer(int fd, struct buf *out)

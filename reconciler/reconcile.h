@@ -25,6 +25,7 @@
 
 struct options {
 	const char *file; /* -f */
+	bool file_given; /* else it is the default */
 	const char *state_dir; /* --state-dir */
 	const char *bpffs; /* --bpffs */
 	const char **interfaces; /* --interface, replaces node.interfaces */
@@ -153,6 +154,7 @@ struct reconciler {
 	uint64_t flow_seed;
 	bool settled;
 	bool verify;
+	char failing[320]; /* the first change that failed in the last pass */
 	bool converged; /* the last plan was empty and nothing is under way */
 	double applied_ms; /* from the save to its tables, last revision */
 	uint64_t saved_at;
@@ -179,6 +181,7 @@ struct reconciler {
 	struct loop_source *housekeeping;
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
+	struct loop_source *expiry; /* of the next override that ends */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -191,9 +194,9 @@ void reconciler_close(struct reconciler *r);
 /* Read the file and connect to what it names, to look only. -EBADMSG: bad file. */
 int reconciler_look(struct reconciler *r, struct diag_list *diags);
 void reconcile_soon(struct reconciler *r);
-/* The plan for the file as it is now (for `plan`), or NULL with diags. */
-struct plan *reconciler_plan(struct reconciler *r, struct spec **ret_spec,
-			     struct diag_list *diags);
+/* The plan for that file as it is now (for `plan`), or NULL with diags. */
+struct plan *reconciler_plan(struct reconciler *r, const char *file,
+			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
 
 /*

@@ -5,7 +5,8 @@ int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out)
 {
 	struct diag_list diags = { 0 };
 	struct spec *spec = NULL;
-	struct plan *plan = reconciler_plan(r, &spec, &diags);
+	struct plan *plan = reconciler_plan(
+		r, opt->file_given ? opt->file : r->opt->file, &spec, &diags);
 	int code = EXIT_DONE;
 
 	diag_list_print(&diags, out);
