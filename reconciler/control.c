@@ -209,12 +209,17 @@ void control_close(struct control *c)
 
 /* ---- the asking side ---- */
 
+static void add_word(struct buf *b, const char *word)
+{
+	buf_add(b, word, strlen(word) + 1);
+}
+
 static void add_option(struct buf *b, const char *name, const char *value)
 {
 	if (!value)
 		return;
-	buf_add(b, name, strlen(name) + 1);
-	buf_add(b, value, strlen(value) + 1);
+	add_word(b, name);
+	add_word(b, value);
 }
 
 /* A file is named as from the root: the daemon works elsewhere. */
@@ -233,13 +238,12 @@ static void request(const struct options *opt, struct buf *b)
 
 	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
 		if (switches[i].set)
-			buf_add(b, switches[i].text,
-				strlen(switches[i].text) + 1);
+			add_word(b, switches[i].text);
 	add_option(b, "--for", opt->lasts);
 	add_option(b, "-f", file);
-	buf_add(b, opt->verb, strlen(opt->verb) + 1);
+	add_word(b, opt->verb);
 	for (size_t i = 0; i < opt->arg_count; i++)
-		buf_add(b, opt->args[i], strlen(opt->args[i]) + 1);
+		add_word(b, opt->args[i]);
 }
 
 static int receive_answer(int fd, struct buf *out)

@@ -14,20 +14,24 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-	{ "run", cmd_run, "[--once [--timeout D]]",
+	{ "run", cmd_run, "[--once [--timeout D]] [--dry-run]",
 	  "watch the file and apply it until stopped (the default)" },
 	{ "plan", cmd_plan, "[--detailed-exitcode]",
 	  "what would change; changes nothing" },
-	{ "diff", cmd_plan, "", "the same as plan" },
-	{ "check", cmd_check, "[--print]", "is the file valid; needs no root" },
-	{ "status", cmd_status, "[--json] [--check]", "what is" },
+	{ "diff", cmd_plan, "[--detailed-exitcode]", "the same as plan" },
+	{ "check", cmd_check, "[--print]",
+	  "is the file valid; needs neither root nor a hypervisor" },
+	{ "status", cmd_status, "[--json] [--check]",
+	  "what is; --check ends with 1 unless all is as declared" },
 	{ "history", cmd_history, "[SERVICE] [--since D] [--kind K] [--json]",
-	  "what happened, and why" },
-	{ "drain", cmd_override, "SERVICE/BACKEND [--for D]",
-	  "no new flows to a backend" },
-	{ "undrain", cmd_override, "SERVICE/BACKEND", "take that back" },
-	{ "refresh", cmd_override, "", "read everything again" },
-	{ "destroy", cmd_destroy, "[--yes]",
+	  "what happened, and why; K: scaling, change, vm, health, revision" },
+	{ "drain", cmd_override, "SERVICE/BACKEND [--for D] [--dry-run]",
+	  "no new connections to a backend; those it has go on" },
+	{ "undrain", cmd_override, "SERVICE/BACKEND [--dry-run]",
+	  "take that back" },
+	{ "refresh", cmd_override, "[--dry-run]",
+	  "read the file, the kernel and the hypervisors again" },
+	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
 	  "remove all that xlb made: VMs, VIPs, programs" },
 };
 
@@ -38,15 +42,29 @@ static const char *const later[] = { "apply",  "approve", "explain",
 
 static void usage(FILE *out)
 {
-	fputs("usage: xlb-reconcile [-f FILE|DIR] [--state-dir DIR] [--bpffs DIR]\n"
-	      "                     [--interface IF]... [--hook HOOK] [--libvirt URI]\n"
-	      "                     [-v] [VERB]\n\n",
-	      out);
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		fprintf(out, "  %-8s %-42s %s\n", verbs[i].name, verbs[i].args,
-			verbs[i].help);
-	fputs("\n--dry-run shows what a verb that changes something would do.\n"
-	      "Exit codes: 0 done, 1 failed, 2 changes pending (with\n"
+	fputs("usage: xlb-reconcile [OPTION]... [VERB]\n\n", out);
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		fprintf(out, "  %-8s %s\n           %s\n", verbs[i].name,
+			verbs[i].args, verbs[i].help);
+	}
+	fputs("\nA verb that changes something takes --dry-run and shows what "
+	      "it would do.\n\n"
+	      "  -f FILE|DIR         the file, or a folder of *.yaml "
+	      "(./services.yaml,\n"
+	      "                      else /etc/xlb/services.yaml)\n"
+	      "  --state-dir DIR     history, control socket, lock "
+	      "(/var/lib/xlb)\n"
+	      "  --bpffs DIR         pins of programs and maps "
+	      "(/sys/fs/bpf/xlb)\n"
+	      "  --interface IF      instead of node.interfaces; more than "
+	      "once for several\n"
+	      "  --hook HOOK         auto or xdp\n"
+	      "  --libvirt URI       instead of every hypervisor's uri\n"
+	      "  -v                  log more\n"
+	      "  --help, --version\n\n"
+	      "Durations: 500ms, 30s, 10m, 2h, 1d.\n"
+	      "Exit codes: 0 done, 1 failed or declined, 2 changes pending "
+	      "(with\n"
 	      "--detailed-exitcode), 3 invalid file, 4 held back, 64 usage.\n",
 	      out);
 }
@@ -82,7 +100,10 @@ int main(int argc, char **argv)
 	} else if (opt.version) {
 		printf("xlb-reconcile %s\n", XLB_VERSION);
 	} else {
-		log_set_level(opt.verbose ? LOG_DEBUG : LOG_INFO);
+		/* The log is the daemon's; a verb answers. */
+		log_set_level(opt.verbose		? LOG_DEBUG
+			      : strcmp(opt.verb, "run") ? LOG_WARN
+							: LOG_INFO);
 		code = -1;
 		for (size_t i = 0; code < 0 && i < ARRAY_SIZE(verbs); i++)
 			if (!strcmp(verbs[i].name, opt.verb))

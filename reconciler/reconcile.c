@@ -129,6 +129,18 @@ static bool is_foundation(const struct change *c)
 	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
 }
 
+/* For status, and for `run --once` that gives up. */
+static void note_failure(struct reconciler *r, const struct change *c,
+			 const struct outcome *o)
+{
+	const struct diag *d = o->diags.count ? o->diags.items : NULL;
+
+	snprintf(r->failing, sizeof(r->failing), "%s: %s%s%s", c->object,
+		 d ? d->message : strerror(-o->err),
+		 d && d->hint ? "\n    hint: " : "",
+		 d && d->hint ? d->hint : "");
+}
+
 static int apply(struct reconciler *r, const struct plan *p)
 {
 	struct outcome *outcomes = mem_array(p->count, sizeof(*outcomes));
@@ -136,6 +148,7 @@ static int apply(struct reconciler *r, const struct plan *p)
 	size_t done = 0;
 	int failed = 0;
 
+	r->failing[0] = '\0';
 	for (; done < p->count; done++) {
 		struct outcome *o = &outcomes[done];
 		uint64_t after;
@@ -144,6 +157,8 @@ static int apply(struct reconciler *r, const struct plan *p)
 		after = clock_ns();
 		o->took = after - before;
 		before = after;
+		if (o->err && !failed)
+			note_failure(r, p->changes[done], o);
 		failed = o->err ? o->err : failed;
 		if (o->err && is_foundation(p->changes[done])) {
 			done++;
@@ -196,18 +211,51 @@ static bool pools_unknown(const struct world *w)
 	return false;
 }
 
+static void record_expiry(struct reconciler *r, const struct store_override *o)
+{
+	AUTO_FREE char *object = mem_dup(o->key);
+	char *slash = strchr(object, '/');
+	AUTO_FREE char *full = NULL;
+	struct store_change row = { .time_ms = clock_wall_ms(),
+				    .revision_id = r->revision,
+				    .run_id = r->run_id,
+				    .action = "undrain",
+				    .cause = "its time is over",
+				    .result = "done" };
+
+	if (strcmp(o->kind, "drain") != 0 || !slash)
+		return;
+	*slash = '\0';
+	full = mem_printf("service.%s/backend/%s", object, slash + 1);
+	row.object = full;
+	store_add_change(r->store, &row);
+}
+
+/* Ends those whose time is over, and comes back when the next one's is. */
 static void expire_overrides(struct reconciler *r)
 {
-	int64_t now = clock_wall_ms();
+	int64_t now = clock_wall_ms(), next = 0;
 
 	for (size_t i = 0; i < r->override_count; i++) {
 		struct store_override *o = &r->overrides[i];
 
-		if (!o->until_ms || o->until_ms > now)
+		if (!o->until_ms || !o->kind[0])
 			continue;
+		if (o->until_ms > now) {
+			next = !next || o->until_ms < next ? o->until_ms : next;
+			continue;
+		}
+		record_expiry(r, o);
 		store_clear_override(r->store, o->kind, o->key);
 		o->kind[0] = '\0';
 	}
+	if (next)
+		loop_arm_in(r->expiry, (uint64_t)(next - now) * NS_PER_MS);
+}
+
+static void on_expiry(void *arg)
+{
+	reconcile_soon(arg);
 }
 
 static void check_actions(struct reconciler *r)
@@ -655,6 +703,9 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	arena = arena_new();
 	scaling_preview(r, spec);
 	world = observe_as_if(r, spec, arena);
+	/* What an edit asks for isn't drift. */
+	world->settled =
+		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
 	plan = plan_make(spec, world);
 	plan_guard(plan, spec, world);
 	plan->world_arena = arena;
@@ -712,8 +763,13 @@ static int open_state(struct reconciler *r, struct diag_list *diags)
 
 	diag_list_release(&ignored);
 	if (err) {
-		/* Traffic doesn't depend on history: say so and go on. */
-		log_warn("history", "result=unavailable err=%d", err);
+		/*
+		 * Traffic doesn't depend on history: say so and go on. One
+		 * who only looks may come before there is any.
+		 */
+		if (!r->read_only || err != -ENOENT)
+			log_warn("history", "result=unavailable why=\"%s\"",
+				 strerror(-err));
 		r->store = NULL;
 		diags->errors = 0;
 		return 0;
@@ -748,6 +804,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	r->resync = loop_add_timer(loop, resync, r);
 	r->housekeeping = loop_add_timer(loop, housekeeping, r);
 	r->retry_read = loop_add_timer(loop, read_again, r);
+	r->expiry = loop_add_timer(loop, on_expiry, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
 	return 0;
@@ -789,6 +846,7 @@ void reconciler_close(struct reconciler *r)
 	loop_remove(r->housekeeping);
 	loop_remove(r->retry_read);
 	loop_remove(r->deadline);
+	loop_remove(r->expiry);
 	if (r->dp)
 		datapath_close(r->dp);
 	if (r->net)

@@ -154,6 +154,7 @@ struct reconciler {
 	uint64_t flow_seed;
 	bool settled;
 	bool verify;
+	char failing[320]; /* the first change that failed in the last pass */
 	bool converged; /* the last plan was empty and nothing is under way */
 	double applied_ms; /* from the save to its tables, last revision */
 	uint64_t saved_at;
@@ -182,6 +183,7 @@ struct reconciler {
 	struct loop_source *housekeeping;
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
+	struct loop_source *expiry; /* of the next override that ends */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */

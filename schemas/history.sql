@@ -10,7 +10,7 @@ CREATE TABLE revision (
 	sha256 TEXT NOT NULL,
 	git_revision TEXT,
 	git_dirty INTEGER NOT NULL DEFAULT 0,
-	result TEXT NOT NULL -- applied, failed, invalid, held
+	result TEXT NOT NULL -- applied, failed, invalid, refused, held, destroyed
 ) STRICT;
 CREATE INDEX revision_result ON revision (result);
 CREATE INDEX revision_time ON revision (time_ms);
@@ -176,8 +176,8 @@ SELECT time, time_ms, 'change',
 	WHEN instr(object, '/') THEN substr(object, 9, instr(object, '/') - 9)
 	ELSE substr(object, 9) END,
 	action || ' ' || object || ': ' || result
-		|| coalesce(' (' || nullif(error, '') || ')', '')
-		|| coalesce(', because of ' || nullif(cause, ''), '')
+		|| coalesce(', ' || nullif(error, ''), '')
+		|| coalesce(' (' || nullif(cause, '') || ')', '')
 FROM change_history
 UNION ALL
 SELECT time, time_ms, 'vm', service,

@@ -19,9 +19,10 @@ static const char *const sql_text[SQL_COUNT] = {
 	[SQL_SET_REVISION] = "UPDATE revision SET result = ?2 WHERE id = ?1",
 	[SQL_SET_GIT] = "UPDATE revision SET git_revision = ?2, git_dirty = ?3"
 			" WHERE id = ?1",
-	[SQL_LAST_APPLIED] = "SELECT id, sha256 FROM revision"
-			     " WHERE result = 'applied'"
-			     " ORDER BY id DESC LIMIT 1",
+	[SQL_LAST_APPLIED] =
+		"SELECT id, sha256 FROM revision WHERE result = 'applied'"
+		" AND id > (SELECT coalesce(max(id), 0) FROM revision"
+		" WHERE result = 'destroyed') ORDER BY id DESC LIMIT 1",
 	[SQL_ADD_CHANGE] =
 		"INSERT INTO change (time_ms, revision_id, run_id, object,"
 		" action, cause, file, line, result, error, took_ms)"

@@ -196,7 +196,7 @@ static void map_complain(const struct datapath *d, int i, int err,
 			 map_names[i]);
 	else
 		diag_add(diags, SEVERITY_ERROR, NULL,
-			 err == -EPERM ? "run as root" : NULL,
+			 err == -EPERM || err == -EACCES ? "run as root" : NULL,
 			 "can't open or make the map %s/%s: %s", d->dir,
 			 map_names[i], strerror(-err));
 }

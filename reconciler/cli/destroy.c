@@ -31,26 +31,71 @@ static struct spec *emptied(struct reconciler *r)
 	return s;
 }
 
-static bool one_round(struct reconciler *r)
+/* Without programs in the kernel only these are left to be done. */
+static bool outside_kernel(const struct change *c)
 {
-	struct arena *arena = arena_new();
+	return c->kind == CHANGE_VM_REMOVE || c->kind == CHANGE_DRAIN ||
+	       c->kind == CHANGE_ADDRESS_DEL;
+}
+
+/* The plan for a file that declares nothing, and loads nothing first. */
+static struct plan *make_plan(struct reconciler *r, struct arena *arena,
+			      size_t *ret_vms)
+{
 	struct world *w;
 	struct plan *p;
-	bool empty;
+	size_t kept = 0;
 
 	r->verify = true;
 	w = observe(r, r->spec, arena);
+	w->settled = false;
 	p = plan_make(r->spec, w);
-	empty = hypervisors_read(r) && plan_is_empty(p) && !w->vm_count;
+	for (size_t i = 0; i < p->count; i++)
+		if (r->dp || outside_kernel(p->changes[i]))
+			p->changes[kept++] = p->changes[i];
+	p->count = kept;
+	*ret_vms = w->vm_count;
+	return p;
+}
+
+static void record(struct reconciler *r, const struct change *c, int err,
+		   const struct diag_list *diags)
+{
+	struct store_change row = {
+		.time_ms = clock_wall_ms(),
+		.revision_id = r->revision,
+		.run_id = r->run_id,
+		.object = c->object,
+		.action = action_name(c->action),
+		.cause = "destroy",
+		.result = err ? "failed" : "done",
+		.error = !err		? NULL
+			 : diags->count ? diags->items[0].message
+					: strerror(-err),
+	};
+
+	if (err)
+		log_warn("change", "object=%s result=failed error=\"%s\"",
+			 c->object, row.error);
+	if (r->store && (err || (!c->hidden && !c->waits)))
+		store_add_change(r->store, &row);
+}
+
+/* True when nothing is left. */
+static bool one_round(struct reconciler *r)
+{
+	struct arena *arena = arena_new();
+	size_t vms;
+	struct plan *p = make_plan(r, arena, &vms);
+	bool empty = hypervisors_read(r) && plan_is_empty(p) && !vms;
+
 	for (size_t i = 0; i < p->count; i++) {
 		struct diag_list diags = { 0 };
+		int err = apply_change(r, p->changes[i], &diags);
 
-		if (p->changes[i]->kind != CHANGE_LOAD)
-			apply_change(r, p->changes[i], &diags);
+		record(r, p->changes[i], err, &diags);
 		diag_list_release(&diags);
 	}
-	if (!r->dp && p->count == 1 && p->changes[0]->kind == CHANGE_LOAD)
-		empty = hypervisors_read(r) && !w->vm_count;
 	plan_free(p);
 	arena_free(arena);
 	return empty;
@@ -62,30 +107,92 @@ static void step(void *arg)
 
 	d->timed_out = clock_ns() >= d->until;
 	vms_tick(&d->r);
-	if (one_round(&d->r) || d->timed_out)
+	if (one_round(&d->r)) {
+		d->timed_out = false;
 		loop_stop(d->r.loop);
-	else
+	} else if (d->timed_out) {
+		loop_stop(d->r.loop);
+	} else {
 		loop_arm_in(d->timer, CHECK_EVERY);
+	}
 }
 
-static void restore_sysctls(struct reconciler *r)
+/*
+ * What no plan holds, after it: sysctls get the values they had, programs and
+ * maps go.  `out`: only say so.
+ */
+static void restore_sysctls(struct reconciler *r, struct buf *out)
 {
 	for (size_t i = 0; i < r->override_count; i++) {
 		struct store_override *o = &r->overrides[i];
-		char *name, *value;
+		AUTO_FREE char *name = mem_dup(o->key);
+		char *value = strchr(name, '=');
 
 		if (strcmp(o->kind, "sysctl") != 0)
 			continue;
-		name = mem_dup(o->key);
-		value = strchr(name, '=');
-		if (value) {
+		if (value)
 			*value++ = '\0';
-			if (sysctl_write(name, value))
-				log_warn("sysctl", "name=%s result=kept", name);
+		if (out) {
+			buf_addf(out, "    ~ %s back to %s\n", name,
+				 value ? value : "?");
+			continue;
 		}
+		if (value && sysctl_write(name, value))
+			log_warn("sysctl", "name=%s result=kept", name);
 		store_clear_override(r->store, o->kind, o->key);
-		free(name);
 	}
+}
+
+static void forget_file(struct reconciler *r)
+{
+	struct store_revision rev = { .time_ms = clock_wall_ms(),
+				      .path = r->opt->file,
+				      .sha256 = r->file_sha256,
+				      .result = "destroyed" };
+
+	if (r->store)
+		store_add_revision(r->store, &rev);
+}
+
+static void print_plan(struct reconciler *r, struct buf *out)
+{
+	struct arena *arena = arena_new();
+	struct buf rest = BUF_INIT;
+	size_t vms;
+	struct plan *p = make_plan(r, arena, &vms);
+
+	restore_sysctls(r, &rest);
+	if (r->dp)
+		buf_addf(&rest, "    - programs and maps in %s\n",
+			 r->opt->bpffs);
+	if (rest.len)
+		buf_addf(out, "After the changes below:\n%s\n", buf_str(&rest));
+	else if (plan_shows_nothing(p))
+		buf_adds(out, "Nothing of this installation is there.\n");
+	if (rest.len || !plan_shows_nothing(p))
+		plan_text(p, r->spec, out);
+	buf_release(&rest);
+	plan_free(p);
+	arena_free(arena);
+}
+
+/* run_verb() has waited until the hypervisors were read. */
+static int dry_run_verb(struct reconciler *r, const struct options *opt,
+			struct buf *out)
+{
+	(void)opt;
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		if (!hypervisor_is_read(r->hypervisors[i])) {
+			buf_addf(out,
+				 "error: hypervisor %s (%s) does not answer: "
+				 "its VMs are not known\n",
+				 hypervisor_name(r->hypervisors[i]),
+				 hypervisor_uri(r->hypervisors[i]));
+			return EXIT_FAILED;
+		}
+	emptied(r);
+	print_plan(r, out);
+	return EXIT_DONE;
 }
 
 static bool confirmed(const struct options *opt)
@@ -95,8 +202,9 @@ static bool confirmed(const struct options *opt)
 	if (opt->yes)
 		return true;
 	if (!isatty(STDIN_FILENO)) {
-		fputs("destroy asks before it removes anything; without a "
-		      "terminal give --yes\n",
+		fputs("error: destroy asks before it removes anything, and "
+		      "there is no terminal to ask on\n"
+		      "    hint: give --yes; --dry-run shows what would go\n",
 		      stderr);
 		return false;
 	}
@@ -104,6 +212,24 @@ static bool confirmed(const struct options *opt)
 	      stdout);
 	fflush(stdout);
 	return fgets(answer, sizeof(answer), stdin) && !strcmp(answer, "yes\n");
+}
+
+static void complain_of_rest(struct reconciler *r)
+{
+	struct buf text = BUF_INIT;
+
+	fputs("error: not all could be removed in time; run destroy again "
+	      "(--timeout allows more)\n",
+	      stderr);
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		if (!hypervisor_is_read(r->hypervisors[i]))
+			fprintf(stderr,
+				"error: hypervisor %s (%s) does not answer\n",
+				hypervisor_name(r->hypervisors[i]),
+				hypervisor_uri(r->hypervisors[i]));
+	print_plan(r, &text);
+	fputs(buf_str(&text), stderr);
+	buf_release(&text);
 }
 
 static int destroy_all(struct destroying *d, struct diag_list *diags)
@@ -121,14 +247,15 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 	loop_arm(d->timer, 0);
 	loop_run(r->loop);
 	loop_remove(d->timer);
-	if (d->timed_out)
-		fputs("error: not all could be removed in time; "
-		      "`xlb-reconcile status` shows what is left\n",
-		      stderr);
-	restore_sysctls(r);
-	if (r->dp && !d->timed_out && !datapath_destroy(r->dp))
+	if (d->timed_out) {
+		complain_of_rest(r);
+		return EXIT_FAILED;
+	}
+	restore_sysctls(r, NULL);
+	if (r->dp && !datapath_destroy(r->dp))
 		r->dp = NULL;
-	return d->timed_out ? EXIT_FAILED : EXIT_DONE;
+	forget_file(r);
+	return EXIT_DONE;
 }
 
 int cmd_destroy(const struct options *opt)
@@ -139,13 +266,12 @@ int cmd_destroy(const struct options *opt)
 	struct loop *loop;
 	int lock = -1, code = EXIT_FAILED;
 
-	if (opt->dry_run) {
-		puts("would remove every VM, VIP, table and program of this "
-		     "installation; `xlb-reconcile status` lists them");
-		return EXIT_DONE;
-	}
-	if (!confirmed(opt))
+	if (opt->dry_run)
+		return run_verb_here(opt, dry_run_verb);
+	if (!confirmed(opt)) {
+		fputs("nothing was removed\n", stderr);
 		return EXIT_FAILED;
+	}
 	if (state_dir_lock(opt->state_dir, &lock) || loop_new(&loop))
 		return EXIT_FAILED;
 	if (!reconciler_open(&d.r, opt, loop, false, &diags))
@@ -153,7 +279,7 @@ int cmd_destroy(const struct options *opt)
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	if (code == EXIT_DONE)
-		puts("all removed");
+		puts("Removed all of this installation.");
 	reconciler_close(&d.r);
 	loop_free(loop);
 	close(lock);

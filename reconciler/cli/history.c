@@ -1,35 +1,55 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "reconcile.h"
 
 #define MOST_ROWS 1000
 
-struct printer {
-	bool json;
-	json_t *rows;
-};
-
-static void print_row(void *arg, const char *time, const char *kind,
-		      const char *service, const char *text)
+static void collect(void *arg, const char *time, const char *kind,
+		    const char *service, const char *text)
 {
-	struct printer *p = arg;
+	json_array_append_new(arg, json_pack("{s:s, s:s, s:s, s:s}", "time",
+					     time, "kind", kind, "service",
+					     service ? service : "", "text",
+					     text ? text : ""));
+}
 
-	if (p->json)
-		json_array_append_new(p->rows,
-				      json_pack("{s:s, s:s, s:s, s:s}", "time",
-						time, "kind", kind, "service",
-						service ? service : "", "text",
-						text ? text : ""));
-	else
-		printf("%s  %-8s %-12s %s\n", time, kind,
-		       service ? service : "", text ? text : "");
+static const char *text_of(const json_t *row, const char *key)
+{
+	return json_string_value(json_object_get(row, key));
+}
+
+static void print_rows(const json_t *rows)
+{
+	int width = 0;
+	json_t *row;
+	size_t i;
+
+	json_array_foreach(rows, i, row)
+	{
+		int len = (int)strlen(text_of(row, "service"));
+
+		width = len > width ? len : width;
+	}
+	if (json_array_size(rows) == MOST_ROWS)
+		printf("(the newest %d; --since, --kind and SERVICE narrow it "
+		       "down)\n",
+		       MOST_ROWS);
+	json_array_foreach(rows, i, row)
+	{
+		printf("%s  %-8s  %-*s%s%s\n", text_of(row, "time"),
+		       text_of(row, "kind"), width, text_of(row, "service"),
+		       width ? "  " : "", text_of(row, "text"));
+	}
+	if (!json_array_size(rows))
+		puts("nothing of that is recorded");
 }
 
 int cmd_history(const struct options *opt)
 {
-	struct printer p = { .json = opt->json, .rows = json_array() };
+	json_t *rows = json_array();
 	struct diag_list diags = { 0 };
 	struct buf text = BUF_INIT;
 	struct store *store = NULL;
@@ -43,16 +63,20 @@ int cmd_history(const struct options *opt)
 			store, opt->arg_count ? opt->args[0] : NULL, opt->kind,
 			since ? clock_wall_ms() - (int64_t)(since / NS_PER_MS)
 			      : 0,
-			MOST_ROWS, print_row, &p);
+			MOST_ROWS, collect, rows);
 	if (err && !diags.count)
 		diag_add(&diags, SEVERITY_ERROR, NULL,
 			 "start xlb-reconcile once, or name its --state-dir",
 			 "the history in %s can't be read", opt->state_dir);
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
-	if (!err && opt->json)
-		json_dumpf(p.rows, stdout, JSON_INDENT(2));
-	json_decref(p.rows);
+	if (!err && opt->json) {
+		json_dumpf(rows, stdout, JSON_INDENT(2));
+		puts("");
+	} else if (!err) {
+		print_rows(rows);
+	}
+	json_decref(rows);
 	buf_release(&text);
 	diag_list_release(&diags);
 	store_close(store);

@@ -56,6 +56,39 @@ static const struct option longs[] = {
 	{ 0 },
 };
 
+/* Which options say something to which verb, beside those about the node. */
+struct grammar {
+	const char *verb;
+	uint64_t takes; /* bits of enum long_option, from OPT_STATE_DIR */
+	size_t least, most; /* words after the verb */
+	const char *words;
+};
+
+#define BIT(option) (1ull << ((option)-OPT_STATE_DIR))
+#define ANYWHERE                                                    \
+	(BIT(OPT_STATE_DIR) | BIT(OPT_BPFFS) | BIT(OPT_INTERFACE) | \
+	 BIT(OPT_HOOK) | BIT(OPT_LIBVIRT) | BIT(OPT_HELP) | BIT(OPT_VERSION))
+
+static const struct grammar grammars[] = {
+	{ "run",
+	  BIT(OPT_ONCE) | BIT(OPT_TIMEOUT) | BIT(OPT_DRY_RUN) |
+		  BIT(OPT_DETAILED),
+	  0, 0, "" },
+	{ "plan", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
+	  "" },
+	{ "diff", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
+	  "" },
+	{ "check", BIT(OPT_PRINT), 0, 0, "" },
+	{ "status", BIT(OPT_JSON) | BIT(OPT_CHECK), 0, 0, "" },
+	{ "history", BIT(OPT_JSON) | BIT(OPT_SINCE) | BIT(OPT_KIND), 0, 1,
+	  " [SERVICE]" },
+	{ "drain", BIT(OPT_DRY_RUN) | BIT(OPT_FOR), 1, 1, " SERVICE/BACKEND" },
+	{ "undrain", BIT(OPT_DRY_RUN), 1, 1, " SERVICE/BACKEND" },
+	{ "refresh", BIT(OPT_DRY_RUN), 0, 0, "" },
+	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
+	  "" },
+};
+
 bool parse_duration(const char *s, uint64_t *ret_ns)
 {
 	static const struct {
@@ -152,6 +185,17 @@ static int set_switches(int c, struct options *o)
 	}
 }
 
+static bool known_kind(const char *kind)
+{
+	static const char *const kinds[] = { "scaling", "change", "vm",
+					     "health", "revision" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (!strcmp(kinds[i], kind))
+			return true;
+	return false;
+}
+
 static int check_values(const struct options *o, struct buf *err)
 {
 	uint64_t ns;
@@ -160,12 +204,54 @@ static int check_values(const struct options *o, struct buf *err)
 	    strcmp(o->hook, "xdp") != 0)
 		buf_addf(err, "--hook %s is not supported yet; use auto or xdp",
 			 o->hook);
-	else if (o->lasts && !parse_duration(o->lasts, &ns))
+	else if (o->lasts && (!parse_duration(o->lasts, &ns) || !ns))
 		buf_addf(err, "--for %s is not a duration such as 10m",
 			 o->lasts);
 	else if (o->since && !parse_duration(o->since, &ns))
 		buf_addf(err, "--since %s is not a duration such as 2h",
 			 o->since);
+	else if (o->kind && !known_kind(o->kind))
+		buf_addf(err,
+			 "--kind %s is not one of scaling, change, vm, "
+			 "health, revision",
+			 o->kind);
+	return err->len ? EXIT_USAGE : 0;
+}
+
+static const char *option_name(uint64_t bit)
+{
+	for (size_t i = 0; longs[i].name; i++)
+		if (longs[i].val >= OPT_STATE_DIR && longs[i].val < OPT_LATER &&
+		    BIT(longs[i].val) == bit)
+			return longs[i].name;
+	return "";
+}
+
+/* What would be ignored is refused: it was meant to do something. */
+static int check_grammar(const struct options *o, uint64_t given,
+			 struct buf *err)
+{
+	const struct grammar *g = NULL;
+	uint64_t wrong;
+
+	for (size_t i = 0; i < ARRAY_SIZE(grammars); i++)
+		if (!strcmp(grammars[i].verb, o->verb))
+			g = &grammars[i];
+	if (!g || o->help || o->version)
+		return 0; /* main says that there is no such verb */
+	wrong = given & ~(g->takes | ANYWHERE);
+	if (wrong)
+		buf_addf(err, "%s has no option --%s; see --help", o->verb,
+			 option_name(wrong & -wrong));
+	else if (o->arg_count < g->least || o->arg_count > g->most)
+		buf_addf(err, "usage: xlb-reconcile %s%s; see --help", o->verb,
+			 g->words);
+	else if (g->least && !strchr(o->args[0], '/'))
+		buf_addf(err, "%s takes SERVICE/BACKEND, and %s has no slash",
+			 o->verb, o->args[0]);
+	else if ((given & BIT(OPT_TIMEOUT)) && !strcmp(o->verb, "run") &&
+		 !o->once)
+		buf_adds(err, "--timeout goes with run --once");
 	return err->len ? EXIT_USAGE : 0;
 }
 
@@ -177,6 +263,7 @@ static const char *default_file(void)
 
 int options_parse(int argc, char **argv, struct options *o, struct buf *err)
 {
+	uint64_t given = 0;
 	int c, at = 0;
 
 	*o = (struct options){ .state_dir = "/var/lib/xlb",
@@ -202,16 +289,21 @@ int options_parse(int argc, char **argv, struct options *o, struct buf *err)
 				 optarg);
 			return EXIT_USAGE;
 		}
+		if (c >= OPT_STATE_DIR)
+			given |= BIT(c);
 		if (set_paths(c, o) && set_texts(c, o))
 			set_switches(c, o);
 	}
+	o->file_given = o->file != NULL;
 	if (!o->file)
 		o->file = default_file();
 	if (optind < argc)
 		o->verb = argv[optind++];
 	o->args = (const char **)argv + optind;
 	o->arg_count = (size_t)(argc - optind);
-	return check_values(o, err);
+	if (check_values(o, err) || check_grammar(o, given, err))
+		return EXIT_USAGE;
+	return 0;
 }
 
 void options_release(struct options *o)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "cli/standalone.h"
@@ -30,12 +31,88 @@ static void reload_overrides(struct reconciler *r)
 	store_overrides(r->store, &r->overrides, &r->override_count);
 }
 
+static struct store_override *find_drain(const struct reconciler *r,
+					 const char *key)
+{
+	for (size_t i = 0; i < r->override_count; i++)
+		if (!strcmp(r->overrides[i].kind, "drain") &&
+		    !strcmp(r->overrides[i].key, key))
+			return &r->overrides[i];
+	return NULL;
+}
+
+/* The plan as it would be with the override, which is taken back after. */
+static int preview(struct reconciler *r, const struct options *opt, bool drain,
+		   struct buf *out)
+{
+	struct store_override *old = r->overrides, *o;
+	size_t count = r->override_count;
+	struct options plan = { .file = r->opt->file, .verb = "plan" };
+	char kind[] = "drain", none[] = "";
+	int code;
+
+	o = mem_array(count + 1, sizeof(*o));
+	for (size_t i = 0; i < count; i++)
+		o[i] = old[i];
+	r->overrides = o;
+	if (drain)
+		o[r->override_count++] =
+			(struct store_override){ .kind = kind,
+						 .key = (char *)opt->args[0] };
+	else
+		find_drain(r, opt->args[0])->kind = none;
+	code = plan_verb(r, &plan, out);
+	r->overrides = old;
+	r->override_count = count;
+	free(o);
+	reconcile_soon(r);
+	return code;
+}
+
+static void record_override(struct reconciler *r, const struct options *opt)
+{
+	AUTO_FREE char *service = mem_dup(opt->args[0]);
+	char *slash = strchr(service, '/');
+	AUTO_FREE char *object = NULL;
+	struct store_change row = { .time_ms = clock_wall_ms(),
+				    .revision_id = r->revision,
+				    .run_id = r->run_id,
+				    .action = opt->verb,
+				    .cause = "operator",
+				    .result = "done" };
+
+	*slash = '\0';
+	object = mem_printf("service.%s/backend/%s", service, slash + 1);
+	row.object = object;
+	store_add_change(r->store, &row);
+}
+
+static void say_override(const struct options *opt, bool drain,
+			 int64_t until_ms, struct buf *out)
+{
+	time_t until = (time_t)(until_ms / 1000);
+	char stamp[32];
+	struct tm tm;
+
+	if (!drain) {
+		buf_addf(out, "%s takes new connections again\n", opt->args[0]);
+		return;
+	}
+	buf_addf(out, "%s drains", opt->args[0]);
+	if (until) {
+		gmtime_r(&until, &tm);
+		strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%SZ", &tm);
+		buf_addf(out, " until %s", stamp);
+	}
+	buf_adds(out, ": it gets no new connections, and keeps those it has\n");
+}
+
 static int set_drain(struct reconciler *r, const struct options *opt,
 		     bool drain, struct buf *out)
 {
 	struct store_override o = { .kind = (char[]){ "drain" },
 				    .since_ms = clock_wall_ms() };
-	char *key = mem_dup(opt->args[0]);
+	AUTO_FREE char *key = mem_dup(opt->args[0]);
 	uint64_t lasts = 0;
 	int err;
 
@@ -47,24 +124,13 @@ static int set_drain(struct reconciler *r, const struct options *opt,
 	if (err) {
 		buf_addf(out, "error: the store refused it: %s\n",
 			 strerror(-err));
-	} else {
-		struct store_change row = { .time_ms = o.since_ms,
-					    .revision_id = r->revision,
-					    .run_id = r->run_id,
-					    .object = key,
-					    .action = opt->verb,
-					    .cause = "operator",
-					    .result = "done" };
-
-		store_add_change(r->store, &row);
-		reload_overrides(r);
-		reconcile_soon(r);
-		buf_addf(out, "%s %s\n", key,
-			 drain ? "drains: it gets no new flows"
-			       : "takes new flows again");
+		return EXIT_FAILED;
 	}
-	free(key);
-	return err ? EXIT_FAILED : EXIT_DONE;
+	record_override(r, opt);
+	reload_overrides(r);
+	reconcile_soon(r);
+	say_override(opt, drain, o.until_ms, out);
+	return EXIT_DONE;
 }
 
 static void refresh(struct reconciler *r, struct buf *out)
@@ -82,35 +148,35 @@ int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out)
 {
 	bool drain = !strcmp(opt->verb, "drain");
+	struct options plan = { .file = r->opt->file, .verb = "plan" };
 
 	if (!strcmp(opt->verb, "refresh")) {
 		if (opt->dry_run)
-			buf_adds(out, "would read everything again\n");
+			buf_adds(out, "would read the file, the kernel and the "
+				      "hypervisors again, and then:\n");
 		else
 			refresh(r, out);
-		return EXIT_DONE;
-	}
-	if (opt->arg_count != 1) {
-		buf_addf(out, "usage: xlb-reconcile %s SERVICE/BACKEND\n",
-			 opt->verb);
-		return EXIT_USAGE;
+		return opt->dry_run ? plan_verb(r, &plan, out) : EXIT_DONE;
 	}
 	if (!r->store) {
 		buf_adds(out, "error: without the store an override can't be "
 			      "kept\n");
 		return EXIT_FAILED;
 	}
-	if (drain && !backend_exists(r, opt->args[0])) {
+	if (!find_drain(r, opt->args[0]) && !backend_exists(r, opt->args[0])) {
 		buf_addf(out,
 			 "error: there is no backend %s\n    hint: "
 			 "`xlb-reconcile status` lists them\n",
 			 opt->args[0]);
 		return EXIT_FAILED;
 	}
-	if (opt->dry_run) {
-		buf_addf(out, "would %s %s\n", opt->verb, opt->args[0]);
+	if (!drain && !find_drain(r, opt->args[0])) {
+		buf_addf(out, "%s was not drained by an operator\n",
+			 opt->args[0]);
 		return EXIT_DONE;
 	}
+	if (opt->dry_run)
+		return preview(r, opt, drain, out);
 	return set_drain(r, opt, drain, out);
 }
 
@@ -120,12 +186,14 @@ int cmd_override(const struct options *opt)
 	int code = control_ask(opt, &out);
 
 	if (code == -ENOENT) {
-		buf_addf(&out, "error: no daemon runs with state dir %s\n",
+		buf_addf(&out,
+			 "error: no xlb-reconcile runs with the state dir %s\n"
+			 "    hint: start it (xlb-reconcile run), or name its "
+			 "--state-dir\n",
 			 opt->state_dir);
 		code = EXIT_FAILED;
 	} else if (code < 0) {
-		buf_addf(&out, "error: the daemon does not answer: %s\n",
-			 strerror(-code));
+		complain_of_daemon(opt, code, &out);
 		code = EXIT_FAILED;
 	}
 	fputs(buf_str(&out), code ? stderr : stdout);

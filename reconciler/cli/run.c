@@ -12,36 +12,49 @@
 #include "base/log.h"
 #include "cli/lock.h"
 
+static void complain_of_lock(const char *state_dir, const char *path, int err,
+			     int fd)
+{
+	char pid[32] = "";
+
+	if (err != -EWOULDBLOCK) {
+		fprintf(stderr, "error: %s can't be locked: %s\n%s", path,
+			strerror(-err),
+			err == -EACCES ? "    hint: run as root\n" : "");
+		return;
+	}
+	if (read(fd, pid, sizeof(pid) - 1) > 0)
+		pid[strcspn(pid, "\n")] = '\0';
+	fprintf(stderr,
+		"error: process %s runs with the state dir %s already\n"
+		"    hint: stop it, or give another --state-dir and --bpffs\n",
+		pid[0] ? pid : "?", state_dir);
+}
+
 int state_dir_lock(const char *state_dir, int *ret_fd)
 {
-	char *path = mem_printf("%s/lock", state_dir);
+	AUTO_FREE char *path = mem_printf("%s/lock", state_dir);
 	int fd, err = 0;
 
 	if (mkdir(state_dir, 0700) && errno != EEXIST) {
 		err = -errno;
-		fprintf(stderr, "error: %s can't be made: %s\n", state_dir,
-			strerror(-err));
-		free(path);
+		fprintf(stderr, "error: the state dir %s can't be made: %s\n%s",
+			state_dir, strerror(-err),
+			err == -EACCES ? "    hint: run as root\n" : "");
 		return err;
 	}
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB)) {
-		char pid[32] = "";
-
 		err = -errno;
-		if (fd >= 0 && read(fd, pid, sizeof(pid) - 1) > 0)
-			pid[strcspn(pid, "\n")] = '\0';
-		fprintf(stderr, "error: %s is held by process %s: %s\n", path,
-			pid[0] ? pid : "?", strerror(-err));
+		complain_of_lock(state_dir, path, err, fd);
 		if (fd >= 0)
 			close(fd);
-	} else {
-		if (ftruncate(fd, 0) || dprintf(fd, "%d\n", getpid()) < 0)
-			log_warn("lock", "path=%s result=no_pid", path);
-		*ret_fd = fd;
+		return err;
 	}
-	free(path);
-	return err;
+	if (ftruncate(fd, 0) || dprintf(fd, "%d\n", getpid()) < 0)
+		log_warn("lock", "path=%s result=no_pid", path);
+	*ret_fd = fd;
+	return 0;
 }
 
 static void on_signal(void *arg, int fd, uint32_t events)
@@ -79,6 +92,14 @@ static void on_deadline(void *arg)
 	struct reconciler *r = arg;
 
 	log_error("once", "result=timeout");
+	if (r->failing[0])
+		fprintf(stderr, "error: gave up: %s\n", r->failing);
+	else
+		fputs("error: gave up: what runs is not what the file "
+		      "declares yet\n"
+		      "    hint: `xlb-reconcile status` shows what is missing; "
+		      "--timeout allows more time\n",
+		      stderr);
 	r->exit_code = EXIT_FAILED;
 	loop_stop(r->loop);
 }
@@ -116,8 +137,12 @@ int cmd_run(const struct options *opt)
 	struct loop_source *signals;
 	int lock = -1, fd, err, code = EXIT_FAILED;
 
-	if (opt->dry_run)
-		return cmd_plan(opt);
+	if (opt->dry_run) {
+		struct options plan = *opt;
+
+		plan.verb = "plan";
+		return cmd_plan(&plan);
+	}
 	if (state_dir_lock(opt->state_dir, &lock))
 		return EXIT_FAILED;
 	fd = signal_descriptor();

@@ -30,13 +30,14 @@ static void look(void *arg)
 }
 
 static int run_standalone(const struct options *opt, verb_fn fn,
-			  struct buf *out)
+			  struct buf *out, bool *ret_failed)
 {
 	struct look l = { 0 };
 	struct diag_list diags = { 0 };
 	struct loop *loop;
 	int code = loop_new(&loop);
 
+	*ret_failed = true;
 	if (code)
 		return EXIT_FAILED;
 	code = reconciler_open(&l.r, opt, loop, true, &diags);
@@ -50,6 +51,7 @@ static int run_standalone(const struct options *opt, verb_fn fn,
 		loop_remove(l.timer);
 	}
 	diag_list_print(&diags, out);
+	*ret_failed = code != 0;
 	if (code)
 		code = code == -EBADMSG ? EXIT_INVALID : EXIT_FAILED;
 	else
@@ -60,20 +62,50 @@ static int run_standalone(const struct options *opt, verb_fn fn,
 	return code;
 }
 
+void complain_of_daemon(const struct options *opt, int err, struct buf *out)
+{
+	buf_addf(out, "error: the daemon of %s does not answer: %s\n",
+		 opt->state_dir, strerror(-err));
+	if (err == -EACCES || err == -EPERM)
+		buf_adds(out, "    hint: run as root\n");
+}
+
+/* A report is what was asked for, also when it ends with a bad sign. */
+static FILE *stream_for(const struct options *opt, int code)
+{
+	bool report = code == EXIT_DONE || code == EXIT_CHANGES ||
+		      code == EXIT_HELD || (code == EXIT_FAILED && opt->check);
+
+	return report ? stdout : stderr;
+}
+
+static void print_answer(const struct options *opt, int code, bool failed,
+			 const struct buf *out)
+{
+	fputs(buf_str(out), failed ? stderr : stream_for(opt, code));
+}
+
+int run_verb_here(const struct options *opt, verb_fn fn)
+{
+	struct buf out = BUF_INIT;
+	bool failed;
+	int code = run_standalone(opt, fn, &out, &failed);
+
+	print_answer(opt, code, failed, &out);
+	buf_release(&out);
+	return code;
+}
+
 int run_verb(const struct options *opt, verb_fn fn)
 {
 	struct buf out = BUF_INIT;
 	int code = control_ask(opt, &out);
 
 	if (code == -ENOENT)
-		code = run_standalone(opt, fn, &out);
-	if (code < 0) {
-		buf_addf(&out, "the daemon does not answer: %s\n",
-			 strerror(-code));
-		code = EXIT_FAILED;
-	}
-	fputs(buf_str(&out),
-	      code == EXIT_DONE || code == EXIT_CHANGES ? stdout : stderr);
+		return run_verb_here(opt, fn);
+	if (code < 0)
+		complain_of_daemon(opt, code, &out);
+	print_answer(opt, code < 0 ? EXIT_FAILED : code, code < 0, &out);
 	buf_release(&out);
-	return code;
+	return code < 0 ? EXIT_FAILED : code;
 }

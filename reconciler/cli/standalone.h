@@ -10,4 +10,10 @@ typedef int (*verb_fn)(struct reconciler *r, const struct options *opt,
 /* Run fn in the daemon, or on a reconciler that only looks. Exit code. */
 int run_verb(const struct options *opt, verb_fn fn);
 
+/* Never in the daemon. */
+int run_verb_here(const struct options *opt, verb_fn fn);
+
+/* Why control_ask() gave that error. */
+void complain_of_daemon(const struct options *opt, int err, struct buf *out);
+
 #endif

@@ -2,8 +2,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/standalone.h"
+#include "cli/status.h"
 
 static const char *phase_name(enum vm_phase p)
 {
@@ -35,20 +37,92 @@ static const char *member_state(const struct world_member *m)
 	return health_state_name(m->health);
 }
 
-static json_t *member_json(const struct reconciler *r,
+/* Of one drained by an operator: until when. */
+static void add_override(const struct reconciler *r, const char *service,
+			 const struct world_member *m, json_t *j)
+{
+	AUTO_FREE char *key = mem_printf("%s/%s", service, m->name);
+
+	for (size_t i = 0; i < r->override_count; i++) {
+		const struct store_override *o = &r->overrides[i];
+		time_t until = (time_t)(o->until_ms / 1000);
+		char stamp[64] = "by the operator";
+		struct tm tm;
+
+		if (strcmp(o->kind, "drain") != 0 || strcmp(o->key, key) != 0)
+			continue;
+		gmtime_r(&until, &tm);
+		if (until)
+			strftime(stamp, sizeof(stamp),
+				 "by the operator until %Y-%m-%dT%H:%M:%SZ",
+				 &tm);
+		json_object_set_new(j, "note", json_string(stamp));
+	}
+}
+
+static json_t *member_json(const struct reconciler *r, const char *service,
 			   const struct world_member *m)
 {
 	const struct ip *a = &m->addresses[m->addresses[0].family ? 0 : 1];
 	struct xlb_counter n = { 0 };
 	char text[IP_STRLEN];
+	json_t *j;
 
 	if (m->id && r->dp)
 		n = datapath_count(r->dp, m->id);
-	return json_pack("{s:s, s:s, s:s, s:i, s:b, s:I, s:I, s:I}", "name",
-			 m->name, "address", ip_format(a, text), "state",
-			 member_state(m), "weight", (int)m->weight, "vm", m->vm,
-			 "packets", (json_int_t)n.packets, "bytes",
-			 (json_int_t)n.bytes, "flows", (json_int_t)n.flows);
+	j = json_pack("{s:s, s:s, s:s, s:i, s:b, s:I, s:I, s:I}", "name",
+		      m->name, "address", ip_format(a, text), "state",
+		      member_state(m), "weight", (int)m->weight, "vm", m->vm,
+		      "packets", (json_int_t)n.packets, "bytes",
+		      (json_int_t)n.bytes, "flows", (json_int_t)n.flows);
+	if (m->drained)
+		add_override(r, service, m, j);
+	return j;
+}
+
+struct tally {
+	int active, up, joining;
+};
+
+/* Those that are meant to take new flows. */
+static struct tally tally_members(const struct world_service *s)
+{
+	struct tally t = { 0 };
+
+	for (size_t i = 0; i < s->member_count; i++) {
+		const struct world_member *m = &s->members[i];
+
+		if (m->leaving || m->drained || !m->weight)
+			continue;
+		t.active++;
+		t.up += m->health == HEALTH_UP;
+		t.joining += m->health == HEALTH_JOINING;
+	}
+	return t;
+}
+
+static const char *service_state(const struct world_service *s,
+				 const struct tally *t)
+{
+	if (!s->spec)
+		return "leaving";
+	if (!t->active)
+		return "no backends";
+	if (t->up == t->active)
+		return "ok";
+	if (t->up + t->joining == t->active)
+		return "joining";
+	return t->up ? "degraded" : "down";
+}
+
+static int ready_vms(const struct world *w, const char *service)
+{
+	int n = 0;
+
+	for (size_t i = 0; i < w->vm_count; i++)
+		n += w->vms[i].phase == PHASE_READY &&
+		     !strcmp(w->vms[i].service, service);
+	return n;
 }
 
 static json_t *vips_json(const struct service_spec *spec)
@@ -69,14 +143,19 @@ static json_t *vips_json(const struct service_spec *spec)
 	return list;
 }
 
-static json_t *service_json(struct reconciler *r, const struct world_service *s)
+static json_t *service_json(struct reconciler *r, const struct world *w,
+			    const struct world_service *s)
 {
-	json_t *j = json_pack("{s:s, s:[]}", "name", s->name, "backends");
+	struct tally t = tally_members(s);
+	json_t *j = json_pack("{s:s, s:s, s:i, s:i, s:[]}", "name", s->name,
+			      "state", service_state(s, &t), "up", t.up,
+			      "active", t.active, "backends");
 	json_t *list = json_object_get(j, "backends");
 	const struct service_run *run;
 
 	for (size_t i = 0; i < s->member_count; i++)
-		json_array_append_new(list, member_json(r, &s->members[i]));
+		json_array_append_new(list,
+				      member_json(r, s->name, &s->members[i]));
 	if (!s->spec)
 		return j;
 	json_object_set_new(j, "vips", vips_json(s->spec));
@@ -89,9 +168,10 @@ static json_t *service_json(struct reconciler *r, const struct world_service *s)
 	run = service_run_get(r, s->name);
 	json_object_set_new(
 		j, "pool",
-		json_pack("{s:i, s:i, s:i, s:b, s:f, s:f}", "min",
+		json_pack("{s:i, s:i, s:i, s:i, s:b, s:f, s:f}", "min",
 			  (int)s->spec->pool.min, "max", (int)s->spec->pool.max,
-			  "wanted", (int)run->wanted, "known", run->pool_known,
+			  "wanted", (int)run->wanted, "ready",
+			  ready_vms(w, s->name), "known", run->pool_known,
 			  "new_connections_per_second",
 			  run->metric_mean[METRIC_NEW_CONNECTIONS_PER_SECOND],
 			  "cpu", run->metric_mean[METRIC_CPU]));
@@ -100,9 +180,11 @@ static json_t *service_json(struct reconciler *r, const struct world_service *s)
 
 static json_t *file_json(const struct reconciler *r)
 {
-	const char *state = r->held		   ? "held"
-			    : r->file_diags.errors ? "stale"
-						   : "applied";
+	const char *state = r->held		       ? "held"
+			    : r->file_diags.errors     ? "stale"
+			    : r->settled	       ? "applied"
+			    : r->read_only || !r->spec ? "not applied"
+						       : "being applied";
 	json_t *j = json_pack("{s:s, s:s, s:s, s:[]}", "path", r->opt->file,
 			      "sha256", r->spec ? r->spec->sha256 : "", "state",
 			      state, "errors");
@@ -181,7 +263,100 @@ static json_t *interfaces_json(const struct world *w)
 	return list;
 }
 
-static json_t *status_json(struct reconciler *r, const struct world *w)
+/* ---- what a user has to know ---- */
+
+static void add_note(json_t *notes, struct buf *text)
+{
+	json_array_append_new(notes, json_string(buf_str(text)));
+	buf_release(text);
+}
+
+static void note_direct_clients(const struct spec *spec, json_t *notes)
+{
+	struct buf text = BUF_INIT;
+	char ip[IP_STRLEN];
+	bool nat = false;
+
+	for (size_t i = 0; i < spec->service_count; i++)
+		nat |= spec->services[i].forwarding == FORWARDING_NAT;
+	if (!nat || !spec->node.direct_client_count)
+		return;
+	buf_adds(&text, "clients in");
+	for (size_t i = 0; i < spec->node.direct_client_count; i++) {
+		const struct prefix *p = &spec->node.direct_clients[i];
+
+		buf_addf(&text, "%s %s/%d", i ? "," : "",
+			 ip_format(&p->address, ip), p->length);
+	}
+	buf_adds(&text, " (direct_clients) reach the backends themselves, and "
+			"so can't use the VIPs of nat services");
+	add_note(notes, &text);
+}
+
+static size_t declared_backends(const struct spec *spec, bool v6)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < spec->service_count; i++) {
+		const struct service_spec *s = &spec->services[i];
+
+		for (size_t k = 0; k < s->backend_count; k++)
+			n += s->backends[k].addresses[v6].family != 0;
+		n += s->pool.template ? s->pool.max : 0;
+	}
+	return n;
+}
+
+/*
+ * Every backend on a link is one neighbour; over the limit some can't be
+ * reached at random.  One table for the machine, seen only in its first
+ * network namespace.
+ */
+static void note_neighbours(const struct spec *spec, json_t *notes)
+{
+	static const char *const paths[] = {
+		"net/ipv4/neigh/default/gc_thresh3",
+		"net/ipv6/neigh/default/gc_thresh3"
+	};
+	struct buf text = BUF_INIT;
+	char value[32];
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		size_t n = declared_backends(spec, v6);
+		unsigned long limit;
+
+		if (sysctl_read(paths[v6], value, sizeof(value)))
+			continue;
+		limit = strtoul(value, NULL, 10);
+		if (n * 10 <= limit * 8)
+			continue;
+		buf_addf(&text,
+			 "%zu IPv%d backends are declared, and this machine's "
+			 "neighbour table takes %lu: set "
+			 "net.ipv%d.neigh.default.gc_thresh3 to %zu or more "
+			 "(sysctl)",
+			 n, v6 ? 6 : 4, limit, v6 ? 6 : 4, n * 2);
+		add_note(notes, &text);
+	}
+}
+
+static json_t *notes_json(const struct spec *spec)
+{
+	json_t *notes = json_array();
+	struct buf text = BUF_INIT;
+
+	if (!spec->service_count)
+		return notes;
+	buf_adds(&text, "connections from this host itself to a VIP are not "
+			"balanced: try from another one");
+	add_note(notes, &text);
+	note_direct_clients(spec, notes);
+	note_neighbours(spec, notes);
+	return notes;
+}
+
+static json_t *status_json(struct reconciler *r, const struct spec *spec,
+			   const struct world *w)
 {
 	json_t *j = json_pack("{s:b, s:b, s:I, s:f, s:s, s:o, s:[]}", "running",
 			      !r->read_only, "converged", r->converged,
@@ -192,125 +367,14 @@ static json_t *status_json(struct reconciler *r, const struct world *w)
 
 	for (size_t i = 0; i < w->service_count; i++)
 		json_array_append_new(services,
-				      service_json(r, &w->services[i]));
+				      service_json(r, w, &w->services[i]));
 	json_object_set_new(j, "vms", vms_json(w));
 	json_object_set_new(j, "drops", drops_json(r));
 	json_object_set_new(j, "hypervisors", hypervisors_json(r));
 	json_object_set_new(j, "interfaces", interfaces_json(w));
+	json_object_set_new(j, "failing", json_string(r->failing));
+	json_object_set_new(j, "notes", notes_json(spec));
 	return j;
-}
-
-/* ---- text, from the same values ---- */
-
-static const char *text_of(const json_t *j, const char *key)
-{
-	const char *s = json_string_value(json_object_get(j, key));
-
-	return s ? s : "";
-}
-
-static json_int_t int_of(const json_t *j, const char *key)
-{
-	return json_integer_value(json_object_get(j, key));
-}
-
-static void print_backends(const json_t *service, struct buf *out)
-{
-	json_t *list = json_object_get(service, "backends"), *b;
-	size_t i;
-
-	json_array_foreach(list, i, b)
-	{
-		buf_addf(out,
-			 "    %-20s %-24s %-9s weight %-3lld packets %-10lld "
-			 "flows %lld\n",
-			 text_of(b, "name"), text_of(b, "address"),
-			 text_of(b, "state"), (long long)int_of(b, "weight"),
-			 (long long)int_of(b, "packets"),
-			 (long long)int_of(b, "flows"));
-	}
-}
-
-static void print_service(const json_t *s, struct buf *out)
-{
-	const json_t *pool = json_object_get(s, "pool");
-	json_t *vips = json_object_get(s, "vips"), *v;
-	size_t i;
-
-	buf_addf(out, "\nservice %s", text_of(s, "name"));
-	json_array_foreach(vips, i, v)
-	{
-		buf_addf(out, " %s", json_string_value(v));
-	}
-	buf_addf(out, " %s %s\n", text_of(s, "algorithm"),
-		 text_of(s, "forwarding"));
-	if (pool)
-		buf_addf(out, "  pool: %lld VMs wanted, %lld to %lld allowed\n",
-			 (long long)int_of(pool, "wanted"),
-			 (long long)int_of(pool, "min"),
-			 (long long)int_of(pool, "max"));
-	print_backends(s, out);
-}
-
-static void print_file(const json_t *j, struct buf *out)
-{
-	const json_t *file = json_object_get(j, "file");
-	json_t *errors = json_object_get(file, "errors"), *e;
-	size_t i;
-
-	buf_addf(out, "file      %s: %s\n", text_of(file, "path"),
-		 text_of(file, "state"));
-	json_array_foreach(errors, i, e)
-	{
-		buf_addf(out, "          %s", json_string_value(e));
-	}
-}
-
-static void print_vms_and_drops(const json_t *j, struct buf *out)
-{
-	json_t *v, *n;
-	const char *why;
-	size_t i;
-
-	json_array_foreach(json_object_get(j, "vms"), i, v)
-	{
-		buf_addf(out, "%s  vm %-20s %-24s %-9s on %s\n", i ? "" : "\n",
-			 text_of(v, "name"), text_of(v, "address"),
-			 text_of(v, "phase"), text_of(v, "hypervisor"));
-	}
-	json_object_foreach(json_object_get(j, "drops"), why, n)
-	{
-		if (json_integer_value(n))
-			buf_addf(out, "dropped   %lld packets: %s\n",
-				 (long long)json_integer_value(n), why);
-	}
-}
-
-static void print_status(const json_t *j, struct buf *out)
-{
-	json_t *item;
-	size_t i;
-
-	buf_addf(out, "daemon    %s\n",
-		 !json_is_true(json_object_get(j, "running")) ? "not running"
-		 : json_is_true(json_object_get(j, "converged"))
-			 ? "running, converged"
-			 : "running, converging");
-	print_file(j, out);
-	json_array_foreach(json_object_get(j, "interfaces"), i, item)
-	{
-		buf_addf(out, "interface %s: xdp %s, replies %s\n",
-			 text_of(item, "name"), text_of(item, "xdp"),
-			 text_of(item, "replies"));
-	}
-	buf_adds(out,
-		 "note      connections from this host itself to a VIP are "
-		 "not balanced\n");
-	json_array_foreach(json_object_get(j, "services"), i, item)
-	{
-		print_service(item, out);
-	}
-	print_vms_and_drops(j, out);
 }
 
 static int check_code(const struct reconciler *r, const struct plan *p)
@@ -328,7 +392,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	struct arena *arena = arena_new();
 	struct world *w = observe_as_if(r, spec, arena);
 	struct plan *plan = opt->check ? plan_make(spec, w) : NULL;
-	json_t *j = status_json(r, w);
+	json_t *j = status_json(r, spec, w);
 	char *text;
 	int code = opt->check ? check_code(r, plan) : EXIT_DONE;
 
@@ -337,7 +401,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 		buf_addf(out, "%s\n", text ? text : "{}");
 		free(text);
 	} else {
-		print_status(j, out);
+		status_text(j, out);
 	}
 	json_decref(j);
 	plan_free(plan);
