@@ -252,8 +252,8 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 		return EXIT_FAILED;
 	}
 	restore_sysctls(r, NULL);
-	if (r->dp && !datapath_destroy(r->dp))
-		r->dp = NULL;
+	if (r->dp && datapath_destroy(r->dp))
+		log_warn("destroy", "path=%s result=left", r->opt->bpffs);
 	forget_file(r);
 	return EXIT_DONE;
 }
