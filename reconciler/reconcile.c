@@ -501,6 +501,7 @@ static void refuse(struct reconciler *r, struct diag_list *diags,
 	buf_release(&text);
 	record_revision(r, result);
 	record_commit(r);
+	r->saved_at = 0;
 	end_once(r, code);
 }
 
