@@ -109,6 +109,7 @@ static bool confirmed(const struct options *opt)
 static int destroy_all(struct destroying *d, struct diag_list *diags)
 {
 	struct reconciler *r = &d->r;
+	int err;
 
 	if (reconciler_look(r, diags))
 		return EXIT_INVALID;
@@ -126,9 +127,13 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 		      "`xlb-reconcile status` shows what is left\n",
 		      stderr);
 	restore_sysctls(r);
-	if (r->dp && !d->timed_out && !datapath_destroy(r->dp))
-		r->dp = NULL;
-	return d->timed_out ? EXIT_FAILED : EXIT_DONE;
+	if (d->timed_out)
+		return EXIT_FAILED;
+	err = r->dp ? datapath_destroy(r->dp) : 0;
+	if (err)
+		fprintf(stderr, "error: %s can't be removed: %s\n",
+			r->opt->bpffs, strerror(-err));
+	return err ? EXIT_FAILED : EXIT_DONE;
 }
 
 int cmd_destroy(const struct options *opt)
