@@ -534,9 +534,10 @@ static void record_commit(struct reconciler *r)
 static void close_git(struct reconciler *r)
 {
 	worker_free(r->git);
-	while (r->git_jobs) {
-		ask_git(r->git_jobs);
-		git_answered(r->git_jobs);
+	for (struct git_job *j = r->git_jobs, *next; j; j = next) {
+		next = j->next;
+		ask_git(j);
+		git_answered(j);
 	}
 }
 
@@ -607,6 +608,18 @@ static bool stays_true(const struct reconciler *r, const struct spec *spec)
 }
 
 /*
+ * Probes and drains go over from the old spec to the new one.  No pass: what
+ * has just been done is only seen once the network's events are read.
+ */
+static void follow_spec(struct reconciler *r)
+{
+	struct arena *arena = arena_new();
+
+	observe(r, r->spec, arena);
+	arena_free(arena);
+}
+
+/*
  * One group of records, so that the disk is waited for once, and only when
  * the kernel has been given everything.
  */
@@ -629,9 +642,12 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 		r->revision = r->last_revision;
 	}
 	loop_arm_in(r->resync, spec->node.resync);
-	if (use_draft)
+	if (use_draft) {
 		carry_out(r, draft);
-	pass(r); /* from here on probes and drains follow the new spec */
+		follow_spec(r);
+	} else {
+		pass(r);
+	}
 	if (!revision)
 		record_commit(r);
 	if (group && store_commit(r->store))
