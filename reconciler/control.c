@@ -223,11 +223,16 @@ static void add_option(struct buf *b, const char *name, const char *value)
 }
 
 /* A file is named as from the root: the daemon works elsewhere. */
+static char *absolute(const char *path)
+{
+	AUTO_FREE char *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
+
+	return here ? mem_printf("%s/%s", here, path) : mem_dup(path);
+}
+
 static void request(const struct options *opt, struct buf *b)
 {
-	AUTO_FREE char *real =
-		opt->file_given ? realpath(opt->file, NULL) : NULL;
-	const char *file = real ? real : opt->file_given ? opt->file : NULL;
+	AUTO_FREE char *file = opt->file_given ? absolute(opt->file) : NULL;
 	struct {
 		bool set;
 		const char *text;

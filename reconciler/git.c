@@ -34,7 +34,7 @@ static void read_dirty(git_repository *repo, const char *path,
 }
 
 /* The library reads all the certificates of the system to begin with. */
-static bool in_work_tree(const char *path)
+bool git_knows(const char *path)
 {
 	AUTO_FREE char *at = realpath(path, NULL);
 	char *slash = at;
@@ -56,8 +56,6 @@ void git_describe(const char *path, struct git_state *ret)
 	git_repository *repo = NULL;
 
 	*ret = (struct git_state){ 0 };
-	if (!in_work_tree(path))
-		return;
 	git_libgit2_init();
 	if (!git_repository_open_ext(&repo, path, 0, NULL)) {
 		read_head(repo, ret);

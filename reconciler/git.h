@@ -10,7 +10,8 @@ struct git_state {
 	bool dirty; /* the file isn't what the index says it is */
 };
 
-/* Costs milliseconds inside a work tree: never on the way to the kernel. */
+bool git_knows(const char *path); /* is it in a work tree? */
+/* In a work tree; takes milliseconds, or seconds in a large one. */
 void git_describe(const char *path, struct git_state *ret);
 
 #endif

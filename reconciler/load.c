@@ -313,13 +313,16 @@ static void keep_bounds(struct reconciler *r, struct service_run *s,
 	scaling_record(r, s, &d);
 }
 
-/* After a start the count is what runs, within bounds: nothing is redone. */
+/*
+ * After a start the count is what was last decided, so that a removal or a
+ * replacement that was cut short is finished rather than forgotten; what runs
+ * counts where nothing is remembered.
+ */
 static void learn_pool(struct reconciler *r, struct service_run *s,
 		       const struct pool_spec *pool)
 {
 	const struct hypervisor *h =
 		hypervisor_named(r, pool->hypervisor->name);
-	uint64_t now = clock_ns();
 	uint32_t active = 0;
 	struct vm_run *v;
 	size_t i = 0;
@@ -332,12 +335,11 @@ static void learn_pool(struct reconciler *r, struct service_run *s,
 		active += !strcmp(v->service, s->name) &&
 			  phase != PHASE_STOPPING && phase != PHASE_DRAINING;
 	}
-	s->pool_known = true;
-	s->wanted = active;
-	if (r->store && !s->memory_loaded)
-		store_load_scaler(r->store, s->name, &s->memory, now,
+	if (r->store)
+		store_load_scaler(r->store, s->name, &s->memory, clock_ns(),
 				  clock_wall_ms());
-	s->memory_loaded = true;
+	s->pool_known = true;
+	s->wanted = active && s->memory.count ? s->memory.count : active;
 }
 
 /* The answers it owes won't come. */

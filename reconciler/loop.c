@@ -112,28 +112,6 @@ static void reclaim(struct loop *l)
 	}
 }
 
-void loop_free(struct loop *l)
-{
-	struct post *p;
-
-	if (!l)
-		return;
-	reclaim(l);
-	while ((p = l->posts)) {
-		l->posts = p->next;
-		free(p);
-	}
-	if (l->epoll_fd >= 0)
-		close(l->epoll_fd);
-	if (l->timer_fd >= 0)
-		close(l->timer_fd);
-	if (l->event_fd >= 0)
-		close(l->event_fd);
-	pthread_mutex_destroy(&l->lock);
-	free(l->heap);
-	free(l);
-}
-
 static void heap_place(struct loop *l, size_t i, struct loop_source *s)
 {
 	l->heap[i] = s;
@@ -302,6 +280,25 @@ static void run_posts(struct loop *l)
 		p->fn(p->arg);
 		free(p);
 	}
+}
+
+void loop_free(struct loop *l)
+{
+	if (!l)
+		return;
+	/* Once more, so that what was on its way back is released. */
+	if (l->event_fd >= 0)
+		run_posts(l);
+	reclaim(l);
+	if (l->epoll_fd >= 0)
+		close(l->epoll_fd);
+	if (l->timer_fd >= 0)
+		close(l->timer_fd);
+	if (l->event_fd >= 0)
+		close(l->event_fd);
+	pthread_mutex_destroy(&l->lock);
+	free(l->heap);
+	free(l);
 }
 
 static void run_timers(struct loop *l)

@@ -443,9 +443,11 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 	run = member_run_get(g, s, m);
 	if (alive && m->health == HEALTH_UP && !v->ready_since) {
 		v->ready_since = g->w->now;
-		vm_run_note(v, "ready", "passed its first probe",
-			    g->w->now - (v->op_since ? v->op_since
-						     : v->running_since));
+		if (!m->id) /* else it served before this process did */
+			vm_run_note(v, "ready", "passed its first probe",
+				    g->w->now - (v->op_since
+							 ? v->op_since
+							 : v->running_since));
 	}
 	vm = add_vm(g, v);
 	m->vm = true;

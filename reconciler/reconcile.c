@@ -521,17 +521,72 @@ static void record_revision(struct reconciler *r, const char *result)
 		r->last_revision = store_add_revision(r->store, &rev);
 }
 
+struct git_job {
+	struct reconciler *r;
+	char *path;
+	int64_t revision;
+	struct git_state state;
+	struct git_job *next, **link;
+};
+
+static void free_git_job(struct git_job *j)
+{
+	*j->link = j->next;
+	if (j->next)
+		j->next->link = j->link;
+	free(j->path);
+	free(j);
+}
+
+static void ask_git(void *arg)
+{
+	struct git_job *j = arg;
+
+	git_describe(j->path, &j->state);
+}
+
+static void git_answered(void *arg)
+{
+	struct git_job *j = arg;
+	const struct git_state *g = &j->state;
+
+	if (j->r->store && (g->revision[0] || g->dirty))
+		store_set_revision_git(j->r->store, j->revision,
+				       g->revision[0] ? g->revision : NULL,
+				       g->dirty);
+	free_git_job(j);
+}
+
+/* A large work tree takes its time, which the loop hasn't. */
 static void record_commit(struct reconciler *r)
 {
-	struct git_state git = { 0 };
+	struct git_job *j;
 
-	if (!r->store || r->last_revision <= 0)
+	if (!r->store || r->last_revision <= 0 || !git_knows(r->opt->file))
 		return;
-	git_describe(r->opt->file, &git);
-	if (git.revision[0] || git.dirty)
-		store_set_revision_git(r->store, r->last_revision,
-				       git.revision[0] ? git.revision : NULL,
-				       git.dirty);
+	if (!r->git)
+		r->git = worker_new(r->loop, "xlb-git");
+	j = mem_alloc(sizeof(*j));
+	j->r = r;
+	j->path = mem_dup(r->opt->file);
+	j->revision = r->last_revision;
+	j->link = &r->git_jobs;
+	j->next = r->git_jobs;
+	if (j->next)
+		j->next->link = &j->next;
+	r->git_jobs = j;
+	worker_submit(r->git, ask_git, git_answered, j);
+}
+
+/* What is still unanswered is recorded, too: `run --once` is short. */
+static void close_git(struct reconciler *r)
+{
+	worker_free(r->git);
+	for (struct git_job *j = r->git_jobs, *next; j; j = next) {
+		next = j->next;
+		ask_git(j);
+		git_answered(j);
+	}
 }
 
 static void refuse(struct reconciler *r, struct diag_list *diags,
@@ -549,6 +604,7 @@ static void refuse(struct reconciler *r, struct diag_list *diags,
 	buf_release(&text);
 	record_revision(r, result);
 	record_commit(r);
+	r->saved_at = 0;
 	end_once(r, code);
 }
 
@@ -600,6 +656,18 @@ static bool stays_true(const struct reconciler *r, const struct spec *spec)
 }
 
 /*
+ * Probes and drains go over from the old spec to the new one.  No pass: what
+ * has just been done is only seen once the network's events are read.
+ */
+static void follow_spec(struct reconciler *r)
+{
+	struct arena *arena = arena_new();
+
+	observe(r, r->spec, arena);
+	arena_free(arena);
+}
+
+/*
  * One group of records, so that the disk is waited for once, and only when
  * the kernel has been given everything.
  */
@@ -622,9 +690,12 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 		r->revision = r->last_revision;
 	}
 	loop_arm_in(r->resync, spec->node.resync);
-	if (use_draft)
+	if (use_draft) {
 		carry_out(r, draft);
-	pass(r); /* from here on probes and drains follow the new spec */
+		follow_spec(r);
+	} else {
+		pass(r);
+	}
 	if (!revision)
 		record_commit(r);
 	if (group && store_commit(r->store))
@@ -835,6 +906,7 @@ static void close_members(struct reconciler *r)
 
 void reconciler_close(struct reconciler *r)
 {
+	close_git(r);
 	close_hypervisors(r);
 	strmap_release(&r->vms);
 	close_members(r);

@@ -127,7 +127,6 @@ struct service_run {
 	uint32_t previewed; /* what `wanted` was before a preview */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
-	bool memory_loaded;
 	struct hypervisor *asked_stats; /* it owes an answer; NULL: none does */
 	bool decided; /* this interval, without that answer */
 	uint64_t measured_at;
@@ -187,6 +186,8 @@ struct reconciler {
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
+	struct worker *git; /* asks for commits; NULL until first needed */
+	struct git_job *git_jobs;
 };
 
 /* reconcile.c: the pipeline. */

@@ -162,6 +162,20 @@ void db_known(sqlite3_stmt *st, int i, int64_t value)
 		sqlite3_bind_int64(st, i, value);
 }
 
+/*
+ * Whoever holds the database for longer is waited for once, not at every
+ * write: the loop has probes to send.
+ */
+static void set_patience(struct store *s, sqlite3_stmt *st, int rc)
+{
+	bool busy = (rc & 0xff) == SQLITE_BUSY;
+
+	if (busy == s->impatient || (!busy && sqlite3_stmt_readonly(st)))
+		return;
+	s->impatient = busy;
+	sqlite3_busy_timeout(s->db, busy ? 0 : STORE_BUSY_MS);
+}
+
 int db_step(struct store *s, sqlite3_stmt *st)
 {
 	int rc;
@@ -169,6 +183,7 @@ int db_step(struct store *s, sqlite3_stmt *st)
 	if (!st)
 		return db_errno(sqlite3_errcode(s->db)) ?: -EIO;
 	rc = sqlite3_step(st);
+	set_patience(s, st, rc);
 	if (rc == SQLITE_ROW)
 		return 1;
 	sqlite3_reset(st);

@@ -53,6 +53,7 @@ struct store {
 	sqlite3 *db;
 	sqlite3_stmt *cache[SQL_COUNT];
 	bool in_group;
+	bool impatient; /* someone else held it at the last write */
 	bool durable; /* what is written must be on disk at the commit */
 	int group_error; /* the first one of the group */
 };

@@ -75,6 +75,7 @@ static json_t *memory_json(const struct scale_memory *m, const struct clocks *c)
 			    json_string(scale_direction_name(m->action)));
 	json_object_set_new(o, "action_pending",
 			    json_integer(m->action_pending));
+	json_object_set_new(o, "count", json_integer(m->count));
 	return o;
 }
 
@@ -148,6 +149,7 @@ static void read_memory(const json_t *o, const struct clocks *c,
 		from_wall(json_object_get(o, "down_cooldown_until"), c);
 	m->action_pending = count_of(json_object_get(o, "action_pending"));
 	m->action = action && action[0] == 'u' ? SCALE_UP : SCALE_HOLD;
+	m->count = count_of(json_object_get(o, "count"));
 }
 
 /* Nothing stored: *ret is empty, 0. */

@@ -235,6 +235,7 @@ static void complain_of_rest(struct reconciler *r)
 static int destroy_all(struct destroying *d, struct diag_list *diags)
 {
 	struct reconciler *r = &d->r;
+	int err;
 
 	if (reconciler_look(r, diags))
 		return EXIT_INVALID;
@@ -252,10 +253,13 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 		return EXIT_FAILED;
 	}
 	restore_sysctls(r, NULL);
-	if (r->dp && datapath_destroy(r->dp))
-		log_warn("destroy", "path=%s result=left", r->opt->bpffs);
+	err = r->dp ? datapath_destroy(r->dp) : 0;
+	if (err)
+		fprintf(stderr, "error: %s can't be removed: %s
+",
+			r->opt->bpffs, strerror(-err));
 	forget_file(r);
-	return EXIT_DONE;
+	return err ? EXIT_FAILED : EXIT_DONE;
 }
 
 int cmd_destroy(const struct options *opt)

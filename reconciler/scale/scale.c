@@ -465,6 +465,7 @@ void scale_decide(const struct scale_input *in, struct scale_memory *memory,
 	else if (ret->to < ret->from)
 		ret->direction = SCALE_DOWN;
 	note_action(in, memory, ret);
+	memory->count = ret->to;
 }
 
 void scale_action_done(struct scale_memory *memory,

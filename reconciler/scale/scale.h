@@ -67,6 +67,7 @@ struct scale_memory {
 	uint64_t down_cooldown_until;
 	uint32_t action_pending; /* VMs of the last action not yet ready or failed */
 	enum scale_direction action;
+	uint32_t count; /* as last decided; 0: never */
 };
 void scale_memory_release(struct scale_memory *m);
 

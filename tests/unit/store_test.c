@@ -400,6 +400,7 @@ static void test_scaler_memory(void **state)
 				  .signal_count = 2,
 				  .up_cooldown_until = ns + 7000000000ULL,
 				  .action_pending = 3,
+				  .count = 5,
 				  .action = SCALE_UP };
 	struct scale_memory got;
 
@@ -423,6 +424,7 @@ static void test_scaler_memory(void **state)
 	assert_int_equal(got.up_cooldown_until, 97 * 1000000000ULL);
 	assert_int_equal(got.down_cooldown_until, 0);
 	assert_int_equal(got.action_pending, 3);
+	assert_int_equal(got.count, 5);
 	assert_int_equal(got.action, SCALE_UP);
 	scale_memory_release(&got);
 }
