@@ -194,7 +194,7 @@ static void print_plan(struct reconciler *r, struct buf *out)
 		buf_addf(out, "At the end:\n%s\n", buf_str(&rest));
 	else if (plan_shows_nothing(p))
 		buf_adds(out, "Nothing of this installation is there.\n");
-	if (rest.len || !plan_shows_nothing(p))
+	if (!plan_shows_nothing(p))
 		plan_text(p, r->spec, out);
 	buf_release(&rest);
 	plan_free(p);
@@ -289,7 +289,8 @@ int cmd_destroy(const struct options *opt)
 		return EXIT_FAILED;
 	if (!reconciler_open(&d.r, opt, loop, false, &diags))
 		code = destroy_all(&d, &diags);
-	diag_list_print(&diags, &text);
+	if (code != EXIT_DONE)
+		diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	if (code == EXIT_DONE)
 		puts(d.found ? "Removed all of this installation."
