@@ -13,8 +13,9 @@ int cmd_check(const struct options *opt)
 	if (spec && opt->print)
 		spec_print(spec, &out);
 	else if (spec)
-		buf_addf(&out, "%s is valid: %zu services\n", opt->file,
-			 spec->service_count);
+		buf_addf(&out, "%s is valid: %zu service%s\n", opt->file,
+			 spec->service_count,
+			 spec->service_count == 1 ? "" : "s");
 	fputs(buf_str(&out), stdout);
 	buf_release(&out);
 	diag_list_release(&diags);

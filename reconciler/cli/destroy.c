@@ -17,7 +17,9 @@ struct destroying {
 	struct reconciler r;
 	struct loop_source *timer;
 	uint64_t until;
+	uint64_t patience; /* then it is said what is waited for */
 	bool timed_out;
+	bool found; /* anything to remove */
 };
 
 /* The file's node and hypervisors, and none of its services. */
@@ -82,13 +84,15 @@ static void record(struct reconciler *r, const struct change *c, int err,
 }
 
 /* True when nothing is left. */
-static bool one_round(struct reconciler *r)
+static bool one_round(struct destroying *d)
 {
+	struct reconciler *r = &d->r;
 	struct arena *arena = arena_new();
 	size_t vms;
 	struct plan *p = make_plan(r, arena, &vms);
 	bool empty = hypervisors_read(r) && plan_is_empty(p) && !vms;
 
+	d->found |= p->count || vms;
 	for (size_t i = 0; i < p->count; i++) {
 		struct diag_list diags = { 0 };
 		int err = apply_change(r, p->changes[i], &diags);
@@ -101,13 +105,26 @@ static bool one_round(struct reconciler *r)
 	return empty;
 }
 
+static void say_what_is_waited_for(struct destroying *d)
+{
+	struct buf text = BUF_INIT;
+
+	if (!d->patience || clock_ns() < d->patience)
+		return;
+	d->patience = 0;
+	complain_of_hypervisors(&d->r, "waiting", NULL, &text);
+	fputs(buf_str(&text), stderr);
+	buf_release(&text);
+}
+
 static void step(void *arg)
 {
 	struct destroying *d = arg;
 
+	say_what_is_waited_for(d);
 	d->timed_out = clock_ns() >= d->until;
 	vms_tick(&d->r);
-	if (one_round(&d->r)) {
+	if (one_round(d)) {
 		d->timed_out = false;
 		loop_stop(d->r.loop);
 	} else if (d->timed_out) {
@@ -166,10 +183,10 @@ static void print_plan(struct reconciler *r, struct buf *out)
 		buf_addf(&rest, "    - programs and maps in %s\n",
 			 r->opt->bpffs);
 	if (rest.len)
-		buf_addf(out, "After the changes below:\n%s\n", buf_str(&rest));
+		buf_addf(out, "At the end:\n%s\n", buf_str(&rest));
 	else if (plan_shows_nothing(p))
 		buf_adds(out, "Nothing of this installation is there.\n");
-	if (rest.len || !plan_shows_nothing(p))
+	if (!plan_shows_nothing(p))
 		plan_text(p, r->spec, out);
 	buf_release(&rest);
 	plan_free(p);
@@ -181,15 +198,8 @@ static int dry_run_verb(struct reconciler *r, const struct options *opt,
 			struct buf *out)
 {
 	(void)opt;
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		if (!hypervisor_is_read(r->hypervisors[i])) {
-			buf_addf(out,
-				 "error: hypervisor %s (%s) does not answer: "
-				 "its VMs are not known\n",
-				 hypervisor_name(r->hypervisors[i]),
-				 hypervisor_uri(r->hypervisors[i]));
-			return EXIT_FAILED;
-		}
+	if (complain_of_hypervisors(r, "error", "its VMs are not known", out))
+		return EXIT_FAILED;
 	emptied(r);
 	print_plan(r, out);
 	return EXIT_DONE;
@@ -221,12 +231,7 @@ static void complain_of_rest(struct reconciler *r)
 	fputs("error: not all could be removed in time; run destroy again "
 	      "(--timeout allows more)\n",
 	      stderr);
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		if (!hypervisor_is_read(r->hypervisors[i]))
-			fprintf(stderr,
-				"error: hypervisor %s (%s) does not answer\n",
-				hypervisor_name(r->hypervisors[i]),
-				hypervisor_uri(r->hypervisors[i]));
+	complain_of_hypervisors(r, "error", NULL, &text);
 	print_plan(r, &text);
 	fputs(buf_str(&text), stderr);
 	buf_release(&text);
@@ -244,6 +249,7 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 	loop_remove(r->pass);
 	r->pass = NULL;
 	d->until = clock_ns() + r->opt->timeout;
+	d->patience = clock_ns() + 2 * NS_PER_S;
 	d->timer = loop_add_timer(r->loop, step, d);
 	loop_arm(d->timer, 0);
 	loop_run(r->loop);
@@ -253,12 +259,13 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 		return EXIT_FAILED;
 	}
 	restore_sysctls(r, NULL);
+	d->found |= r->dp != NULL;
 	err = r->dp ? datapath_destroy(r->dp) : 0;
 	if (err)
-		fprintf(stderr, "error: %s can't be removed: %s
-",
+		fprintf(stderr, "error: %s can't be removed: %s\n",
 			r->opt->bpffs, strerror(-err));
-	forget_file(r);
+	if (d->found)
+		forget_file(r);
 	return err ? EXIT_FAILED : EXIT_DONE;
 }
 
@@ -280,10 +287,12 @@ int cmd_destroy(const struct options *opt)
 		return EXIT_FAILED;
 	if (!reconciler_open(&d.r, opt, loop, false, &diags))
 		code = destroy_all(&d, &diags);
-	diag_list_print(&diags, &text);
+	if (code != EXIT_DONE)
+		diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	if (code == EXIT_DONE)
-		puts("Removed all of this installation.");
+		puts(d.found ? "Removed all of this installation."
+			     : "Nothing of this installation was there.");
 	reconciler_close(&d.r);
 	loop_free(loop);
 	close(lock);

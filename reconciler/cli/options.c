@@ -73,20 +73,20 @@ static const struct grammar grammars[] = {
 	{ "run",
 	  BIT(OPT_ONCE) | BIT(OPT_TIMEOUT) | BIT(OPT_DRY_RUN) |
 		  BIT(OPT_DETAILED),
-	  0, 0, "" },
+	  0, 0, "no words" },
 	{ "plan", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
-	  "" },
+	  "no words" },
 	{ "diff", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
-	  "" },
-	{ "check", BIT(OPT_PRINT), 0, 0, "" },
-	{ "status", BIT(OPT_JSON) | BIT(OPT_CHECK), 0, 0, "" },
+	  "no words" },
+	{ "check", BIT(OPT_PRINT), 0, 0, "no words" },
+	{ "status", BIT(OPT_JSON) | BIT(OPT_CHECK), 0, 0, "no words" },
 	{ "history", BIT(OPT_JSON) | BIT(OPT_SINCE) | BIT(OPT_KIND), 0, 1,
-	  " [SERVICE]" },
-	{ "drain", BIT(OPT_DRY_RUN) | BIT(OPT_FOR), 1, 1, " SERVICE/BACKEND" },
-	{ "undrain", BIT(OPT_DRY_RUN), 1, 1, " SERVICE/BACKEND" },
-	{ "refresh", BIT(OPT_DRY_RUN), 0, 0, "" },
+	  "one SERVICE at most" },
+	{ "drain", BIT(OPT_DRY_RUN) | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
+	{ "undrain", BIT(OPT_DRY_RUN), 1, 1, "SERVICE/BACKEND" },
+	{ "refresh", BIT(OPT_DRY_RUN), 0, 0, "no words" },
 	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
-	  "" },
+	  "no words" },
 };
 
 bool parse_duration(const char *s, uint64_t *ret_ns)
@@ -244,8 +244,7 @@ static int check_grammar(const struct options *o, uint64_t given,
 		buf_addf(err, "%s has no option --%s; see --help", o->verb,
 			 option_name(wrong & -wrong));
 	else if (o->arg_count < g->least || o->arg_count > g->most)
-		buf_addf(err, "usage: xlb-reconcile %s%s; see --help", o->verb,
-			 g->words);
+		buf_addf(err, "%s takes %s; see --help", o->verb, g->words);
 	else if (g->least && !strchr(o->args[0], '/'))
 		buf_addf(err, "%s takes SERVICE/BACKEND, and %s has no slash",
 			 o->verb, o->args[0]);

@@ -13,6 +13,8 @@ int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out)
 	diag_list_release(&diags);
 	if (!plan)
 		return EXIT_INVALID;
+	complain_of_hypervisors(r, "warning", "its VMs are not in this plan",
+				out);
 	plan_text(plan, spec, out);
 	if (plan->held)
 		code = EXIT_HELD;

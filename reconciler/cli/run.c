@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "cli/lock.h"
+#include "cli/standalone.h"
 
 static void complain_of_lock(const char *state_dir, const char *path, int err,
 			     int fd)
@@ -91,8 +92,12 @@ static void on_deadline(void *arg)
 {
 	struct reconciler *r = arg;
 
+	struct buf text = BUF_INIT;
+
 	log_error("once", "result=timeout");
-	if (r->failing[0])
+	if (complain_of_hypervisors(r, "error", NULL, &text))
+		fputs(buf_str(&text), stderr);
+	else if (r->failing[0])
 		fprintf(stderr, "error: gave up: %s\n", r->failing);
 	else
 		fputs("error: gave up: what runs is not what the file "
@@ -100,6 +105,7 @@ static void on_deadline(void *arg)
 		      "    hint: `xlb-reconcile status` shows what is missing; "
 		      "--timeout allows more time\n",
 		      stderr);
+	buf_release(&text);
 	r->exit_code = EXIT_FAILED;
 	loop_stop(r->loop);
 }

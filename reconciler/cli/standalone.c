@@ -50,7 +50,8 @@ static int run_standalone(const struct options *opt, verb_fn fn,
 		loop_run(loop);
 		loop_remove(l.timer);
 	}
-	diag_list_print(&diags, out);
+	if (code)
+		diag_list_print(&diags, out); /* else fn warns */
 	*ret_failed = code != 0;
 	if (code)
 		code = code == -EBADMSG ? EXIT_INVALID : EXIT_FAILED;
@@ -60,6 +61,24 @@ static int run_standalone(const struct options *opt, verb_fn fn,
 	loop_free(loop);
 	diag_list_release(&diags);
 	return code;
+}
+
+size_t complain_of_hypervisors(const struct reconciler *r, const char *severity,
+			       const char *so, struct buf *out)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->hypervisor_count; i++) {
+		const struct hypervisor *h = r->hypervisors[i];
+
+		if (hypervisor_is_read(h))
+			continue;
+		n++;
+		buf_addf(out, "%s: hypervisor %s (%s) does not answer%s%s\n",
+			 severity, hypervisor_name(h), hypervisor_uri(h),
+			 so ? ": " : "", so ? so : "");
+	}
+	return n;
 }
 
 void complain_of_daemon(const struct options *opt, int err, struct buf *out)

@@ -13,6 +13,13 @@ int run_verb(const struct options *opt, verb_fn fn);
 /* Never in the daemon. */
 int run_verb_here(const struct options *opt, verb_fn fn);
 
+/*
+ * Says which hypervisors have not been read, with what follows from it ("its
+ * VMs are not in this plan"); how many.
+ */
+size_t complain_of_hypervisors(const struct reconciler *r, const char *severity,
+			       const char *so, struct buf *out);
+
 /* Why control_ask() gave that error. */
 void complain_of_daemon(const struct options *opt, int err, struct buf *out);
 

@@ -281,15 +281,14 @@ static void note_direct_clients(const struct spec *spec, json_t *notes)
 		nat |= spec->services[i].forwarding == FORWARDING_NAT;
 	if (!nat || !spec->node.direct_client_count)
 		return;
-	buf_adds(&text, "clients in");
+	buf_adds(&text, "direct_clients (");
 	for (size_t i = 0; i < spec->node.direct_client_count; i++) {
 		const struct prefix *p = &spec->node.direct_clients[i];
 
-		buf_addf(&text, "%s %s/%d", i ? "," : "",
+		buf_addf(&text, "%s%s/%d", i ? ", " : "",
 			 ip_format(&p->address, ip), p->length);
 	}
-	buf_adds(&text, " (direct_clients) reach the backends themselves, and "
-			"so can't use the VIPs of nat services");
+	buf_adds(&text, ") can't use the VIPs of nat services");
 	add_note(notes, &text);
 }
 
@@ -377,9 +376,31 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	return j;
 }
 
-static int check_code(const struct reconciler *r, const struct plan *p)
+static bool services_degraded(const struct world *w)
 {
-	if (r->file_diags.errors || r->held)
+	for (size_t i = 0; i < w->service_count; i++) {
+		struct tally t = tally_members(&w->services[i]);
+
+		if (w->services[i].spec && t.up < t.active)
+			return true;
+	}
+	return false;
+}
+
+static bool hypervisors_gone(const struct reconciler *r)
+{
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		if (!hypervisor_is_read(r->hypervisors[i]) ||
+		    !hypervisor_is_connected(r->hypervisors[i]))
+			return true;
+	return false;
+}
+
+static int check_code(const struct reconciler *r, const struct world *w,
+		      const struct plan *p)
+{
+	if (r->file_diags.errors || r->held || r->failing[0] ||
+	    services_degraded(w) || hypervisors_gone(r))
 		return EXIT_FAILED;
 	return p && !plan_is_empty(p) ? EXIT_FAILED : EXIT_DONE;
 }
@@ -394,7 +415,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	struct plan *plan = opt->check ? plan_make(spec, w) : NULL;
 	json_t *j = status_json(r, spec, w);
 	char *text;
-	int code = opt->check ? check_code(r, plan) : EXIT_DONE;
+	int code = opt->check ? check_code(r, w, plan) : EXIT_DONE;
 
 	if (opt->json) {
 		text = json_dumps(j, JSON_INDENT(2));

@@ -150,11 +150,11 @@ static void print_node(const json_t *j, struct buf *out)
 {
 	const char *failing = text_of(j, "failing");
 
-	buf_addf(out, "daemon        %s, %s\n",
+	buf_addf(out, "daemon        %s%s\n",
 		 is_true(j, "running") ? "running" : "not running",
-		 is_true(j, "converged") ? "converged"
-		 : is_true(j, "running") ? "not converged"
-					 : "traffic goes on as it was");
+		 !is_true(j, "running")	   ? ""
+		 : is_true(j, "converged") ? ", converged"
+					   : ", not converged");
 	print_file(j, out);
 	if (failing[0]) {
 		buf_adds(out, "failing\n");
@@ -190,11 +190,14 @@ static void add_service(struct table *t, const json_t *s)
 		 (long long)int_of(s, "active"));
 	cell(t, buf_str(&text));
 	buf_reset(&text);
-	if (pool)
-		buf_addf(&text, "%lld of %lld ready, %lld to %lld",
+	if (pool && is_true(pool, "known"))
+		buf_addf(&text, "%lld of %lld ready, ",
 			 (long long)int_of(pool, "ready"),
-			 (long long)int_of(pool, "wanted"),
-			 (long long)int_of(pool, "min"),
+			 (long long)int_of(pool, "wanted"));
+	else if (pool)
+		buf_adds(&text, "not known, ");
+	if (pool)
+		buf_addf(&text, "%lld to %lld", (long long)int_of(pool, "min"),
 			 (long long)int_of(pool, "max"));
 	cell(t, pool ? buf_str(&text) : "-");
 	buf_reset(&text);

@@ -479,7 +479,7 @@ static void expect_history(struct fixture *f, const char *service,
 #define CREATED                                                  \
 	"2023-11-14T22:13:21 vm web web-3 created at 10.0.0.3: " \
 	"scale up (41 ms)\n"
-#define ADDED                                                        \
+#define ADDED                                                       \
 	"2023-11-14T22:13:22 change api add service.api/slots: ok " \
 	"(services.yaml:3)\n"
 

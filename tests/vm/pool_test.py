@@ -251,6 +251,11 @@ def reboot(pool):
 def destroys(pool):
     """destroy leaves no guest, disk, address or program"""
     assert pool.xlb.stop() == 0
+    guests = pool.domains()
+    listed = pool.xlb.verb("destroy", "--dry-run")
+    assert listed.returncode == 0 and guests and pool.domains() == guests, listed
+    for name in guests:
+        assert f"- service.web/vm/{name} " in listed.stdout, listed.stdout
     done = pool.xlb.verb("destroy", "--yes")
     assert done.returncode == 0, done
     assert pool.domains() == []
