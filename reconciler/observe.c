@@ -647,9 +647,9 @@ static void add_interface(struct gather *g, const char *name)
 	in->ifindex = l->ifindex;
 	in->forwards[0] = forwards("ipv4", name);
 	in->forwards[1] = forwards("ipv6", name);
+	in->xdp = attachment(datapath_attached(g->r->dp, name, l->ifindex));
 	if (!g->r->dp)
 		return;
-	in->xdp = attachment(datapath_attached(g->r->dp, name, l->ifindex));
 	in->reply = attachment(datapath_reply_attached(g->r->dp, l->ifindex));
 }
 

@@ -108,6 +108,7 @@ enum attach_state {
 	ATTACH_FOREIGN, /* another program is in the way */
 	ATTACH_STALE, /* ours, but not the program that is loaded now */
 };
+/* d NULL: nothing of ours is loaded, so any program is another's. */
 enum attach_state datapath_attached(const struct datapath *d,
 				    const char *ifname, int ifindex);
 int datapath_attach(struct datapath *d, const char *ifname, int ifindex,

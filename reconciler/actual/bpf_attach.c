@@ -91,7 +91,7 @@ enum attach_state datapath_attached(const struct datapath *d,
 				    const char *ifname, int ifindex)
 {
 	struct bpf_link_info info;
-	int fd = link_get(d, ifname, &info);
+	int fd = d ? link_get(d, ifname, &info) : -ENOENT;
 
 	if (fd >= 0) {
 		close(fd);

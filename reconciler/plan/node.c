@@ -112,7 +112,10 @@ static void plan_link(struct planning *p, const struct world_interface *in,
 			p, CHANGE_LINK_ATTACH,
 			in->xdp == ATTACHED_STALE ? ACTION_CHANGE : ACTION_ADD,
 			arena_printf(p->arena, "node/link/%s", in->name));
-		c->detail = "native XDP";
+		c->detail =
+			in->xdp == ATTACHED_FOREIGN
+				? "native XDP, once another's program is off"
+				: "native XDP";
 	} else if (!uplink &&
 		   (in->xdp == ATTACHED_OURS || in->xdp == ATTACHED_STALE)) {
 		c = planning_add(p, CHANGE_LINK_DETACH, ACTION_DESTROY,

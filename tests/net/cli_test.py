@@ -370,6 +370,8 @@ def foreign_program(made):
     good(made, "destroy", "--yes").says("Removed all")
     made.lb.run(["ip", "link", "set", "uplink", "xdp", "obj", lab.BUILD / "bpf" / "xdp.bpf.o",
                  "sec", "xdp"])
+    good(made, "plan").says("native XDP, once another's program is off")
+    good(made, "status").says("uplink: xdp foreign")
     xlb(made, "run", "--once", "--timeout", "1s").ends(FAILED).complains(
         "uplink has an XDP program already", "xdp off")
     made.lb.run(["ip", "link", "set", "uplink", "xdp", "off"])
