@@ -197,7 +197,9 @@ def failing_again(made):
     program = made.scratch / "theirs.o"
     subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu",
                     "-xc", "-c", "-", "-o", program], input=FOREIGN, text=True, check=True)
-    made.lb.ip(f"link set dev uplink xdp obj {program} sec xdp")
+    # Without this ip makes folders in the machine's bpffs.
+    made.lb.run(["env", f"TC_BPF_MNT={made.xlb.bpffs.parent}", "ip", "link", "set", "dev",
+                 "uplink", "xdp", "obj", program, "sec", "xdp"])
     made.xlb.start()
     failed = ("SELECT error FROM change_history WHERE object = 'node/link/uplink'"
               " AND result = 'failed'")
