@@ -5,6 +5,7 @@ refused, plans for other files, a store that is held or lost, interfaces and
 hypervisors that are away; and how `run --once` ends."""
 import signal
 import sqlite3
+import subprocess
 
 import netlab
 import lab
@@ -179,6 +180,37 @@ def hypervisor_away(made):
     assert [h["connected"] for h in status["hypervisors"]] == [False], status["hypervisors"]
     assert not status["vms"] and not status["converged"], status
     assert made.xlb.stop() == 0
+
+
+FOREIGN = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("xdp") int theirs(struct xdp_md *c) { return XDP_PASS; }
+"""
+
+
+@tap.test
+def failing_again(made):
+    """what fails in the same way again is recorded once, and done when it can be"""
+    made.xlb.write(netlab.services(made.backends))
+    assert made.xlb.verb("destroy", "--yes").returncode == 0
+    program = made.scratch / "theirs.o"
+    subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-I/usr/include/x86_64-linux-gnu",
+                    "-xc", "-c", "-", "-o", program], input=FOREIGN, text=True, check=True)
+    # Without this ip makes folders in the machine's bpffs.
+    made.lb.run(["env", f"TC_BPF_MNT={made.xlb.bpffs.parent}", "ip", "link", "set", "dev",
+                 "uplink", "xdp", "obj", program, "sec", "xdp"])
+    made.xlb.start()
+    failed = ("SELECT error FROM change_history WHERE object = 'node/link/uplink'"
+              " AND result = 'failed'")
+    wait_for(lambda: made.xlb.query(failed), "the failure to be recorded")
+    for _ in range(4):
+        made.xlb.verb("refresh", check=True)
+        netlab.settle(0.05)
+    rows = made.xlb.query(failed)
+    assert len(rows) == 1 and "theirs" in rows[0]["error"], rows
+    made.lb.ip("link set dev uplink xdp off")
+    netlab.wait_serving(made)
 
 
 lab.main(netlab.make)

@@ -190,6 +190,22 @@ def replaces(pool):
 
 
 @test
+def paused_by_hand(pool):
+    """a guest that somebody pauses gets no traffic, stays, and comes back"""
+    uuid = pool.virsh("domuuid", "web-1").stdout
+    if pool.virsh("suspend", "web-1", check=False).returncode:
+        raise tap.Skip("this libvirtd can't suspend a guest")
+    wait_for(lambda: pool.ready() == ["web-2"], "web-1 to be out", 20)
+    wait_for(lambda: all(pool.ask() == "web-2" for _ in range(5)), "only web-2 to answer", 10)
+    pool.virsh("resume", "web-1")
+    pool.wait_ready(["web-1", "web-2"])
+    assert pool.virsh("domuuid", "web-1").stdout == uuid
+    events = [r["event"] for r in pool.xlb.query(
+        "SELECT event FROM vm_history WHERE vm = 'web-1' ORDER BY time_ms, rowid")]
+    assert events[-3:] == ["paused", "resumed", "ready"], events
+
+
+@test
 def undefined_behind_its_back(pool):
     """a guest undefined by somebody else is made again"""
     pool.virsh("destroy", "web-2")
