@@ -51,7 +51,7 @@ static void record_change(struct reconciler *r, const struct change *c, int err,
 					: strerror(-err),
 	};
 
-	log_info("change",
+	log_line(err ? LOG_ERROR : LOG_INFO, "change",
 		 "object=%s action=%s result=%s detail=\"%s\" cause=\"%s\"%s%s",
 		 c->object, row.action, row.result, c->detail ? c->detail : "",
 		 row.cause, err ? " error=" : "", err ? row.error : "");
@@ -141,6 +141,18 @@ static void note_failure(struct reconciler *r, const struct change *c,
 		 d && d->hint ? d->hint : "");
 }
 
+/* Without its program the host itself would answer at a VIP put there. */
+static bool lacks_program(const struct plan *p, const struct outcome *outcomes,
+			  size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (outcomes[k].err &&
+		    p->changes[k]->kind == CHANGE_LINK_ATTACH &&
+		    p->changes[k]->ifindex == p->changes[i]->ifindex)
+			return p->changes[i]->kind == CHANGE_ADDRESS_ADD;
+	return false;
+}
+
 static int apply(struct reconciler *r, const struct plan *p)
 {
 	struct outcome *outcomes = mem_array(p->count, sizeof(*outcomes));
@@ -153,7 +165,10 @@ static int apply(struct reconciler *r, const struct plan *p)
 		struct outcome *o = &outcomes[done];
 		uint64_t after;
 
-		o->err = apply_change(r, p->changes[done], &o->diags);
+		if (lacks_program(p, outcomes, done))
+			o->err = -ENOLINK;
+		else
+			o->err = apply_change(r, p->changes[done], &o->diags);
 		after = clock_ns();
 		o->took = after - before;
 		before = after;

@@ -374,6 +374,8 @@ def foreign_program(made):
     good(made, "status").says("uplink: xdp foreign")
     xlb(made, "run", "--once", "--timeout", "1s").ends(FAILED).complains(
         "uplink has an XDP program already", "xdp off")
+    # The host itself would answer at a VIP that no program guards.
+    assert "192.0.2.10/" not in made.lb.out(["ip", "address"])
     made.lb.run(["ip", "link", "set", "uplink", "xdp", "off"])
 
 
