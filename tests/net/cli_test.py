@@ -3,9 +3,10 @@
 """The command line as an operator meets it: every verb with and without a
 daemon, the exit codes, what goes to stdout and what to stderr, and a drain
 under real connections."""
+import contextlib
 import json
-import os
 import subprocess
+from pathlib import Path
 
 import netlab
 import lab
@@ -199,19 +200,37 @@ def held(made):
     good(made, "plan", "--detailed-exitcode", code=CHANGES, file=allowed).says("- service.web ")
 
 
+@contextlib.contextmanager
+def passable(folder):
+    """Anybody may go into the folder, and through those above it."""
+    closed = [(f, f.stat().st_mode) for f in (folder, *folder.parents)
+              if not f.stat().st_mode & 0o001]
+    for f, mode in closed:
+        f.chmod(mode | 0o011)
+    try:
+        yield
+    finally:
+        for f, mode in closed:
+            f.chmod(mode)
+
+
 @tap.test
 def not_root(made):
     """without rights: check works, the others say to be root"""
-    os.chmod(made.scratch / "etc", 0o755)
-    good(made, "check", prefix=NOBODY)
-    for words in (["plan"], ["status"], ["run"], ["destroy", "--yes"]):
-        xlb(made, *words, prefix=NOBODY).ends(FAILED).complains("Permission denied", "run as root")
+    with passable(made.scratch / "etc"):
+        good(made, "check", prefix=NOBODY)
+        for words in (["plan"], ["status"], ["run"], ["destroy", "--yes"]):
+            xlb(made, *words, prefix=NOBODY).ends(FAILED).complains("Permission denied",
+                                                                    "run as root")
 
 
 @tap.test
 def many_neighbours(made):
     """more backends than the neighbour table takes are pointed out"""
-    limit = int(open("/proc/sys/net/ipv4/neigh/default/gc_thresh3").read())
+    knob = Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3")
+    if not knob.exists():
+        raise tap.Skip("the limit shows only in the machine's own network namespace")
+    limit = int(knob.read_text())
     count = limit * 8 // 10 + 1
     if count > 30000:
         raise tap.Skip(f"gc_thresh3 is {limit} here")
@@ -368,15 +387,17 @@ def foreign_program(made):
     """someone else's XDP program on the interface is named"""
     assert made.xlb.stop() == 0
     good(made, "destroy", "--yes").says("Removed all")
-    made.lb.run(["ip", "link", "set", "uplink", "xdp", "obj", lab.BUILD / "bpf" / "xdp.bpf.o",
-                 "sec", "xdp"])
+    pin = made.scratch / "bpf" / "foreign"
+    made.lb.run(["bpftool", "prog", "load", lab.BUILD / "bpf" / "xdp.bpf.o", pin])
+    made.lb.run(["bpftool", "net", "attach", "xdp", "pinned", pin, "dev", "uplink"])
     good(made, "plan").says("native XDP, once another's program is off")
     good(made, "status").says("uplink: xdp foreign")
     xlb(made, "run", "--once", "--timeout", "1s").ends(FAILED).complains(
         "uplink has an XDP program already", "xdp off")
     # The host itself would answer at a VIP that no program guards.
     assert "192.0.2.10/" not in made.lb.out(["ip", "address"])
-    made.lb.run(["ip", "link", "set", "uplink", "xdp", "off"])
+    made.lb.run(["bpftool", "net", "detach", "xdp", "dev", "uplink"])
+    pin.unlink()
 
 
 @tap.test
