@@ -51,7 +51,8 @@ def whole():
         failed = int(re.search(r"requests +\d+, failed (\d+)", text).group(1))
         assert failed == lost, text  # only the killed one's
         done = helper("xlb", "status")
-        assert done.returncode == 0 and "service web" in done.stdout, done
+        assert done.returncode == 0 and "running, converged" in done.stdout, done
+        assert "web-1 " in done.stdout, done
         done = helper("enter", "client", "curl", "-s", "http://192.0.2.10/")
         assert done.stdout.startswith("web-"), done
     finally:
