@@ -475,12 +475,25 @@ static void on_vm_event(void *arg, struct hypervisor *h, const char *vm,
 	vms_event(arg, h, vm, event);
 }
 
+static void swept(void *arg, const char *vm, int err, const char *why,
+		  uint64_t took)
+{
+	(void)arg, (void)vm, (void)took;
+	if (err)
+		log_warn("sweep", "result=failed why=\"%s\"", why);
+}
+
+/* A create that was killed may have left a disk that no domain names. */
 static void on_connected(void *arg, struct hypervisor *h, bool up,
 			 const char *why)
 {
+	struct reconciler *r = arg;
+
 	log_info("hypervisor", "name=%s connected=%d why=\"%s\"",
 		 hypervisor_name(h), up, why ? why : "");
-	reconcile_soon(arg);
+	if (up && !r->read_only)
+		vm_sweep_leftovers(h, swept, r);
+	reconcile_soon(r);
 }
 
 /* Those that the list still has. */

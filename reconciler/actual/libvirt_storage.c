@@ -250,10 +250,14 @@ static bool is_kept(const char *volume, const struct vm_list *keep)
 
 int storage_sweep(struct place *p, const struct vm_list *keep, struct why *w)
 {
-	virStoragePoolPtr pool = existing_pool(p);
+	virStoragePoolPtr pool;
 	virStorageVolPtr *vols = NULL;
 	int err = 0, count;
 
+	/* Containers have no disks; those that are there are qemu's. */
+	if (p->kind == DOMAIN_LXC)
+		return 0;
+	pool = existing_pool(p);
 	if (!pool)
 		return 0;
 	count = virStoragePoolListAllVolumes(pool, &vols, 0);
