@@ -13,9 +13,6 @@
 #include "select.h"
 #include "service.h"
 
-const volatile bool feature_v4 = true;
-const volatile bool feature_v6 = true;
-
 static __always_inline bool plain_v4(const struct iphdr *ip)
 {
 	return *(const __u8 *)ip == 0x45 &&
@@ -29,32 +26,31 @@ static __always_inline bool plain_v6(const struct ipv6hdr *ip)
 	       proto_has_ports(ip->nexthdr);
 }
 
-static __always_inline int balance_v4(struct xdp_md *ctx, void *data, void *end)
+static __always_inline int balance_v4(struct context *ctx, void *data, void *end)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
 	const struct xlb_vip *vip;
 	struct packet p;
-	__u64 hash;
 	__u32 id;
 
 	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v4(ip))
 		return rare_v4(ctx);
 	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
 	if (!vip)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
 	if (unlikely(!packet_whole(&p, ip, end)))
 		return drop(XLB_DROP_MALFORMED);
-	hash = flow_hash_v4(ip->saddr, *(__u32 *)ports);
-	id = packet_backend(&p, vip, hash, flow_dest_v4(ip->daddr, p.proto),
-			    end);
+	p.hash = flow_hash_v4(vip, ip->saddr, *(__u32 *)ports);
+	p.dest = flow_dest_v4(ip->daddr, p.proto);
+	id = packet_backend(&p, vip, end);
 	if (unlikely(!id))
 		return drop(XLB_DROP_NO_BACKEND);
 	return forward_v4(ctx, ip, &p, vip, id);
 }
 
-static __always_inline int balance_v6(struct xdp_md *ctx, void *data, void *end)
+static __always_inline int balance_v6(struct context *ctx, void *data, void *end)
 {
 	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
@@ -62,44 +58,43 @@ static __always_inline int balance_v6(struct xdp_md *ctx, void *data, void *end)
 	const __u64 *dst = (const __u64 *)&ip->daddr;
 	const struct xlb_vip *vip;
 	struct packet p;
-	__u64 hash;
 	__u32 id;
 
 	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v6(ip))
 		return rare_v6(ctx);
 	vip = service_find_v6(dst[0], dst[1], ports->dest, ip->nexthdr);
 	if (!vip)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	p = packet_at(data, end, ports,
 		      bpf_ntohs(ip->payload_len) + (__u32)sizeof(*ip),
 		      ip->nexthdr);
 	if (unlikely(!packet_whole(&p, ip, end)))
 		return drop(XLB_DROP_MALFORMED);
-	hash = flow_hash_v6(src[0], src[1], *(__u32 *)ports);
-	id = packet_backend(&p, vip, hash,
-			    flow_dest_v6(dst[0], dst[1], p.proto), end);
+	p.hash = flow_hash_v6(vip, src[0], src[1], *(__u32 *)ports);
+	p.dest = flow_dest_v6(dst[0], dst[1], p.proto);
+	id = packet_backend(&p, vip, end);
 	if (unlikely(!id))
 		return drop(XLB_DROP_NO_BACKEND);
 	return forward_v6(ctx, ip, &p, vip, id);
 }
 
-static __always_inline int balance(struct xdp_md *ctx)
+static __always_inline int balance(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	__be16 proto;
 
 	if (data + sizeof(struct ethhdr) > end)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	/* Not by struct ethhdr, which is packed: clang loads its bytes. */
 	proto = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
-	if (feature_v4 && proto == bpf_htons(ETH_P_IP))
+	if (HAS(V4) && proto == bpf_htons(ETH_P_IP))
 		return balance_v4(ctx, data, end);
-	if (feature_v6 && proto == bpf_htons(ETH_P_IPV6))
+	if (HAS(V6) && proto == bpf_htons(ETH_P_IPV6))
 		return balance_v6(ctx, data, end);
 	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD))
 		return rare_tagged(ctx, proto);
-	return XDP_PASS;
+	return VERDICT_PASS;
 }
 
 #endif

@@ -6,7 +6,7 @@
 #ifndef COUNT_H
 #define COUNT_H
 
-#include "tables.h"
+#include "ctx.h"
 
 static __always_inline void count_packet(__u32 backend, __u64 bytes,
 					 bool new_flow)
@@ -34,7 +34,7 @@ static __noinline int count_drop(__u32 reason)
 static __always_inline int drop(enum xlb_drop reason)
 {
 	count_drop(reason);
-	return XDP_DROP;
+	return VERDICT_DROP;
 }
 
 #endif

@@ -11,9 +11,6 @@
 #include "icmp.h"
 #include "packet.h"
 
-const volatile bool feature_nat = true;
-const volatile bool feature_dsr = true;
-
 /* The checksum's change when the hop limit, high byte of a word, falls by 1. */
 #define TTL_DELTA ((__u64)bpf_htons(0xfeff))
 
@@ -28,7 +25,7 @@ static __always_inline const struct xlb_backend *backend_line(__u32 id)
 
 static __always_inline bool is_nat(__u32 forwarding)
 {
-	return feature_nat && (!feature_dsr || forwarding == XLB_NAT);
+	return HAS(NAT) && forwarding == XLB_NAT;
 }
 
 static __always_inline __be16 backend_port(const struct xlb_backend *be,
@@ -55,7 +52,7 @@ static __always_inline int leave(void *data, const struct xlb_backend *be,
 	__u64 high = *(volatile const __u64 *)&l2[1];
 
 	if (unlikely(be->flags & XLB_BACKEND_STACK))
-		return nat ? XDP_PASS : drop(XLB_DROP_NO_NEXT_HOP);
+		return nat ? VERDICT_PASS : drop(XLB_DROP_NO_NEXT_HOP);
 	*(__u64 *)data = low;
 	*(__u32 *)(data + 8) = (__u32)high;
 	if (be->flags & XLB_BACKEND_TX)
@@ -115,7 +112,7 @@ static __always_inline void nat_header_v6(struct ipv6hdr *ip,
 	copy_v6(&ip->daddr, be->addr6);
 }
 
-static __always_inline int forward_v4(struct xdp_md *ctx, struct iphdr *ip,
+static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 				      const struct packet *p,
 				      const struct xlb_vip *vip, __u32 id)
 {
@@ -139,7 +136,7 @@ static __always_inline int forward_v4(struct xdp_md *ctx, struct iphdr *ip,
 	return leave(p->data, be, be->l2_v4, nat);
 }
 
-static __always_inline int forward_v6(struct xdp_md *ctx, struct ipv6hdr *ip,
+static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 				      const struct packet *p,
 				      const struct xlb_vip *vip, __u32 id)
 {

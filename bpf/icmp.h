@@ -28,7 +28,7 @@ struct icmp_v6_answer {
 };
 
 /* Cut the packet to what is quoted and make room for `room` bytes before it. */
-static __always_inline int icmp_reshape(struct xdp_md *ctx, int room)
+static __always_inline int icmp_reshape(struct context *ctx, int room)
 {
 	int len = (int)(ctx->data_end - ctx->data);
 	int keep = (int)sizeof(struct ethhdr) + ICMP_QUOTE;
@@ -74,7 +74,7 @@ static __always_inline void icmp_fill_v4(struct icmp_v4_answer *a,
  * Answer "fragmentation needed", where the sender asked not to be fragmented.
  * The packet counts as dropped either way.
  */
-static __noinline int icmp_too_big_v4(struct xdp_md *ctx, __u32 mtu)
+static __noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -86,15 +86,15 @@ static __noinline int icmp_too_big_v4(struct xdp_md *ctx, __u32 mtu)
 
 	count_drop(XLB_DROP_TOO_BIG);
 	if ((void *)(ip + 1) > end || !(ip->frag_off & bpf_htons(IP_DF)))
-		return XDP_DROP;
+		return VERDICT_DROP;
 	old_eth = *eth;
 	old_ip = *ip;
 	if (icmp_reshape(ctx, ICMP_V4_NEW))
-		return XDP_DROP;
+		return VERDICT_DROP;
 	eth = (void *)(long)ctx->data;
 	answer = (void *)(eth + 1);
 	if ((void *)(answer + 1) > (void *)(long)ctx->data_end)
-		return XDP_DROP;
+		return VERDICT_DROP;
 	icmp_turn_eth(eth, &old_eth);
 	icmp_fill_v4(answer, &old_ip, mtu);
 	return XDP_TX;
@@ -123,7 +123,7 @@ static __always_inline void icmp_fill_v6(struct icmp_v6_answer *a,
 				    sizeof(a->icmp) + ICMP_QUOTE, (__wsum)sum));
 }
 
-static __noinline int icmp_too_big_v6(struct xdp_md *ctx, __u32 mtu)
+static __noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -135,15 +135,15 @@ static __noinline int icmp_too_big_v6(struct xdp_md *ctx, __u32 mtu)
 
 	count_drop(XLB_DROP_TOO_BIG);
 	if ((void *)(ip + 1) > end)
-		return XDP_DROP;
+		return VERDICT_DROP;
 	old_eth = *eth;
 	old_ip = *ip;
 	if (icmp_reshape(ctx, ICMP_V6_NEW))
-		return XDP_DROP;
+		return VERDICT_DROP;
 	eth = (void *)(long)ctx->data;
 	answer = (void *)(eth + 1);
 	if ((void *)(answer + 1) > (void *)(long)ctx->data_end)
-		return XDP_DROP;
+		return VERDICT_DROP;
 	icmp_turn_eth(eth, &old_eth);
 	icmp_fill_v6(answer, &old_ip, mtu);
 	return XDP_TX;

@@ -12,6 +12,8 @@ struct packet {
 	__u16 *csum; /* of the transport header */
 	__u32 len; /* bytes from the IP header on, as the header says */
 	__u32 bytes; /* of the frame */
+	__u64 hash; /* of the flow, see flow_hash_v4() */
+	__u64 dest; /* of the VIP's address and protocol */
 	__u8 proto;
 	bool new_flow; /* a SYN */
 };
@@ -65,10 +67,11 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 /* A packet whose slot is under change, or that round robin places. */
 static __always_inline __u32 packet_tracked(const struct packet *p,
 					    const struct xlb_vip *vip,
-					    __u32 word, __u64 hash, __u64 dest,
-					    void *end)
+					    __u32 word, void *end)
 {
-	struct flow f = { .hash = hash, .dest = dest, .syn = p->new_flow };
+	struct flow f = { .hash = p->hash,
+			  .dest = p->dest,
+			  .syn = p->new_flow };
 	struct tcphdr *tcp = (void *)p->ports;
 
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
@@ -82,13 +85,13 @@ static __always_inline __u32 packet_tracked(const struct packet *p,
 /* The packet's backend; 0: there is none. */
 static __always_inline __u32 packet_backend(const struct packet *p,
 					    const struct xlb_vip *vip,
-					    __u64 hash, __u64 dest, void *end)
+					    void *end)
 {
-	__u32 word = slot_of(vip, hash);
+	__u32 word = slot_of(vip, p->hash);
 
 	if (likely(slot_decides(vip, word)))
 		return XLB_SLOT_CUR(word);
-	return packet_tracked(p, vip, word, hash, dest, end);
+	return packet_tracked(p, vip, word, end);
 }
 
 #endif

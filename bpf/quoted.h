@@ -97,7 +97,7 @@ quoted_forward_v4(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 }
 
 /* The caller saw an IPv4 header without options, no fragment, ICMP. */
-static __noinline int quoted_error_v4(struct xdp_md *ctx)
+static __noinline int quoted_error_v4(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct quoted_v4 *q = data + sizeof(struct ethhdr);
@@ -110,12 +110,12 @@ static __noinline int quoted_error_v4(struct xdp_md *ctx)
 	    *(__u8 *)&q->inner != 0x45 ||
 	    (q->inner.frag_off & bpf_htons(IP_OFFSET)) ||
 	    !proto_has_ports(q->inner.protocol))
-		return XDP_PASS;
+		return VERDICT_PASS;
 	vip = service_find_v4(q->inner.saddr, q->ports.source,
 			      q->inner.protocol);
 	if (!vip || q->ip.daddr != q->inner.saddr)
-		return XDP_PASS;
-	f.hash = flow_hash_v4(q->inner.daddr,
+		return VERDICT_PASS;
+	f.hash = flow_hash_v4(vip, q->inner.daddr,
 			      ports_word(q->ports.dest, q->ports.source));
 	f.dest = flow_dest_v4(q->inner.saddr, q->inner.protocol);
 	id = quoted_owner(vip, &f);
@@ -151,7 +151,7 @@ quoted_forward_v6(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 	return leave(data, be, be->l2_v6, nat);
 }
 
-static __noinline int quoted_error_v6(struct xdp_md *ctx)
+static __noinline int quoted_error_v6(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
@@ -163,15 +163,15 @@ static __noinline int quoted_error_v6(struct xdp_md *ctx)
 
 	if ((void *)(q + 1) > end || !icmp_is_error_v6(q->icmp.type) ||
 	    !proto_has_ports(q->inner.nexthdr))
-		return XDP_PASS;
+		return VERDICT_PASS;
 	vip_addr = (const __u64 *)&q->inner.saddr;
 	client = (const __u64 *)&q->inner.daddr;
 	to = (const __u64 *)&q->ip.daddr;
 	vip = service_find_v6(vip_addr[0], vip_addr[1], q->ports.source,
 			      q->inner.nexthdr);
 	if (!vip || to[0] != vip_addr[0] || to[1] != vip_addr[1])
-		return XDP_PASS;
-	f.hash = flow_hash_v6(client[0], client[1],
+		return VERDICT_PASS;
+	f.hash = flow_hash_v6(vip, client[0], client[1],
 			      ports_word(q->ports.dest, q->ports.source));
 	f.dest = flow_dest_v6(vip_addr[0], vip_addr[1], q->inner.nexthdr);
 	id = quoted_owner(vip, &f);

@@ -20,23 +20,23 @@ static __always_inline int refuse(const __u32 addr[4], __u8 family,
 		ports ? service_find(addr, family, ports->dest, proto) != NULL
 		      : address_is_vip(addr, family);
 
-	return ours ? drop(reason) : XDP_PASS;
+	return ours ? drop(reason) : VERDICT_PASS;
 }
 
 /* offset: of the IPv4 header in the frame. */
-static __noinline int refuse_v4(struct xdp_md *ctx, __u32 offset, __u32 reason)
+static __noinline int refuse_v4(struct context *ctx, __u32 offset, __u32 reason)
 {
 	__u32 addr[4] = {};
 	struct ports ports;
 	struct iphdr ip;
 
-	if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof(ip)))
-		return XDP_PASS;
+	if (ctx_load_bytes(ctx, offset, &ip, sizeof(ip)))
+		return VERDICT_PASS;
 	addr[0] = ip.daddr;
 	if (!proto_has_ports(ip.protocol))
-		return XDP_PASS;
+		return VERDICT_PASS;
 	if ((ip.frag_off & bpf_htons(IP_OFFSET)) ||
-	    bpf_xdp_load_bytes(ctx, offset + ip.ihl * 4u, &ports,
+	    ctx_load_bytes(ctx, offset + ip.ihl * 4u, &ports,
 			       sizeof(ports)))
 		return refuse(addr, FAMILY_V4, NULL, 0, reason);
 	return refuse(addr, FAMILY_V4, &ports, ip.protocol, reason);
@@ -60,7 +60,7 @@ static __always_inline __u32 extension_length(__u8 type, __u8 units)
 }
 
 /* offset: of the IPv6 header in the frame. */
-static __noinline int refuse_v6(struct xdp_md *ctx, __u32 offset, __u32 reason)
+static __noinline int refuse_v6(struct context *ctx, __u32 offset, __u32 reason)
 {
 	struct fragment_header next;
 	struct ports ports;
@@ -68,15 +68,15 @@ static __noinline int refuse_v6(struct xdp_md *ctx, __u32 offset, __u32 reason)
 	__u32 addr[4];
 	__u8 type;
 
-	if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof(ip)))
-		return XDP_PASS;
+	if (ctx_load_bytes(ctx, offset, &ip, sizeof(ip)))
+		return VERDICT_PASS;
 	copy_v6(addr, &ip.daddr);
 	type = ip.nexthdr;
 	offset += sizeof(ip);
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
 		__u32 len;
 
-		if (bpf_xdp_load_bytes(ctx, offset, &next, sizeof(next)))
+		if (ctx_load_bytes(ctx, offset, &next, sizeof(next)))
 			return refuse(addr, FAMILY_V6, NULL, 0, reason);
 		len = extension_length(type, next.reserved);
 		if (!len)
@@ -88,14 +88,14 @@ static __noinline int refuse_v6(struct xdp_md *ctx, __u32 offset, __u32 reason)
 		offset += len;
 	}
 	if (proto_has_ports(type) &&
-	    !bpf_xdp_load_bytes(ctx, offset, &ports, sizeof(ports)))
+	    !ctx_load_bytes(ctx, offset, &ports, sizeof(ports)))
 		return refuse(addr, FAMILY_V6, &ports, type, reason);
 	if (extension_length(type, 0) || proto_has_ports(type))
 		return refuse(addr, FAMILY_V6, NULL, 0, reason);
-	return XDP_PASS;
+	return VERDICT_PASS;
 }
 
-static __noinline int rare_tagged(struct xdp_md *ctx, __u32 proto)
+static __noinline int rare_tagged(struct context *ctx, __u32 proto)
 {
 	__u32 offset = sizeof(struct ethhdr);
 	struct vlan_tag tag;
@@ -104,16 +104,16 @@ static __noinline int rare_tagged(struct xdp_md *ctx, __u32 proto)
 		if (proto != bpf_htons(ETH_P_8021Q) &&
 		    proto != bpf_htons(ETH_P_8021AD))
 			break;
-		if (bpf_xdp_load_bytes(ctx, offset, &tag, sizeof(tag)))
-			return XDP_PASS;
+		if (ctx_load_bytes(ctx, offset, &tag, sizeof(tag)))
+			return VERDICT_PASS;
 		proto = tag.proto;
 		offset += sizeof(tag);
 	}
 	if (proto == bpf_htons(ETH_P_IP))
-		return refuse_v4(ctx, offset, XLB_DROP_UNSUPPORTED);
+		return refuse_v4(ctx, offset, XLB_DROP_HEADERS);
 	if (proto == bpf_htons(ETH_P_IPV6))
-		return refuse_v6(ctx, offset, XLB_DROP_UNSUPPORTED);
-	return XDP_PASS;
+		return refuse_v6(ctx, offset, XLB_DROP_HEADERS);
+	return VERDICT_PASS;
 }
 
 static __always_inline void fragment_remember(struct xlb_fragment_key *key,
@@ -126,7 +126,7 @@ static __always_inline void fragment_remember(struct xlb_fragment_key *key,
 }
 
 /* A first fragment is balanced as any packet is, and remembered. */
-static __noinline int fragment_first_v4(struct xdp_md *ctx)
+static __noinline int fragment_first_v4(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -142,12 +142,13 @@ static __noinline int fragment_first_v4(struct xdp_md *ctx)
 				 XLB_DROP_MALFORMED);
 	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
 	if (!vip)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
 	if (!packet_whole(&p, ip, end))
 		return drop(XLB_DROP_MALFORMED);
-	id = packet_backend(&p, vip, flow_hash_v4(ip->saddr, *(__u32 *)ports),
-			    flow_dest_v4(ip->daddr, p.proto), end);
+	p.hash = flow_hash_v4(vip, ip->saddr, *(__u32 *)ports);
+	p.dest = flow_dest_v4(ip->daddr, p.proto);
+	id = packet_backend(&p, vip, end);
 	if (!id)
 		return drop(XLB_DROP_NO_BACKEND);
 	key.src[0] = ip->saddr;
@@ -160,7 +161,7 @@ static __noinline int fragment_first_v4(struct xdp_md *ctx)
 }
 
 /* A later one follows, addresses only. */
-static __noinline int fragment_later_v4(struct xdp_md *ctx)
+static __noinline int fragment_later_v4(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -172,7 +173,7 @@ static __noinline int fragment_later_v4(struct xdp_md *ctx)
 	bool nat;
 
 	if ((void *)(ip + 1) > end)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	key.src[0] = ip->saddr;
 	key.dst[0] = ip->daddr;
 	key.id = ip->id;
@@ -199,17 +200,17 @@ static __noinline int fragment_later_v4(struct xdp_md *ctx)
 	return leave(data, be, be->l2_v4, nat);
 }
 
-static __noinline int rare_v4(struct xdp_md *ctx)
+static __noinline int rare_v4(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 
 	if ((void *)(ip + 1) > end)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	if (*(__u8 *)ip != 0x45)
 		return refuse_v4(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_UNSUPPORTED);
+				 XLB_DROP_HEADERS);
 	if (proto_has_ports(ip->protocol)) {
 		if (ip->frag_off & bpf_htons(IP_OFFSET))
 			return fragment_later_v4(ctx);
@@ -221,7 +222,7 @@ static __noinline int rare_v4(struct xdp_md *ctx)
 	if (ip->protocol == IPPROTO_ICMP &&
 	    !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
 		return quoted_error_v4(ctx);
-	return XDP_PASS;
+	return VERDICT_PASS;
 }
 
 /* Behind the Ethernet header, which would spoil the alignment. */
@@ -240,7 +241,7 @@ static __always_inline void fragment_key_v6(struct xlb_fragment_key *key,
 	key->family = FAMILY_V6;
 }
 
-static __noinline int fragment_first_v6(struct xdp_md *ctx)
+static __noinline int fragment_first_v6(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct fragment_v6 *f = data + sizeof(struct ethhdr);
@@ -259,15 +260,15 @@ static __noinline int fragment_first_v6(struct xdp_md *ctx)
 	dst = (const __u64 *)&f->ip.daddr;
 	vip = service_find_v6(dst[0], dst[1], ports->dest, f->frag.nexthdr);
 	if (!vip)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	p = packet_at(data, end, ports,
 		      bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
 		      f->frag.nexthdr);
 	if (!packet_whole(&p, &f->ip, end))
 		return drop(XLB_DROP_MALFORMED);
-	id = packet_backend(&p, vip,
-			    flow_hash_v6(src[0], src[1], *(__u32 *)ports),
-			    flow_dest_v6(dst[0], dst[1], p.proto), end);
+	p.hash = flow_hash_v6(vip, src[0], src[1], *(__u32 *)ports);
+	p.dest = flow_dest_v6(dst[0], dst[1], p.proto);
+	id = packet_backend(&p, vip, end);
 	if (!id)
 		return drop(XLB_DROP_NO_BACKEND);
 	fragment_key_v6(&key, f);
@@ -275,7 +276,7 @@ static __noinline int fragment_first_v6(struct xdp_md *ctx)
 	return forward_v6(ctx, &f->ip, &p, vip, id);
 }
 
-static __noinline int fragment_later_v6(struct xdp_md *ctx)
+static __noinline int fragment_later_v6(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct fragment_v6 *f = data + sizeof(struct ethhdr);
@@ -287,7 +288,7 @@ static __noinline int fragment_later_v6(struct xdp_md *ctx)
 	bool nat;
 
 	if ((void *)(f + 1) > end)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	fragment_key_v6(&key, f);
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
@@ -309,14 +310,14 @@ static __noinline int fragment_later_v6(struct xdp_md *ctx)
 	return leave(data, be, be->l2_v6, nat);
 }
 
-static __noinline int rare_v6(struct xdp_md *ctx)
+static __noinline int rare_v6(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct fragment_v6 *f = data + sizeof(struct ethhdr);
 	void *end = (void *)(long)ctx->data_end;
 
 	if ((void *)&f->frag > end)
-		return XDP_PASS;
+		return VERDICT_PASS;
 	if (proto_has_ports(f->ip.nexthdr))
 		return refuse_v6(ctx, sizeof(struct ethhdr),
 				 XLB_DROP_MALFORMED);
@@ -325,7 +326,7 @@ static __noinline int rare_v6(struct xdp_md *ctx)
 	if (f->ip.nexthdr != IPPROTO_FRAGMENT || (void *)(&f->frag + 1) > end ||
 	    !proto_has_ports(f->frag.nexthdr))
 		return refuse_v6(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_UNSUPPORTED);
+				 XLB_DROP_HEADERS);
 	if (f->frag.offset & bpf_htons(IP6_OFFSET))
 		return fragment_later_v6(ctx);
 	return fragment_first_v6(ctx);

@@ -10,20 +10,27 @@
 #include "track.h"
 
 const volatile __u64 flow_seed = 0;
-const volatile bool feature_round_robin = true;
 
-static __always_inline __u64 flow_hash_v4(__be32 client, __u32 ports)
+/*
+ * Seeded hash of a flow.  Its high 32 bits index the service's table and the
+ * lines of memories.
+ */
+static __always_inline __u64 flow_hash_v4(const struct xlb_vip *vip,
+					  __be32 client, __u32 ports)
 {
 	__u64 hash = (((__u64)client << 32 | ports) ^ flow_seed) * MIX_A;
 
+	(void)vip;
 	return (hash ^ (hash >> 32)) * MIX_B;
 }
 
-static __always_inline __u64 flow_hash_v6(__u64 lo, __u64 hi, __u32 ports)
+static __always_inline __u64 flow_hash_v6(const struct xlb_vip *vip, __u64 lo,
+					  __u64 hi, __u32 ports)
 {
 	__u64 hash =
 		(lo ^ flow_seed) * MIX_A + (hi ^ (flow_seed >> 32)) * MIX_B;
 
+	(void)vip;
 	hash = (hash ^ (hash >> 32) ^ (__u64)ports << 16) * MIX_A;
 	return (hash ^ (hash >> 32)) * MIX_B;
 }
@@ -57,7 +64,7 @@ static __always_inline __u32 slot_of(const struct xlb_vip *vip, __u64 hash)
 /* Is the slot's word all there is to know? */
 static __always_inline bool slot_decides(const struct xlb_vip *vip, __u32 word)
 {
-	if (feature_round_robin && (vip->flags & XLB_VIP_ROUND_ROBIN))
+	if (HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE))
 		return false;
 	return XLB_SLOT_STATE(word) == XLB_REST || vip->proto == IPPROTO_UDP;
 }
@@ -83,7 +90,7 @@ static __always_inline void flow_choices(const struct xlb_vip *vip, __u32 word,
 	__u32 state = XLB_SLOT_STATE(word);
 
 	f->owner = f->fallback = XLB_SLOT_CUR(word);
-	if (feature_round_robin && (vip->flags & XLB_VIP_ROUND_ROBIN)) {
+	if (HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE)) {
 		f->keep_new = true;
 		return;
 	}
@@ -101,7 +108,7 @@ static __always_inline void flow_choices(const struct xlb_vip *vip, __u32 word,
 static __always_inline __u32 select_tracked(const struct xlb_vip *vip,
 					    __u32 word, struct flow *f)
 {
-	bool turns = feature_round_robin && (vip->flags & XLB_VIP_ROUND_ROBIN);
+	bool turns = HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE);
 
 	flow_choices(vip, word, f);
 	if (turns && (f->syn || vip->proto == IPPROTO_UDP))

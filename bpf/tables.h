@@ -32,6 +32,13 @@
 		masked;                                              \
 	})
 
+/*
+ * What the declared services use, set when the program is loaded: the
+ * verifier takes out the code of what isn't.
+ */
+const volatile __u32 features = XLB_FEATURE_ALL;
+#define HAS(feature) (features & XLB_FEATURE_##feature)
+
 /* The only variable of this section, so that all programs lay it out alike. */
 struct xlb_tables tables SEC(".bss");
 
@@ -43,6 +50,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xlb_slot_line);
 } slots SEC(".maps");
+
+/* Sized by the loader, one byte a slot; the programs never read it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xlb_moved_line);
+} moved SEC(".maps");
 
 /* Sized by the loader: a power of two of lines. */
 struct {
@@ -76,6 +92,27 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } drops SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XLB_EVENT_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} events SEC(".maps");
+
+/* Tokens for half-open memories, one bucket a CPU; only the programs use it. */
+struct limit {
+	__u64 refilled; /* ns, CLOCK_MONOTONIC */
+	__u32 tokens;
+	__u32 skipped; /* since the clock was last asked */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct limit);
+} limits SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -21,8 +21,9 @@
 
 #include "tables.h"
 
-const volatile __u32 flow_mask = 0; /* lines of the flows map - 1 */
+const volatile __u32 flow_shift = 32; /* - log2 of the flows map's lines */
 
+#define HALF_OPEN ((__u64)XLB_FLOW_HALF_OPEN << 15)
 #define MIX_A 0x9E3779B97F4A7C15ULL
 #define MIX_B 0xD6E8FEB86659FD93ULL
 
@@ -45,7 +46,7 @@ struct flow {
  */
 static __always_inline struct xlb_flow_line *memory_line(const struct flow *f)
 {
-	__u32 line = (__u32)f->hash & flow_mask;
+	__u32 line = (__u32)((f->hash >> 32) >> (flow_shift & 63));
 
 	return bpf_map_lookup_elem(&flows, &line);
 }
@@ -57,12 +58,12 @@ static __always_inline __u64 memory_key(const struct flow *f)
 
 static __always_inline __u32 memory_tag(__u64 key)
 {
-	return (__u32)(key >> 32);
+	return (__u32)(key >> 33);
 }
 
 static __always_inline __u32 memory_seq_tag(__u64 key, __u32 seq)
 {
-	return (__u32)(((key ^ seq) * MIX_B) >> 32);
+	return (__u32)(((key ^ seq) * MIX_B) >> 33);
 }
 
 static __always_inline __u8 backend_generation(__u32 backend)
@@ -73,8 +74,9 @@ static __always_inline __u8 backend_generation(__u32 backend)
 static __always_inline __u64 memory_entry(__u32 tag, __u32 backend,
 					  __u64 half_open)
 {
-	return (__u64)tag << 32 | (__u64)(tables.control.now & 0xff) << 24 |
-	       (__u64)backend_generation(backend) << 16 | half_open | backend;
+	return XLB_FLOW(tag, tables.control.now, backend_generation(backend), 0,
+			backend) |
+	       half_open;
 }
 
 /* A memory counts only while its backend's line is the one it was made for. */
@@ -110,7 +112,7 @@ static __always_inline __u64 memory_match(struct xlb_flow_line *line, __u32 tag,
 		__u64 entry = *(volatile __u64 *)&line->entry[i];
 
 		if (XLB_FLOW_TAG(entry) != tag ||
-		    (entry & XLB_FLOW_HALF_OPEN) != half_open ||
+		    (entry & HALF_OPEN) != half_open ||
 		    !memory_live(entry))
 			continue;
 		*ret_way = i;
@@ -130,8 +132,8 @@ static __always_inline void memory_find(struct xlb_flow_line *line, __u32 tag,
 	for (int i = 0; i < XLB_FLOW_WAYS; i++)
 		any |= *(volatile __u64 *)&line->entry[i];
 	ret->known = memory_match(line, tag, 0, &ret->known_way);
-	if (any & XLB_FLOW_HALF_OPEN)
-		ret->half = memory_match(line, seq_tag, XLB_FLOW_HALF_OPEN,
+	if (any & HALF_OPEN)
+		ret->half = memory_match(line, seq_tag, HALF_OPEN,
 					 &ret->half_way);
 }
 
@@ -142,8 +144,8 @@ static __always_inline void memory_touch(__u64 *place, __u64 entry)
 
 	if (XLB_FLOW_TIME(entry) != now)
 		__sync_val_compare_and_swap(place, entry,
-					    (entry & ~(0xffULL << 24)) |
-						    (__u64)now << 24);
+					    (entry & ~(0xffULL << 25)) |
+						    (__u64)now << 25);
 }
 
 static __always_inline bool memory_stale(__u64 entry)
@@ -170,7 +172,7 @@ static __always_inline int memory_weak(struct xlb_flow_line *line, bool stale)
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
 		__u64 entry = *(volatile __u64 *)&line->entry[i];
 
-		if (stale ? memory_stale(entry) : entry & XLB_FLOW_HALF_OPEN)
+		if (stale ? memory_stale(entry) : entry & HALF_OPEN)
 			return i;
 	}
 	return -1;
@@ -187,7 +189,7 @@ static __always_inline int memory_victim(struct xlb_flow_line *line, __u32 tag)
 
 	if (way >= 0)
 		return way;
-	if (*(volatile __u64 *)memory_place(line, tag) & XLB_FLOW_HALF_OPEN)
+	if (*(volatile __u64 *)memory_place(line, tag) & HALF_OPEN)
 		return (int)(tag & (XLB_FLOW_WAYS - 1));
 	way = memory_weak(line, false);
 	return way >= 0 ? way : memory_weak(line, true);
@@ -207,7 +209,7 @@ static __noinline bool memory_put(struct xlb_flow_line *line, __u64 entry)
 	place = memory_place(line, (__u32)way);
 	old = *(volatile __u64 *)place;
 	/* Between the choice and here a flow may have been established. */
-	if (old && !(old & XLB_FLOW_HALF_OPEN) && !memory_stale(old))
+	if (old && !(old & HALF_OPEN) && !memory_stale(old))
 		return false;
 	return __sync_val_compare_and_swap(place, old, entry) == old;
 }
@@ -227,13 +229,13 @@ static __always_inline __u32 track_syn(struct xlb_flow_line *line, __u64 key,
 	if ((!f->keep_new && !m.known) || !f->owner)
 		return f->owner;
 	entry = memory_entry(memory_seq_tag(key, next), f->owner,
-			     XLB_FLOW_HALF_OPEN);
+			     HALF_OPEN);
 	if (!memory_put(line, entry))
 		return m.known ? XLB_FLOW_BACKEND(m.known) : f->fallback;
 	if (f->payload)
 		memory_put(line,
 			   memory_entry(memory_seq_tag(key, next + f->payload),
-					f->owner, XLB_FLOW_HALF_OPEN));
+					f->owner, HALF_OPEN));
 	return f->owner;
 }
 

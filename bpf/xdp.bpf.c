@@ -3,7 +3,7 @@
 #include "balance.h"
 
 SEC("xdp")
-int xlb_xdp(struct xdp_md *ctx)
+int xlb_xdp(struct context *ctx)
 {
 	return balance(ctx);
 }

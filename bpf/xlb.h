@@ -13,7 +13,7 @@
 #include <linux/types.h>
 
 /* Changes whenever a struct below does; a pinned map of another ABI is refused. */
-#define XLB_ABI 1
+#define XLB_ABI 2
 
 #define XLB_VIP_BUCKETS 4096 /* displacement values a copy */
 #define XLB_VIP_LINES 8192 /* lines a copy; at most XLB_VIP_MAX are used */
@@ -25,15 +25,46 @@
 #define XLB_FLOW_WAYS 8 /* memories in one line */
 #define XLB_FLOW_STALE \
 	192 /* ticks of xlb_control.now after which a memory may be overwritten */
+#define XLB_IDLE_TICKS 160 /* no declared time is more ticks than these */
 #define XLB_FRAGMENTS 8192 /* datagrams in pieces that are followed at once */
 
 enum xlb_forwarding {
 	XLB_NAT = 0,
 	XLB_DSR = 1,
+	XLB_IPIP = 2, /* the packet as it is behind an IPv4 or IPv6 header */
+	XLB_GUE = 3, /* and a UDP header: GUE variant 1 (RFC draft), no more */
 };
 
+#define XLB_GUE_PORT 6080 /* IANA's for GUE */
+
 /* struct xlb_vip.flags */
-#define XLB_VIP_ROUND_ROBIN 0x0001 /* a new flow takes the CPU's next slot */
+#define XLB_VIP_CLIENT_HASH 0x0001 /* the client's address alone has the slot */
+#define XLB_VIP_SCHEDULE 0x0002 /* a new flow: this CPU's next in the schedule */
+#define XLB_VIP_RANDOM 0x0004 /* a new flow: any slot of the table */
+#define XLB_VIP_TWO_CHOICES 0x0008 /* the less loaded of any two slots */
+#define XLB_VIP_PICKS \
+	(XLB_VIP_SCHEDULE | XLB_VIP_RANDOM | XLB_VIP_TWO_CHOICES)
+#define XLB_VIP_COUNTED 0x0010 /* a client's FIN or RST marks its memory */
+#define XLB_VIP_STICKY 0x0020 /* udp: flows are remembered */
+
+/*
+ * What the declared services use; the rest is compiled out of the programs.
+ * Bits of xlb_control.features and of the programs' constant.
+ */
+#define XLB_FEATURE_V4 0x0001
+#define XLB_FEATURE_V6 0x0002
+#define XLB_FEATURE_NAT 0x0004
+#define XLB_FEATURE_DSR 0x0008
+#define XLB_FEATURE_IPIP 0x0010
+#define XLB_FEATURE_GUE 0x0020
+#define XLB_FEATURE_CLIENT_HASH 0x0040
+#define XLB_FEATURE_SCHEDULE 0x0080
+#define XLB_FEATURE_RANDOM 0x0100
+#define XLB_FEATURE_TWO_CHOICES 0x0200
+#define XLB_FEATURE_STICKY 0x0400
+#define XLB_FEATURE_VLAN 0x0800 /* a next hop is behind a VLAN tag */
+#define XLB_FEATURE_UPLINKS 0x1000 /* packets come in by several interfaces */
+#define XLB_FEATURE_ALL 0x1fff
 
 /*
  * One declared (address, port, protocol).  proto 0: an empty line.
@@ -52,7 +83,10 @@ struct xlb_vip {
 	__u8 slot_shift; /* 32 - log2(slots of the service) */
 	__u16 flags;
 	__u32 slot_base; /* index of the service's first slot */
-	__u8 pad[28];
+	__u32 schedule_base; /* XLB_VIP_SCHEDULE: index of its first entry */
+	__u8 schedule_shift; /* 32 - log2(entries) */
+	__u8 affinity_ticks; /* XLB_VIP_CLIENT_HASH: how long a client sticks */
+	__u8 pad[22];
 };
 
 /* struct xlb_backend.flags */
@@ -79,14 +113,19 @@ struct xlb_backend {
 	__u16 mtu; /* of the egress interface, bytes of L3 packet */
 	__u8 generation;
 	__u8 flags;
-	__u16 pad;
+	__u16 vlan; /* VLAN id of the next hop, host order; 0: no tag */
 };
 
-/* A slot: cur 15 bits, prev 15, state 2; written by one aligned store. */
+/*
+ * A slot: cur 15 bits, prev 15, state 2; written by one aligned store.
+ * Only at rest does the word alone decide.  Services that remember every flow
+ * (XLB_VIP_PICKS, XLB_VIP_STICKY) have no slot at rest.
+ */
 enum xlb_slot_state {
 	XLB_REST = 0, /* no flow state is read or written */
 	XLB_MOVING = 1, /* flows of prev may still be alive, unremembered */
 	XLB_SETTLED = 2, /* moved; memories remain */
+	XLB_HELD = 3, /* moving, and unknown clients still go to prev */
 };
 #define XLB_SLOT(cur, prev, state) \
 	((__u32)(cur) | (__u32)(prev) << 15 | (__u32)(state) << 30)
@@ -100,18 +139,47 @@ struct xlb_slot_line {
 
 /*
  * Memories of flows, written by the kernel with compare-and-exchange:
- * tag 32 | time 8 | generation 8 | half-open 1 | backend 15.  0: empty.
+ * tag 31 | time 8 | generation 8 | class 2 | backend 15.  0: empty.
  * time is the low byte of xlb_control.now.
+ *
+ * A flow's line is the high bits of its hash, as its slot is: slot i of a
+ * table of 2^s keeps its memories in lines [i << (l - s), (i + 1) << (l - s))
+ * of 2^l, or, where l < s, in line i >> (s - l).
  */
 struct xlb_flow_line {
 	__u64 entry[XLB_FLOW_WAYS];
 };
+enum xlb_flow_class {
+	XLB_FLOW_ESTABLISHED = 0, /* never evicted while alive */
+	XLB_FLOW_HALF_OPEN = 1, /* by sequence number, until the next packet */
+	XLB_FLOW_SIGHTED = 2, /* seen once */
+	XLB_FLOW_CLOSING = 3, /* established; the client said FIN or RST */
+};
+#define XLB_FLOW(tag, time, generation, class, backend)            \
+	((__u64)(tag) << 33 | (__u64)(__u8)(time) << 25 |          \
+	 (__u64)(__u8)(generation) << 17 | (__u64)(class) << 15 | \
+	 (__u64)(backend))
 #define XLB_FLOW_BACKEND(e) ((__u32)(e)&0x7fffu)
-#define XLB_FLOW_HALF_OPEN (1ULL << 15)
-#define XLB_FLOW_GENERATION(e) ((__u8)((e) >> 16))
-#define XLB_FLOW_TIME(e) ((__u8)((e) >> 24))
-#define XLB_FLOW_TAG(e) ((__u32)((e) >> 32))
+#define XLB_FLOW_CLASS(e) ((__u32)((e) >> 15) & 3u)
+#define XLB_FLOW_GENERATION(e) ((__u8)((e) >> 17))
+#define XLB_FLOW_TIME(e) ((__u8)((e) >> 25))
+#define XLB_FLOW_TAG(e) ((__u32)((e) >> 33))
 
+/*
+ * When each slot began to move: the low byte of xlb_control.now then.  Only
+ * user space reads and writes it.
+ */
+#define XLB_MOVED_LINE 64
+struct xlb_moved_line {
+	__u8 at[XLB_MOVED_LINE];
+};
+
+/* What two-choices algorithms compare; the lower load gets the flow. */
+struct xlb_load {
+	__u32 load; /* the kernel adds step a new flow; user space corrects */
+	__u32 step;
+};
+#define XLB_LOAD_UNIT 65536u /* one flow at weight 1; one percent of CPU */
 /* counters[cpu * XLB_BACKENDS + backend]; user space sums over CPUs. */
 struct xlb_counter {
 	__u64 packets;
@@ -133,8 +201,17 @@ enum xlb_drop {
 	XLB_DROP_REPLY_TOO_BIG, /* an answer over the client side's MTU */
 	XLB_DROP_REPLY_NO_ROUTE,
 	XLB_DROP_ICMP, /* an ICMP error that can't be translated */
-	XLB_DROP_UNSUPPORTED, /* options, extension headers, VLAN in front of a VIP */
+	XLB_DROP_HEADERS, /* more extension headers or tags than are looked through */
+	XLB_DROP_ENCAP, /* no room in front of the packet, or no source address */
 	XLB_DROP_MAX,
+};
+
+/* What happened to the memory of flows, counted in the events map (per CPU). */
+enum xlb_event {
+	XLB_EVENT_NO_ROOM = 0, /* a flow that should be remembered was not, or
+				* was forgotten for another one */
+	XLB_EVENT_RATE, /* half-open ones past the rate, sent on unremembered */
+	XLB_EVENT_MAX,
 };
 
 /*
@@ -145,10 +222,20 @@ struct xlb_control {
 	__u32 abi;
 	__u32 vip_copy;
 	__u64 vip_seed[2];
-	__u32 now; /* coarse time of flow memories; user space advances it */
-	__u32 pad;
+	/*
+	 * Coarse time of flow memories, in ticks of `tick` seconds.  User space
+	 * counts it up while it runs, so that nothing ages while it doesn't.
+	 */
+	__u32 now;
+	__u32 tick;
 	__u8 build[32]; /* digest of object and constants that are loaded */
 	__u64 flow_seed;
+	__u32 features; /* of the loaded programs */
+	__u32 next_backend; /* user space: where the search for a free id goes on */
+	/* This host's addresses, as outer sources of GUE; 0: none. */
+	__u32 source6[4];
+	__u32 source4;
+	__u32 pad;
 };
 
 /*
@@ -161,22 +248,29 @@ struct xlb_tables {
 	__u16 displacement[2 * XLB_VIP_BUCKETS];
 	struct xlb_vip vips[2 * XLB_VIP_LINES];
 	struct xlb_backend backends[XLB_BACKENDS];
+	struct xlb_load loads[XLB_BACKENDS];
 };
 
 /* Value of the services map (array by service id); only user space reads it. */
 struct xlb_service {
 	char name[XLB_NAME_MAX]; /* "": free */
 	__u32 slot_base;
-	__u8 slot_log2;
+	__u32 schedule_base;
+	__u8 slot_log2; /* slots there are */
+	__u8 table_log2; /* of the table they show; at most slot_log2 */
+	__u8 schedule_log2; /* 0: no schedule */
 	__u8 algorithm; /* enum algorithm of desired/model.h */
 	__u8 forwarding;
 	__u8 proto;
+	__u8 tracks; /* every flow is remembered: no slot comes to rest */
+	__u8 pad;
 	__u64 signature; /* of what the slots were compiled from */
 };
 
 /* Value of the owners map (hash by backend id); only user space reads it. */
 #define XLB_OWNER_FIXED 0 /* declared in the file */
 #define XLB_OWNER_VM 1 /* of a pool */
+#define XLB_OWNER_QUARANTINE 2 /* left; a packet in flight may still name it */
 struct xlb_owner {
 	char name[XLB_NAME_MAX];
 	__u32 service;
@@ -244,10 +338,11 @@ _Static_assert(sizeof(struct xlb_vip) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_backend) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_slot_line) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_flow_line) == 64, "one cache line");
+_Static_assert(sizeof(struct xlb_moved_line) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_counter) == 32, "two a cache line");
-_Static_assert(sizeof(struct xlb_control) == 72, "shared layout");
+_Static_assert(sizeof(struct xlb_control) == 104, "shared layout");
 _Static_assert(sizeof(struct xlb_tables) % 4096 == 0, "whole pages");
-_Static_assert(sizeof(struct xlb_service) == 80, "shared layout");
+_Static_assert(sizeof(struct xlb_service) == 88, "shared layout");
 _Static_assert(sizeof(struct xlb_owner) == 72, "shared layout");
 _Static_assert(sizeof(struct xlb_reply_key) == 20, "no padding in a key");
 _Static_assert(sizeof(struct xlb_fragment_key) == 40, "no padding in a key");

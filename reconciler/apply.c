@@ -100,6 +100,17 @@ static int drain_vm(struct reconciler *r, const struct change *c, bool drains)
 	return 0;
 }
 
+static int write_slots(struct reconciler *r, const struct change *c)
+{
+	struct slot_write w = { .base = c->slots.base,
+				.count = c->slots.count,
+				.words = c->slots.words,
+				.from = UINT32_MAX };
+
+	datapath_write_slots(r->dp, &w);
+	return 0;
+}
+
 /* ---- the effects, each with the signature of the table below ---- */
 
 typedef int (*effect_fn)(struct reconciler *r, const struct change *c,
@@ -125,11 +136,11 @@ EFFECT(do_replies,
        datapath_set_replies(r->dp, c->replies.items, c->replies.count, NULL))
 EFFECT(do_reply_attach, datapath_reply_attach(r->dp, c->ifindex, diags))
 EFFECT(do_reply_detach, datapath_reply_detach(r->dp, c->ifindex))
-EFFECT(do_link_attach, datapath_attach(r->dp, c->name, c->ifindex, diags))
-EFFECT(do_link_detach, datapath_detach(r->dp, c->name))
-EFFECT(do_slots, (datapath_write_slots(r->dp, c->slots.base, c->slots.words,
-				       c->slots.count),
-		  0))
+EFFECT(do_link_attach, datapath_attach(r->dp, DATAPATH_XDP, c->name, c->ifindex,
+			       diags))
+EFFECT(do_link_detach, datapath_detach(r->dp, DATAPATH_XDP, c->name,
+					      c->ifindex))
+EFFECT(do_slots, write_slots(r, c))
 EFFECT(do_service_set, datapath_set_service(r->dp, c->id, &c->kernel_service))
 EFFECT(do_service_clear, datapath_set_service(r->dp, c->id, &no_service))
 EFFECT(do_vips, datapath_set_vips(r->dp, c->vips))

@@ -647,7 +647,8 @@ static void add_interface(struct gather *g, const char *name)
 	in->ifindex = l->ifindex;
 	in->forwards[0] = forwards("ipv4", name);
 	in->forwards[1] = forwards("ipv6", name);
-	in->xdp = attachment(datapath_attached(g->r->dp, name, l->ifindex));
+	in->xdp = attachment(datapath_attached(g->r->dp, DATAPATH_XDP, name,
+					       l->ifindex));
 	if (!g->r->dp)
 		return;
 	in->reply = attachment(datapath_reply_attached(g->r->dp, l->ifindex));

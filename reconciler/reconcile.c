@@ -27,7 +27,6 @@
 #define RETRY_AT_MOST (32 * NS_PER_S)
 /* Passes with something to do, before they are taken for a circle. */
 #define RESTLESS_AFTER 32
-#define FLOW_TICK (8 * NS_PER_S)
 #define MAINTAIN_EVERY 6 /* resyncs */
 
 /* ---- record ---- */
@@ -420,14 +419,13 @@ static void resync(void *arg)
 {
 	static const unsigned int minute = MAINTAIN_EVERY;
 	struct reconciler *r = arg;
-	uint64_t now = clock_ns();
 
 	r->verify = true;
 	r->resyncs++;
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
 	if (r->dp)
-		datapath_set_now(r->dp, (uint32_t)(now / FLOW_TICK));
+		datapath_tick(r->dp);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
 			r->store, clock_wall_ms(),

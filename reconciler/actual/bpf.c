@@ -23,6 +23,7 @@
  * which few ids are used.
  */
 #define WINDOW 1024
+#define TICK_DEFAULT 8 /* seconds */
 
 static struct xlb_tables *tables_of(const struct datapath *d)
 {
@@ -49,8 +50,28 @@ static int map_memory(struct datapath *d, int i)
 	d->mapped_size[i] = size;
 	if (i == MAP_SLOTS)
 		d->view.slot_count = info.max_entries * XLB_LINE_SLOTS;
-	if (i == MAP_FLOWS)
-		d->view.flow_lines = info.max_entries;
+	return 0;
+}
+
+/* The entries of the flows map, mapped for a moment; NULL with errno. */
+static uint64_t *map_flows(const struct datapath *d, size_t *ret_size)
+{
+	int prot = d->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+	void *mem;
+
+	*ret_size = (size_t)d->view.flow_lines * sizeof(struct xlb_flow_line);
+	mem = mmap(NULL, *ret_size, prot, MAP_SHARED, d->map_fd[MAP_FLOWS], 0);
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+static int find_flow_lines(struct datapath *d)
+{
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(d->map_fd[MAP_FLOWS], &info, &len))
+		return -errno;
+	d->view.flow_lines = info.max_entries;
 	return 0;
 }
 
@@ -70,9 +91,10 @@ static int find_cpus(struct datapath *d)
 static int map_all(struct datapath *d)
 {
 	struct xlb_tables *t;
+	int err;
 
 	for (int i = 0; i < MAP_MAPPED; i++) {
-		int err = map_memory(d, i);
+		err = map_memory(d, i);
 
 		if (err)
 			return err;
@@ -84,8 +106,10 @@ static int map_all(struct datapath *d)
 	d->view.backends = t->backends;
 	d->view.slots = d->mapped[MAP_SLOTS];
 	d->view.services = d->mapped[MAP_SERVICES];
-	d->view.flows = d->mapped[MAP_FLOWS];
-	return find_cpus(d);
+	d->view.moved = d->mapped[MAP_MOVED];
+	d->view.loads = t->loads;
+	err = find_flow_lines(d);
+	return err ? err : find_cpus(d);
 }
 
 /* A fresh block becomes ours; one of another layout is refused. */
@@ -96,6 +120,7 @@ static int check_abi(struct datapath *d, const struct datapath_config *cfg,
 
 	if (control->abi == 0 && !d->read_only) {
 		control->flow_seed = cfg->flow_seed;
+		control->tick = TICK_DEFAULT;
 		control->abi = XLB_ABI;
 	}
 	if (control->abi == XLB_ABI)
@@ -268,7 +293,8 @@ struct xlb_counter datapath_count(struct datapath *d, uint32_t backend)
 	return sum;
 }
 
-int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX])
+/* A per-CPU array's values, each summed over the CPUs. */
+static int sum_array(int fd, uint32_t count, uint64_t *ret)
 {
 	int cpus = libbpf_num_possible_cpus();
 	AUTO_FREE uint64_t *each = NULL;
@@ -276,14 +302,24 @@ int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX])
 	if (cpus < 0)
 		return cpus;
 	each = mem_array((size_t)cpus, sizeof(*each));
-	for (uint32_t reason = 0; reason < XLB_DROP_MAX; reason++) {
-		if (bpf_map_lookup_elem(d->map_fd[MAP_DROPS], &reason, each))
+	for (uint32_t i = 0; i < count; i++) {
+		if (bpf_map_lookup_elem(fd, &i, each))
 			return -errno;
-		ret[reason] = 0;
+		ret[i] = 0;
 		for (int cpu = 0; cpu < cpus; cpu++)
-			ret[reason] += each[cpu];
+			ret[i] += each[cpu];
 	}
 	return 0;
+}
+
+int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX])
+{
+	return sum_array(d->map_fd[MAP_DROPS], XLB_DROP_MAX, ret);
+}
+
+int datapath_events(const struct datapath *d, uint64_t ret[XLB_EVENT_MAX])
+{
+	return sum_array(d->map_fd[MAP_EVENTS], XLB_EVENT_MAX, ret);
 }
 
 const char *drop_name(enum xlb_drop reason)
@@ -300,7 +336,8 @@ const char *drop_name(enum xlb_drop reason)
 		[XLB_DROP_REPLY_TOO_BIG] = "reply_too_big",
 		[XLB_DROP_REPLY_NO_ROUTE] = "reply_no_route",
 		[XLB_DROP_ICMP] = "icmp",
-		[XLB_DROP_UNSUPPORTED] = "unsupported",
+		[XLB_DROP_HEADERS] = "headers",
+		[XLB_DROP_ENCAP] = "encap",
 	};
 
 	return (unsigned int)reason < XLB_DROP_MAX ? names[reason] : "unknown";
@@ -380,17 +417,44 @@ int datapath_set_backend(struct datapath *d, uint32_t id,
 	return 0;
 }
 
-uint32_t datapath_write_slots(struct datapath *d, uint32_t base,
-			      const uint32_t *words, uint32_t count)
+/* In these states flows of prev are still being found out. */
+static bool slot_moves(uint32_t word)
+{
+	return XLB_SLOT_STATE(word) == XLB_MOVING ||
+	       XLB_SLOT_STATE(word) == XLB_HELD;
+}
+
+static void stamp_slot(struct datapath *d, const struct slot_write *w,
+		       uint32_t i)
+{
+	uint8_t *moved = d->mapped[MAP_MOVED];
+	const uint32_t *slots = d->mapped[MAP_SLOTS];
+	uint32_t to = w->base + i;
+	uint32_t from = w->from == UINT32_MAX ? to : w->from + (i >> w->shift);
+	bool moves = slot_moves(slots[from]) &&
+		     (!w->fresh || w->from != UINT32_MAX);
+
+	if (!slot_moves(w->words[i]))
+		return;
+	moved[to] = moves ? moved[from] : (uint8_t)d->view.control->now;
+}
+
+uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w)
 {
 	uint32_t *slots = d->mapped[MAP_SLOTS];
 	uint32_t changed = 0;
 
-	for (uint32_t i = 0; i < count && base + i < d->view.slot_count; i++) {
-		if (slots[base + i] == words[i])
+	if (w->fresh)
+		grace_finish(d);
+	for (uint32_t i = 0;
+	     i < w->count && w->base + i < d->view.slot_count; i++) {
+		uint32_t *slot = &slots[w->base + i];
+
+		if (!w->fresh && *slot == w->words[i])
 			continue;
-		__atomic_store_n(&slots[base + i], words[i], __ATOMIC_RELEASE);
-		changed++;
+		changed += *slot != w->words[i];
+		stamp_slot(d, w, i);
+		__atomic_store_n(slot, w->words[i], __ATOMIC_RELEASE);
 	}
 	return changed;
 }
@@ -446,43 +510,100 @@ int datapath_set_vips(struct datapath *d, const struct vip_table *t)
 
 uint32_t datapath_remembered(const struct datapath *d, uint32_t backend)
 {
-	size_t count = (size_t)d->view.flow_lines * XLB_FLOW_WAYS;
-	const uint64_t *entries = d->mapped[MAP_FLOWS];
-	uint32_t found = 0;
+	size_t size, found = 0;
+	uint64_t *entries = map_flows(d, &size);
 
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; entries && i < size / sizeof(*entries); i++)
 		if (entries[i] && XLB_FLOW_BACKEND(entries[i]) == backend)
 			found++;
-	return found;
+	if (entries)
+		munmap(entries, size);
+	return (uint32_t)found;
+}
+
+/* Removes the entry, unless a packet changed it since it was read as `old`. */
+static bool flow_remove(uint64_t *entry, uint64_t old)
+{
+	return __atomic_compare_exchange_n(entry, &old, 0, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+int datapath_sweep(struct datapath *d,
+		   bool (*keep)(void *arg, uint32_t line, uint64_t entry),
+		   void *arg)
+{
+	size_t size;
+	uint64_t *entries = map_flows(d, &size);
+
+	if (!entries)
+		return -errno;
+	for (size_t i = 0; i < size / sizeof(*entries); i++) {
+		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+
+		if (old && !keep(arg, (uint32_t)(i / XLB_FLOW_WAYS), old))
+			flow_remove(&entries[i], old);
+	}
+	munmap(entries, size);
+	return 0;
 }
 
 uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend)
 {
-	size_t count = (size_t)d->view.flow_lines * XLB_FLOW_WAYS;
-	uint64_t *entries = d->mapped[MAP_FLOWS];
-	uint32_t found = 0;
+	size_t size, found = 0;
+	uint64_t *entries = map_flows(d, &size);
 
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; entries && i < size / sizeof(*entries); i++) {
 		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
 
 		while (old && XLB_FLOW_BACKEND(old) == backend) {
-			if (!__atomic_compare_exchange_n(
-				    &entries[i], &old, 0, false,
-				    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
-				continue;
-			found++;
-			break;
+			if (flow_remove(&entries[i], old)) {
+				found++;
+				break;
+			}
+			old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
 		}
 	}
-	return found;
+	if (entries)
+		munmap(entries, size);
+	return (uint32_t)found;
 }
 
-void datapath_set_now(struct datapath *d, uint32_t now)
+void datapath_tick(struct datapath *d)
 {
 	struct xlb_control *control = &tables_of(d)->control;
 
-	if (control->now != now)
-		__atomic_store_n(&control->now, now, __ATOMIC_RELAXED);
+	__atomic_store_n(&control->now, control->now + 1, __ATOMIC_RELAXED);
+}
+
+void datapath_set_load(struct datapath *d, uint32_t backend,
+		       const struct xlb_load *load)
+{
+	struct xlb_load *to = &tables_of(d)->loads[backend % XLB_BACKENDS];
+
+	__atomic_store_n(&to->step, load->step, __ATOMIC_RELAXED);
+	__atomic_store_n(&to->load, load->load, __ATOMIC_RELAXED);
+}
+
+void datapath_set_sources(struct datapath *d, const uint32_t *v4,
+			  const uint32_t v6[4])
+{
+	struct xlb_control *control = &tables_of(d)->control;
+
+	control->source4 = v4 ? *v4 : 0;
+	for (int i = 0; i < 4; i++)
+		control->source6[i] = v6 ? v6[i] : 0;
+}
+
+void datapath_set_next_backend(struct datapath *d, uint32_t id)
+{
+	tables_of(d)->control.next_backend = id;
+}
+
+void datapath_grace(struct datapath *d)
+{
+	grace_finish(d);
+	if (!grace_start(d))
+		grace_finish(d);
 }
 
 int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
@@ -562,4 +683,17 @@ int datapath_destroy(struct datapath *d)
 	if (!err && rmdir(d->dir))
 		err = -errno;
 	return err;
+}
+
+int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
+		    struct diag_list *diags)
+{
+	(void)features, (void)diags; /* TODO */
+	return slots > d->view.slot_count ? -ENOSPC : 0;
+}
+
+int datapath_set_tick(struct datapath *d, uint32_t seconds)
+{
+	tables_of(d)->control.tick = seconds; /* TODO: memories */
+	return 0;
 }

@@ -21,7 +21,8 @@ struct datapath_config {
 	const char *bpffs; /* folder for the pins, made if absent */
 	bool read_only; /* open what is there; never load or write */
 	uint32_t slots; /* at least so many, when maps are made */
-	uint32_t flow_lines; /* power of two; 0: 16384 */
+	uint32_t flow_lines; /* power of two; 0: 65536 */
+	uint32_t features; /* XLB_FEATURE_*; what is loaded is kept besides */
 	uint64_t flow_seed; /* used when maps are made; else the pinned one stays */
 };
 
@@ -33,6 +34,13 @@ struct datapath_config {
 int datapath_open(const struct datapath_config *cfg, struct datapath **ret,
 		  struct diag_list *diags);
 void datapath_close(struct datapath *d); /* pins stay */
+/*
+ * Make the programs have these features too, and room for at least so many
+ * slots: loads them anew and swaps them in everywhere, no packet lost.
+ * Nothing to do: 0 at once.  0 or -errno with a diag; what ran goes on.
+ */
+int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
+		    struct diag_list *diags);
 
 /* Mapped tables, valid until close.  Read freely; write by the calls below. */
 struct datapath_view {
@@ -43,7 +51,8 @@ struct datapath_view {
 	const uint32_t *slots; /* slot_count words */
 	uint32_t slot_count;
 	const struct xlb_service *services; /* XLB_SERVICES */
-	const struct xlb_flow_line *flows;
+	const uint8_t *moved; /* slot_count; when each slot began to move */
+	const struct xlb_load *loads; /* XLB_BACKENDS */
 	uint32_t flow_lines;
 	uint32_t cpus;
 };
@@ -52,6 +61,7 @@ const struct datapath_view *datapath_view(const struct datapath *d);
 /* Sum of a backend's counters over all CPUs. */
 struct xlb_counter datapath_count(struct datapath *d, uint32_t backend);
 int datapath_drops(const struct datapath *d, uint64_t ret[XLB_DROP_MAX]);
+int datapath_events(const struct datapath *d, uint64_t ret[XLB_EVENT_MAX]);
 const char *drop_name(enum xlb_drop reason); /* "no_backend"; stable names */
 
 /* Owners: which backend id is whose. Calls fn for each; 0 or -errno. */
@@ -68,9 +78,22 @@ int datapath_set_service(struct datapath *d, uint32_t id,
 /* Next-hop words are stored one by one; the rest only while unused. */
 int datapath_set_backend(struct datapath *d, uint32_t id,
 			 const struct xlb_backend *line);
-/* words[i] -> slot base + i, where they differ; returns how many differed. */
-uint32_t datapath_write_slots(struct datapath *d, uint32_t base,
-			      const uint32_t *words, uint32_t count);
+/*
+ * words[i] -> slot base + i, where they differ; returns how many differed.
+ * A slot that begins to move is stamped with control.now.  A region that no
+ * packet reads yet (fresh) is written as a whole, after the grace period of
+ * the last flip; from: where its slots were before, or UINT32_MAX: slot i
+ * takes over the stamp of from + (i >> shift).
+ */
+struct slot_write {
+	uint32_t base;
+	uint32_t count;
+	const uint32_t *words;
+	bool fresh;
+	uint32_t from;
+	uint8_t shift;
+};
+uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w);
 /*
  * Copy into the spare and flip.  Waits for the grace period of the flip
  * before this one where it has not passed yet. 0 or -errno.
@@ -79,7 +102,26 @@ int datapath_set_vips(struct datapath *d, const struct vip_table *t);
 /* Remove memories that name the backend; how many there were. */
 uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend);
 uint32_t datapath_remembered(const struct datapath *d, uint32_t backend);
-void datapath_set_now(struct datapath *d, uint32_t now);
+/*
+ * Every memory there is, once; one for which keep() says false is removed
+ * (unless a packet changed it meanwhile).  The flows map is mapped only for
+ * so long.  0 or -errno.
+ */
+int datapath_sweep(struct datapath *d,
+		   bool (*keep)(void *arg, uint32_t line, uint64_t entry),
+		   void *arg);
+/* The coarse clock goes on by one tick. */
+void datapath_tick(struct datapath *d);
+/* Seconds a tick.  When it changes, every memory becomes young again. */
+int datapath_set_tick(struct datapath *d, uint32_t seconds);
+void datapath_set_load(struct datapath *d, uint32_t backend,
+		       const struct xlb_load *load);
+/* Outer sources of GUE, network order; NULL: none of that family. */
+void datapath_set_sources(struct datapath *d, const uint32_t *v4,
+			  const uint32_t v6[4]);
+void datapath_set_next_backend(struct datapath *d, uint32_t id);
+/* Waits until every packet that is under way now has been finished. */
+void datapath_grace(struct datapath *d);
 
 /* The replies and direct maps, as whole sets: writes only what differs. */
 struct reply_entry {
@@ -101,7 +143,15 @@ int datapath_sets(struct datapath *d, const struct reply_entry **ret_replies,
 int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
 			size_t count, size_t *ret_changed);
 
-/* Attachments.  Native XDP; EBUSY is explained (whose program it is). */
+/* Where the balancer sits on an interface. */
+enum datapath_hook {
+	DATAPATH_XDP, /* native */
+	DATAPATH_XDP_GENERIC,
+	DATAPATH_TC, /* ingress, before the reply program */
+	DATAPATH_HOOKS,
+};
+
+/* Attachments; EBUSY is explained (whose program it is). */
 enum attach_state {
 	ATTACH_NONE,
 	ATTACH_OURS, /* our program, through our pinned link */
@@ -110,11 +160,15 @@ enum attach_state {
 };
 /* d NULL: nothing of ours is loaded, so any program is another's. */
 enum attach_state datapath_attached(const struct datapath *d,
-				    const char *ifname, int ifindex);
-int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
-		    struct diag_list *diags);
-int datapath_detach(struct datapath *d, const char *ifname);
-/* Interfaces that have a pinned link of ours, NUL-separated names. */
+				    enum datapath_hook hook, const char *ifname,
+				    int ifindex);
+int datapath_attach(struct datapath *d, enum datapath_hook hook,
+		    const char *ifname, int ifindex, struct diag_list *diags);
+int datapath_detach(struct datapath *d, enum datapath_hook hook,
+		    const char *ifname, int ifindex);
+/* Does the interface take native XDP, as its driver and its MTU stand? */
+bool datapath_native(int ifindex);
+/* Interfaces that have a pinned link of ours (XDP, either kind). */
 int datapath_links(const struct datapath *d,
 		   void (*fn)(void *arg, const char *ifname), void *arg);
 

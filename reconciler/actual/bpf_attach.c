@@ -88,11 +88,13 @@ static uint32_t xdp_on(int ifindex)
 }
 
 enum attach_state datapath_attached(const struct datapath *d,
-				    const char *ifname, int ifindex)
+				    enum datapath_hook hook, const char *ifname,
+				    int ifindex)
 {
 	struct bpf_link_info info;
 	int fd = d ? link_get(d, ifname, &info) : -ENOENT;
 
+	(void)hook; /* TODO */
 	if (fd >= 0) {
 		close(fd);
 		if (info.xdp.ifindex == (uint32_t)ifindex)
@@ -169,13 +171,14 @@ static int attach_update(const struct datapath *d, int fd, uint32_t running)
 	return bpf_link_update(fd, d->prog_fd[PROG_XDP], NULL) ? -errno : 0;
 }
 
-int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
-		    struct diag_list *diags)
+int datapath_attach(struct datapath *d, enum datapath_hook hook,
+		    const char *ifname, int ifindex, struct diag_list *diags)
 {
 	struct bpf_link_info info;
 	int fd = link_get(d, ifname, &info);
 	int err;
 
+	(void)hook; /* TODO */
 	if (fd >= 0 && info.xdp.ifindex == (uint32_t)ifindex)
 		err = attach_update(d, fd, info.prog_id);
 	else
@@ -187,11 +190,13 @@ int datapath_attach(struct datapath *d, const char *ifname, int ifindex,
 	return err;
 }
 
-int datapath_detach(struct datapath *d, const char *ifname)
+int datapath_detach(struct datapath *d, enum datapath_hook hook,
+		    const char *ifname, int ifindex)
 {
 	AUTO_FREE char *pin = link_pin(ifname);
 	int fd = pin_get(d, pin);
 
+	(void)hook, (void)ifindex; /* TODO */
 	if (fd == -ENOENT)
 		return 0;
 	if (fd >= 0) {
@@ -374,7 +379,7 @@ static int drop_link(void *arg, const char *pin)
 	char ifname[64];
 
 	link_ifname(pin, ifname, sizeof(ifname));
-	return datapath_detach(d, ifname);
+	return datapath_detach(d, DATAPATH_XDP, ifname, 0);
 }
 
 int attach_none(struct datapath *d)
@@ -382,4 +387,10 @@ int attach_none(struct datapath *d)
 	int err = pins_each(d, LINK_PREFIX, drop_link, d);
 
 	return err ? err : each_interface(datapath_reply_detach, d);
+}
+
+bool datapath_native(int ifindex)
+{
+	(void)ifindex; /* TODO */
+	return true;
 }

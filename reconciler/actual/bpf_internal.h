@@ -14,18 +14,21 @@
 enum map_index {
 	MAP_TABLES,
 	MAP_SLOTS,
-	MAP_FLOWS,
-	MAP_SERVICES, /* up to here: mapped into memory as a whole */
+	MAP_SERVICES,
+	MAP_MOVED, /* up to here: mapped into memory as a whole */
+	MAP_FLOWS, /* only while it is swept */
 	MAP_COUNTERS, /* in windows, see datapath_count() */
 	MAP_CURSORS,
 	MAP_DROPS,
+	MAP_EVENTS,
+	MAP_LIMITS,
 	MAP_FRAGMENTS,
 	MAP_ADDRESSES,
 	MAP_REPLIES,
 	MAP_DIRECT,
 	MAP_OWNERS,
 	MAP_COUNT,
-	MAP_MAPPED = MAP_COUNTERS,
+	MAP_MAPPED = MAP_FLOWS,
 };
 
 enum prog_index { PROG_XDP, PROG_REPLY, PROG_COUNT };

@@ -27,7 +27,7 @@
 #include "bpf/xdp.skel.h"
 #pragma GCC diagnostic pop
 
-#define FLOW_LINES_DEFAULT 16384
+#define FLOW_LINES_DEFAULT 65536
 
 const char *const map_names[MAP_COUNT] = {
 	[MAP_TABLES] = "tables",       [MAP_SLOTS] = "slots",
@@ -36,6 +36,8 @@ const char *const map_names[MAP_COUNT] = {
 	[MAP_DROPS] = "drops",	       [MAP_FRAGMENTS] = "fragments",
 	[MAP_ADDRESSES] = "addresses", [MAP_REPLIES] = "replies",
 	[MAP_DIRECT] = "direct",       [MAP_OWNERS] = "owners",
+	[MAP_MOVED] = "moved",	       [MAP_EVENTS] = "events",
+	[MAP_LIMITS] = "limits",
 };
 
 const char *const prog_pins[PROG_COUNT] = {
@@ -94,6 +96,8 @@ static uint32_t map_entries(int i, const struct datapath_config *cfg)
 	switch ((enum map_index)i) {
 	case MAP_SLOTS:
 		return cfg->slots / XLB_LINE_SLOTS + 1;
+	case MAP_MOVED:
+		return cfg->slots / XLB_MOVED_LINE + 1;
 	case MAP_FLOWS:
 		return cfg->flow_lines ? cfg->flow_lines : FLOW_LINES_DEFAULT;
 	case MAP_COUNTERS:
@@ -103,6 +107,8 @@ static uint32_t map_entries(int i, const struct datapath_config *cfg)
 	case MAP_TABLES:
 	case MAP_SERVICES:
 	case MAP_DROPS:
+	case MAP_EVENTS:
+	case MAP_LIMITS:
 	case MAP_FRAGMENTS:
 	case MAP_ADDRESSES:
 	case MAP_REPLIES:
@@ -252,14 +258,14 @@ static int reuse_maps(struct datapath *d, struct bpf_object *obj)
 	return 0;
 }
 
-static uint32_t flow_mask_of(const struct datapath *d)
+static uint32_t flow_shift_of(const struct datapath *d)
 {
-	return d->view.flow_lines - 1;
+	return 32 - (uint32_t)__builtin_ctz(d->view.flow_lines);
 }
 
 static void build_digest(const struct datapath *d, uint8_t ret[32])
 {
-	uint64_t constants[] = { d->view.control->flow_seed, flow_mask_of(d) };
+	uint64_t constants[] = { d->view.control->flow_seed, flow_shift_of(d) };
 	struct sha256_ctx sha;
 	const void *bytes;
 	size_t size;
@@ -318,7 +324,7 @@ static int set_constants(const struct datapath *d, struct bpf_object *obj)
 		return -ENOENT;
 	memcpy(&constants, initial, size);
 	constants.flow_seed = d->view.control->flow_seed;
-	constants.flow_mask = flow_mask_of(d);
+	constants.flow_shift = flow_shift_of(d);
 	return bpf_map__set_initial_value(map, &constants, size);
 }
 

@@ -324,7 +324,8 @@ static const char *drop_meaning(const char *reason)
 		  "an answer over the MTU towards the client" },
 		{ "reply_no_route", "no route for an answer to the client" },
 		{ "icmp", "an ICMP error that can't be translated" },
-		{ "unsupported", "options, extension headers or a VLAN tag" },
+		{ "headers", "more headers than are looked through" },
+		{ "encap", "no room for an outer header" },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(meanings); i++)

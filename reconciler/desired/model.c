@@ -55,3 +55,20 @@ const char *metric_name(enum metric m)
 {
 	return choice_name(metric_names, (int)m);
 }
+
+bool service_tracks(const struct service_spec *s)
+{
+	switch (s->algorithm) {
+	case ALGORITHM_MAGLEV:
+	case ALGORITHM_SOURCE_HASH:
+		return s->protocol == PROTOCOL_UDP && s->udp == UDP_STICKY;
+	case ALGORITHM_ROUND_ROBIN:
+	case ALGORITHM_WEIGHTED_ROUND_ROBIN:
+	case ALGORITHM_RANDOM:
+	case ALGORITHM_LEAST_CONNECTIONS:
+	case ALGORITHM_LEAST_LOAD:
+	case ALGORITHM_COUNT:
+		break;
+	}
+	return true;
+}

@@ -19,9 +19,24 @@
 #include "base/mem.h"
 
 enum protocol { PROTOCOL_TCP, PROTOCOL_UDP };
-enum algorithm { ALGORITHM_MAGLEV, ALGORITHM_ROUND_ROBIN };
-enum forwarding { FORWARDING_NAT, FORWARDING_DSR };
-enum hook { HOOK_AUTO, HOOK_XDP };
+enum algorithm {
+	ALGORITHM_MAGLEV,
+	ALGORITHM_ROUND_ROBIN,
+	ALGORITHM_SOURCE_HASH,
+	ALGORITHM_WEIGHTED_ROUND_ROBIN,
+	ALGORITHM_RANDOM,
+	ALGORITHM_LEAST_CONNECTIONS,
+	ALGORITHM_LEAST_LOAD,
+	ALGORITHM_COUNT,
+};
+enum forwarding {
+	FORWARDING_NAT,
+	FORWARDING_DSR,
+	FORWARDING_IPIP,
+	FORWARDING_GUE,
+};
+enum udp_mode { UDP_STATELESS, UDP_STICKY };
+enum hook { HOOK_AUTO, HOOK_XDP, HOOK_XDP_GENERIC, HOOK_TC };
 enum announce { ANNOUNCE_ADDRESS, ANNOUNCE_NONE };
 enum backend_state { BACKEND_ACTIVE, BACKEND_DRAIN };
 enum health_type { HEALTH_TCP, HEALTH_HTTP, HEALTH_RUNNING };
@@ -51,6 +66,7 @@ struct node_spec {
 	struct interface_spec *interfaces;
 	size_t interface_count;
 	enum announce announce;
+	const char *seed_file; /* absolute path, or NULL */
 	struct prefix *direct_clients;
 	size_t direct_client_count;
 	uint64_t resync;
@@ -188,6 +204,8 @@ struct service_spec {
 	size_t port_count;
 	enum algorithm algorithm;
 	enum forwarding forwarding;
+	enum udp_mode udp; /* protocol udp */
+	uint64_t affinity_timeout; /* source_hash */
 	uint64_t idle_timeout;
 	uint64_t drain;
 	uint64_t drain_quiet; /* 0: off */
@@ -231,6 +249,8 @@ size_t service_vip_ports(const struct service_spec *s);
 size_t service_max_backends(const struct service_spec *s);
 const struct service_spec *spec_find_service(const struct spec *s,
 					     const char *name);
+/* Has every flow to be remembered, so that no slot comes to rest? */
+bool service_tracks(const struct service_spec *s);
 const char *algorithm_name(enum algorithm a);
 const char *forwarding_name(enum forwarding f);
 const char *protocol_name(enum protocol p);

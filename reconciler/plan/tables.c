@@ -87,6 +87,13 @@ static void compile_owners(const struct compile *c, uint32_t *owner)
 	case ALGORITHM_ROUND_ROBIN:
 		table_round_robin(members, n, c->log2, owner);
 		break;
+	case ALGORITHM_SOURCE_HASH:
+	case ALGORITHM_WEIGHTED_ROUND_ROBIN:
+	case ALGORITHM_RANDOM:
+	case ALGORITHM_LEAST_CONNECTIONS:
+	case ALGORITHM_LEAST_LOAD:
+	case ALGORITHM_COUNT:
+		break; /* TODO */
 	}
 }
 

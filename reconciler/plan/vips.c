@@ -33,7 +33,7 @@ static struct xlb_vip make_vip(const struct service_spec *s, const struct ip *a,
 	v.slot_shift = (uint8_t)(32 - k->slot_log2);
 	v.slot_base = k->slot_base;
 	if (s->algorithm == ALGORITHM_ROUND_ROBIN)
-		v.flags |= XLB_VIP_ROUND_ROBIN;
+		v.flags |= XLB_VIP_SCHEDULE;
 	return v;
 }
 

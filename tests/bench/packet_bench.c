@@ -326,7 +326,7 @@ static void fill_vip(struct xlb_vip *v, size_t i)
 	v->forwarding = s->forwarding;
 	v->slot_shift = 32 - SLOT_LOG2;
 	v->slot_base = (uint32_t)s->table * TABLE_SLOTS;
-	v->flags = s->table == TURNS ? XLB_VIP_ROUND_ROBIN : 0;
+	v->flags = s->table == TURNS ? XLB_VIP_SCHEDULE : 0;
 }
 
 static void fill_vips(struct xlb_tables *t)
@@ -461,7 +461,7 @@ static void case_load(struct bench_case *c)
 	if (first)
 		share_maps(c->skel);
 	c->skel->rodata->flow_seed = 0x9d3a0f61c55b28e7;
-	c->skel->rodata->flow_mask = FLOW_LINES - 1;
+	c->skel->rodata->flow_shift = 32 - (uint32_t)__builtin_ctz(FLOW_LINES);
 	c->skel->rodata->bench_verdict = c->verdict;
 	c->skel->rodata->bench_family = (uint32_t)c->family;
 	c->skel->rodata->bench_csum = (uint32_t)f.csum;

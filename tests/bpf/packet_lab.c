@@ -216,7 +216,7 @@ static int do_vip(struct lab *lab, const struct command *c)
 	v->forwarding = flag(c, "dsr") ? XLB_DSR : XLB_NAT;
 	v->slot_base = number(c, "base", 0);
 	v->slot_shift = (uint8_t)(32 - number(c, "log2", 8));
-	v->flags = flag(c, "rr") ? XLB_VIP_ROUND_ROBIN : 0;
+	v->flags = flag(c, "rr") ? XLB_VIP_SCHEDULE : 0;
 	return answer(0);
 }
 
@@ -246,11 +246,14 @@ static int do_fill(struct lab *lab, const struct command *c)
 	uint32_t slot = XLB_SLOT(number_at(c, 3), number_at(c, 4),
 				 state_of(word(c, 5)));
 	AUTO_FREE uint32_t *words = mem_array(count, sizeof(*words));
+	struct slot_write w = { .base = number_at(c, 1),
+				.count = count,
+				.words = words,
+				.from = UINT32_MAX };
 
 	for (uint32_t i = 0; i < count; i++)
 		words[i] = slot;
-	printf("ok %u\n",
-	       datapath_write_slots(lab->d, number_at(c, 1), words, count));
+	printf("ok %u\n", datapath_write_slots(lab->d, &w));
 	return 0;
 }
 
@@ -271,7 +274,11 @@ static int do_table(struct lab *lab, const struct command *c)
 		members, count, log2, words);
 	for (uint32_t i = 0; i < 1U << log2; i++)
 		words[i] = XLB_SLOT(words[i], words[i], XLB_REST);
-	datapath_write_slots(lab->d, number_at(c, 1), words, 1U << log2);
+	datapath_write_slots(lab->d,
+			     &(struct slot_write){ .base = number_at(c, 1),
+						   .count = 1U << log2,
+						   .words = words,
+						   .from = UINT32_MAX });
 	return answer(0);
 }
 
@@ -338,7 +345,10 @@ static int do_directs(struct lab *lab, const struct command *c)
 
 static int do_now(struct lab *lab, const struct command *c)
 {
-	datapath_set_now(lab->d, number_at(c, 1));
+	uint32_t now = number_at(c, 1);
+
+	while (datapath_view(lab->d)->control->now != now)
+		datapath_tick(lab->d);
 	return answer(0);
 }
 
@@ -493,14 +503,14 @@ static int do_attach(struct lab *lab, const struct command *c)
 
 	return said(strcmp(word(c, 0), "attach")
 			    ? datapath_reply_attach(lab->d, ifindex, &diags)
-			    : datapath_attach(lab->d, word(c, 1), ifindex,
-					      &diags),
+			    : datapath_attach(lab->d, DATAPATH_XDP,
+					      word(c, 1), ifindex, &diags),
 		    &diags);
 }
 
 static int do_detach(struct lab *lab, const struct command *c)
 {
-	int err = datapath_detach(lab->d, word(c, 1));
+	int err = datapath_detach(lab->d, DATAPATH_XDP, word(c, 1), 0);
 
 	return answer(err ? err
 			  : datapath_reply_detach(

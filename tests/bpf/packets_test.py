@@ -548,14 +548,14 @@ def header_lengths_that_lie():
 
 @test
 def options_and_extensions_before_a_vip_are_refused():
-    dropped(to_service("tcp", 4, options=[IPOption_NOP()] * 4), "unsupported")
+    dropped(to_service("tcp", 4, options=[IPOption_NOP()] * 4), "headers")
     dropped(to_service("udp", 4, options=[IPOption_NOP()] * 40),
-            "unsupported")
+            "headers")
     for headers in (IPv6ExtHdrDestOpt(), IPv6ExtHdrHopByHop(),
                     IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()):
         packet = ether() / IPv6(src=CLIENT[6], dst=VIP[6]) / headers / \
             TCP(sport=40000, dport=80, flags="S")
-        dropped(packet, "unsupported")
+        dropped(packet, "headers")
     # The same for others is none of our business.
     untouched(ether() / IP(src=CLIENT[4], dst=OTHER[4],
                            options=[IPOption_NOP()] * 4) / TCP(dport=80))
@@ -572,10 +572,10 @@ def vlan_tags_before_a_vip_are_refused():
     for family in FAMILIES:
         for name in ("tcp", "udp"):
             dropped(to_service(name, family, l2=ether() / Dot1Q(vlan=5)),
-                    "unsupported")
+                    "headers")
             dropped(to_service(name, family, l2=Ether(
                 src=CLIENT_MAC, dst=UP_MAC, type=0x88a8) / Dot1Q(vlan=5) /
-                Dot1Q(vlan=6)), "unsupported")
+                Dot1Q(vlan=6)), "headers")
         untouched(ether() / Dot1Q(vlan=5) /
                   network(family, CLIENT[family], OTHER[family]) / TCP())
     untouched(ether() / Dot1Q(vlan=5) / ARP(pdst=VIP[4]))

@@ -193,8 +193,11 @@ static int fill(uint32_t service, uint32_t backend)
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		words[i] = XLB_SLOT(backend, backend, XLB_REST);
-	datapath_write_slots(datapath, service << LOG2, words,
-			     ARRAY_SIZE(words));
+	datapath_write_slots(datapath, &(struct slot_write){
+					       .base = service << LOG2,
+					       .count = ARRAY_SIZE(words),
+					       .words = words,
+					       .from = UINT32_MAX });
 	return 0;
 }
 
