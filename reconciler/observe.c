@@ -27,6 +27,7 @@ struct gather {
 	bool looks; /* only: probes and drains stay as they are */
 	const struct datapath_view *view; /* NULL: nothing loaded */
 	struct world_owner **by_service; /* owners by service id, then name */
+	size_t by_service_count; /* those in quarantine aren't there */
 	bool *owner_used; /* by index in w->kernel.owners */
 	struct strmap names; /* of services, to struct world_service */
 };
@@ -77,6 +78,12 @@ static void gather_kernel(struct gather *g)
 	k->slots = g->view->slots;
 	k->slot_count = g->view->slot_count;
 	k->services = g->view->services;
+	k->features = g->view->control->features;
+	k->tick = g->view->control->tick;
+	k->source4 = g->view->control->source4;
+	memcpy(k->source6, g->view->control->source6, sizeof(k->source6));
+	if (g->view->control->next_backend)
+		g->w->next_id = g->view->control->next_backend;
 	if (g->r->verify)
 		datapath_reread(g->r->dp);
 	err = datapath_owners(g->r->dp, add_owner, g);
@@ -89,10 +96,11 @@ static void gather_kernel(struct gather *g)
 	g->by_service = arena_alloc(g->arena, (k->owner_count + 1) *
 						      sizeof(*g->by_service));
 	for (size_t i = 0; i < k->owner_count; i++)
-		g->by_service[i] = &owners[i];
-	if (k->owner_count)
-		qsort(g->by_service, k->owner_count, sizeof(*g->by_service),
-		      by_service_name);
+		if (owners[i].owner.kind != XLB_OWNER_QUARANTINE)
+			g->by_service[g->by_service_count++] = &owners[i];
+	if (g->by_service_count)
+		qsort(g->by_service, g->by_service_count,
+		      sizeof(*g->by_service), by_service_name);
 	err = datapath_sets(g->r->dp, &g->w->replies, &g->w->reply_count,
 			    &g->w->directs, &g->w->direct_count);
 	if (err)
@@ -214,7 +222,7 @@ static bool line_is_of(const struct xlb_backend *line, const struct ip a[2])
 
 static size_t first_owner(const struct gather *g, uint32_t service)
 {
-	size_t lo = 0, hi = g->w->kernel.owner_count;
+	size_t lo = 0, hi = g->by_service_count;
 
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
@@ -233,7 +241,7 @@ static uint32_t owner_id(struct gather *g, const struct world_service *s,
 	if (!s->id)
 		return 0;
 	for (size_t i = first_owner(g, s->id);
-	     i < g->w->kernel.owner_count &&
+	     i < g->by_service_count &&
 	     g->by_service[i]->owner.service == s->id;
 	     i++) {
 		const struct world_owner *o = g->by_service[i];
@@ -507,7 +515,7 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 	if (!s->id)
 		return;
 	for (size_t i = first_owner(g, s->id);
-	     i < g->w->kernel.owner_count &&
+	     i < g->by_service_count &&
 	     g->by_service[i]->owner.service == s->id;
 	     i++)
 		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners])
@@ -632,6 +640,33 @@ static enum attachment attachment(enum attach_state s)
 	return ATTACHED_NOT;
 }
 
+static const struct interface_spec *uplink_spec(const struct gather *g,
+						const char *name)
+{
+	for (size_t i = 0; i < g->spec->node.interface_count; i++)
+		if (!strcmp(g->spec->node.interfaces[i].name, name))
+			return &g->spec->node.interfaces[i];
+	return NULL;
+}
+
+/*
+ * Elsewhere than on the uplinks a program of ours is a remnant, which only a
+ * pass that verifies looks for.
+ */
+static void gather_hooks(struct gather *g, struct world_interface *in)
+{
+	const struct interface_spec *uplink = uplink_spec(g, in->name);
+
+	for (int h = 0; h < DATAPATH_HOOKS; h++)
+		if (uplink || h == DATAPATH_XDP || g->r->verify)
+			in->hooks[h] = attachment(datapath_attached(
+				g->r->dp, (enum datapath_hook)h, in->name,
+				in->ifindex));
+	if (uplink && uplink->hook == HOOK_AUTO &&
+	    in->hooks[DATAPATH_XDP] != ATTACHED_OURS)
+		in->native = datapath_native(in->ifindex);
+}
+
 static void add_interface(struct gather *g, const char *name)
 {
 	const struct net_link *l = net_link_by_name(g->r->net, name);
@@ -647,8 +682,7 @@ static void add_interface(struct gather *g, const char *name)
 	in->ifindex = l->ifindex;
 	in->forwards[0] = forwards("ipv4", name);
 	in->forwards[1] = forwards("ipv6", name);
-	in->xdp = attachment(datapath_attached(g->r->dp, DATAPATH_XDP, name,
-					       l->ifindex));
+	gather_hooks(g, in);
 	if (!g->r->dp)
 		return;
 	in->reply = attachment(datapath_reply_attached(g->r->dp, l->ifindex));
@@ -730,7 +764,6 @@ static struct world *gather_all(struct gather *g)
 	g->w->now = clock_ns();
 	g->w->settled = r->settled;
 	g->w->verify = r->verify;
-	g->w->next_id = r->next_id;
 	gather_kernel(g);
 	gather_service_names(g);
 	gather_services(g);

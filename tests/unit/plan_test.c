@@ -279,7 +279,8 @@ static void drift(struct fake *f)
 			*a = f->addresses[--f->address_count];
 		break;
 	case 1:
-		f->interfaces[0].xdp = pick(2) ? ATTACHED_NOT : ATTACHED_STALE;
+		f->interfaces[0].hooks[DATAPATH_XDP] =
+			pick(2) ? ATTACHED_NOT : ATTACHED_STALE;
 		break;
 	case 2:
 		f->interfaces[1].reply =
@@ -598,7 +599,7 @@ static void drift_is_apart(void **state)
 	struct plan *p;
 
 	(void)state;
-	f->interfaces[0].xdp = ATTACHED_NOT;
+	f->interfaces[0].hooks[DATAPATH_XDP] = ATTACHED_NOT;
 	p = steps_plan(f, spec);
 	s = plan_summarize(p);
 	assert_int_equal(s.drift, 1);
