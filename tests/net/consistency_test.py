@@ -285,7 +285,7 @@ class Held:
 
 class Flood:
     def __init__(self, made, kind, seconds):
-        mac = made.lb.out(["cat", "/sys/class/net/uplink/address"]).strip()
+        mac = json.loads(made.lb.out(["ip", "-j", "link", "show", "uplink"]))[0]["address"]
         to = [f"[{a}]:80" if ":" in a else f"{a}:80" for s in SERVICES for a in vips(s[1])]
         self.process = made.client.start([FLOOD, "eth0", mac, kind, FLOOD_RATE,
                                           FLOOD_RATE * seconds, SEED, *to], log="flood")
