@@ -6,12 +6,14 @@
 #ifndef BALANCE_H
 #define BALANCE_H
 
-#include <stddef.h>
-
 #include "forward.h"
 #include "rare.h"
 #include "select.h"
 #include "service.h"
+
+/* All that the hot path reads, of either family. */
+#define HOT_BYTES \
+	(sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
 
 static __always_inline bool plain_v4(const struct iphdr *ip)
 {
@@ -26,7 +28,8 @@ static __always_inline bool plain_v6(const struct ipv6hdr *ip)
 	       proto_has_ports(ip->nexthdr);
 }
 
-static __always_inline int balance_v4(struct context *ctx, void *data, void *end)
+static __always_inline int balance_v4(struct context *ctx, void *data,
+				      void *end)
 {
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
@@ -39,8 +42,9 @@ static __always_inline int balance_v4(struct context *ctx, void *data, void *end
 	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
 	if (!vip)
 		return VERDICT_PASS;
-	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
-	if (unlikely(!packet_whole(&p, ip, end)))
+	p = packet_at(ctx, data, end, ports, bpf_ntohs(ip->tot_len),
+		      ip->protocol);
+	if (unlikely(!packet_whole(ctx, &p, ip, end)))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = flow_hash_v4(vip, ip->saddr, *(__u32 *)ports);
 	p.dest = flow_dest_v4(ip->daddr, p.proto);
@@ -50,7 +54,8 @@ static __always_inline int balance_v4(struct context *ctx, void *data, void *end
 	return forward_v4(ctx, ip, &p, vip, id);
 }
 
-static __always_inline int balance_v6(struct context *ctx, void *data, void *end)
+static __always_inline int balance_v6(struct context *ctx, void *data,
+				      void *end)
 {
 	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
@@ -65,10 +70,10 @@ static __always_inline int balance_v6(struct context *ctx, void *data, void *end
 	vip = service_find_v6(dst[0], dst[1], ports->dest, ip->nexthdr);
 	if (!vip)
 		return VERDICT_PASS;
-	p = packet_at(data, end, ports,
+	p = packet_at(ctx, data, end, ports,
 		      bpf_ntohs(ip->payload_len) + (__u32)sizeof(*ip),
 		      ip->nexthdr);
-	if (unlikely(!packet_whole(&p, ip, end)))
+	if (unlikely(!packet_whole(ctx, &p, ip, end)))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = flow_hash_v6(vip, src[0], src[1], *(__u32 *)ports);
 	p.dest = flow_dest_v6(dst[0], dst[1], p.proto);
@@ -80,10 +85,12 @@ static __always_inline int balance_v6(struct context *ctx, void *data, void *end
 
 static __always_inline int balance(struct context *ctx)
 {
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
+	void *data, *end;
 	__be16 proto;
 
+	ctx_linear(ctx, HOT_BYTES);
+	data = ctx_data(ctx);
+	end = ctx_end(ctx);
 	if (data + sizeof(struct ethhdr) > end)
 		return VERDICT_PASS;
 	/* Not by struct ethhdr, which is packed: clang loads its bytes. */

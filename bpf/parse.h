@@ -6,6 +6,8 @@
 #ifndef PARSE_H
 #define PARSE_H
 
+#include <stddef.h>
+
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>

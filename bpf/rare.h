@@ -36,8 +36,7 @@ static __noinline int refuse_v4(struct context *ctx, __u32 offset, __u32 reason)
 	if (!proto_has_ports(ip.protocol))
 		return VERDICT_PASS;
 	if ((ip.frag_off & bpf_htons(IP_OFFSET)) ||
-	    ctx_load_bytes(ctx, offset + ip.ihl * 4u, &ports,
-			       sizeof(ports)))
+	    ctx_load_bytes(ctx, offset + ip.ihl * 4u, &ports, sizeof(ports)))
 		return refuse(addr, FAMILY_V4, NULL, 0, reason);
 	return refuse(addr, FAMILY_V4, &ports, ip.protocol, reason);
 }
@@ -143,8 +142,9 @@ static __noinline int fragment_first_v4(struct context *ctx)
 	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
 	if (!vip)
 		return VERDICT_PASS;
-	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
-	if (!packet_whole(&p, ip, end))
+	p = packet_at(ctx, data, end, ports, bpf_ntohs(ip->tot_len),
+		      ip->protocol);
+	if (!packet_whole(ctx, &p, ip, end))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = flow_hash_v4(vip, ip->saddr, *(__u32 *)ports);
 	p.dest = flow_dest_v4(ip->daddr, p.proto);
@@ -167,10 +167,8 @@ static __noinline int fragment_later_v4(struct context *ctx)
 	void *end = (void *)(long)ctx->data_end;
 	struct iphdr *ip = data + sizeof(struct ethhdr);
 	struct xlb_fragment_key key = {};
-	const struct xlb_backend *be;
 	struct xlb_fragment *first;
-	__u32 len;
-	bool nat;
+	struct packet p;
 
 	if ((void *)(ip + 1) > end)
 		return VERDICT_PASS;
@@ -182,22 +180,11 @@ static __noinline int fragment_later_v4(struct context *ctx)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
 		return refuse(key.dst, FAMILY_V4, NULL, 0, XLB_DROP_FRAGMENT);
-	len = bpf_ntohs(ip->tot_len);
-	if (len < sizeof(*ip) || len > distance(ip, end))
+	p = packet_at(ctx, data, end, NULL, bpf_ntohs(ip->tot_len),
+		      ip->protocol);
+	if (p.len < sizeof(*ip) || p.len > p.bytes - sizeof(struct ethhdr))
 		return drop(XLB_DROP_MALFORMED);
-	be = backend_line(first->backend);
-	nat = is_nat(first->forwarding);
-	if (!reachable(be, be->l2_v4, false))
-		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(len, be->mtu))
-		return icmp_too_big_v4(ctx, be->mtu);
-	if (nat && hop_spent(be, ip->ttl))
-		return drop(XLB_DROP_TTL);
-	if (nat)
-		nat_header_v4(ip, be,
-			      csum_words(&be->addr4, 1) + (__u32)~ip->daddr);
-	count_packet(first->backend, distance(data, end), false);
-	return leave(data, be, be->l2_v4, nat);
+	return forward_later_v4(ctx, ip, &p, first->forwarding, first->backend);
 }
 
 static __noinline int rare_v4(struct context *ctx)
@@ -209,8 +196,7 @@ static __noinline int rare_v4(struct context *ctx)
 	if ((void *)(ip + 1) > end)
 		return VERDICT_PASS;
 	if (*(__u8 *)ip != 0x45)
-		return refuse_v4(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_HEADERS);
+		return refuse_v4(ctx, sizeof(struct ethhdr), XLB_DROP_HEADERS);
 	if (proto_has_ports(ip->protocol)) {
 		if (ip->frag_off & bpf_htons(IP_OFFSET))
 			return fragment_later_v4(ctx);
@@ -261,10 +247,10 @@ static __noinline int fragment_first_v6(struct context *ctx)
 	vip = service_find_v6(dst[0], dst[1], ports->dest, f->frag.nexthdr);
 	if (!vip)
 		return VERDICT_PASS;
-	p = packet_at(data, end, ports,
+	p = packet_at(ctx, data, end, ports,
 		      bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
 		      f->frag.nexthdr);
-	if (!packet_whole(&p, &f->ip, end))
+	if (!packet_whole(ctx, &p, &f->ip, end))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = flow_hash_v6(vip, src[0], src[1], *(__u32 *)ports);
 	p.dest = flow_dest_v6(dst[0], dst[1], p.proto);
@@ -282,10 +268,8 @@ static __noinline int fragment_later_v6(struct context *ctx)
 	struct fragment_v6 *f = data + sizeof(struct ethhdr);
 	void *end = (void *)(long)ctx->data_end;
 	struct xlb_fragment_key key = {};
-	const struct xlb_backend *be;
 	struct xlb_fragment *first;
-	__u32 len;
-	bool nat;
+	struct packet p;
 
 	if ((void *)(f + 1) > end)
 		return VERDICT_PASS;
@@ -293,21 +277,13 @@ static __noinline int fragment_later_v6(struct context *ctx)
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first)
 		return refuse(key.dst, FAMILY_V6, NULL, 0, XLB_DROP_FRAGMENT);
-	len = bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip);
-	if (len < sizeof(*f) || len > distance(f, end))
+	p = packet_at(ctx, data, end, NULL,
+		      bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
+		      f->frag.nexthdr);
+	if (p.len < sizeof(*f) || p.len > p.bytes - sizeof(struct ethhdr))
 		return drop(XLB_DROP_MALFORMED);
-	be = backend_line(first->backend);
-	nat = is_nat(first->forwarding);
-	if (!reachable(be, be->l2_v6, true))
-		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(len, be->mtu))
-		return icmp_too_big_v6(ctx, be->mtu);
-	if (nat && hop_spent(be, f->ip.hop_limit))
-		return drop(XLB_DROP_TTL);
-	if (nat)
-		nat_header_v6(&f->ip, be);
-	count_packet(first->backend, distance(data, end), false);
-	return leave(data, be, be->l2_v6, nat);
+	return forward_later_v6(ctx, &f->ip, &p, first->forwarding,
+				first->backend);
 }
 
 static __noinline int rare_v6(struct context *ctx)
@@ -325,8 +301,7 @@ static __noinline int rare_v6(struct context *ctx)
 		return quoted_error_v6(ctx);
 	if (f->ip.nexthdr != IPPROTO_FRAGMENT || (void *)(&f->frag + 1) > end ||
 	    !proto_has_ports(f->frag.nexthdr))
-		return refuse_v6(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_HEADERS);
+		return refuse_v6(ctx, sizeof(struct ethhdr), XLB_DROP_HEADERS);
 	if (f->frag.offset & bpf_htons(IP6_OFFSET))
 		return fragment_later_v6(ctx);
 	return fragment_first_v6(ctx);
