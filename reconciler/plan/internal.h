@@ -77,12 +77,13 @@ uint32_t take_service_id(struct planning *p); /* 0: none is free */
 uint32_t take_slots(struct planning *p, uint8_t log2);
 /*
  * slots.c: where the table and the schedule stand (into c->want), false with
- * a diag; then their words, where they differ.  drift: somebody else spoilt
- * them.
+ * a diag; then their words, where they differ.  compiled: from the same
+ * members as now, so that a difference is somebody else's doing.  A table may
+ * find a smaller place then.
  */
 bool place_slots(struct compile *c);
-void plan_slots(struct compile *c, bool drift);
-void plan_schedule(struct compile *c);
+void plan_slots(struct compile *c, bool compiled);
+void plan_schedule(struct compile *c, bool compiled);
 /*
  * backends.c: ids and lines of a service's members; false with a diag.  One
  * for whom no id is free yet isn't eligible any more.

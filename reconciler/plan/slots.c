@@ -29,19 +29,6 @@ static bool lies_inside(const struct world_kernel *k, uint32_t base,
 	       1u << log2 <= k->slot_count - base;
 }
 
-/* All slots of each group agree, and none is moving. */
-static bool may_shrink(const struct compile *c)
-{
-	const struct xlb_service *old = c->old;
-	const uint32_t *slots = c->p->world->kernel.slots + old->slot_base;
-	uint32_t group = 1u << (old->slot_log2 - c->want.table_log2), word;
-
-	for (uint32_t i = 0; i < 1u << old->slot_log2; i += group)
-		if (!slots_merge(slots + i, group, &word))
-			return false;
-	return true;
-}
-
 static bool place(struct compile *c, uint8_t log2, uint32_t *ret)
 {
 	*ret = take_slots(c->p, log2);
@@ -58,8 +45,7 @@ static bool place_table(struct compile *c)
 {
 	const struct xlb_service *old = c->old;
 
-	if (old && old->slot_log2 >= c->want.table_log2 &&
-	    (old->slot_log2 == c->want.table_log2 || !may_shrink(c))) {
+	if (old && old->slot_log2 >= c->want.table_log2) {
 		c->want.slot_log2 = old->slot_log2;
 		c->want.slot_base = old->slot_base;
 		return true;
@@ -104,6 +90,12 @@ bool place_slots(struct compile *c)
 
 /* ---- the table's words ---- */
 
+struct words {
+	uint32_t *words;
+	uint32_t moved;
+	bool differ;
+};
+
 enum { MARK_STAYS = 1, MARK_LEAVES = 2, MARK_HAD = 4, MARK_HAS = 8 };
 
 static enum slot_fate fate_of(const void *marks, uint32_t id)
@@ -145,21 +137,16 @@ static struct table_member *make_members(const struct compile *c, bool weighted,
 	return members;
 }
 
-/* What slot i of the new table was before; 0 where there was none. */
+/* What slot i of the table was before; 0 where there was none. */
 static uint32_t old_word(const struct compile *c, uint32_t i)
 {
 	const struct xlb_service *old = c->old;
-	const uint32_t *slots;
-	uint32_t group, word = 0;
 
 	if (!old)
 		return 0;
-	slots = c->p->world->kernel.slots + old->slot_base;
-	if (old->slot_log2 <= c->want.slot_log2)
-		return slots[i >> (c->want.slot_log2 - old->slot_log2)];
-	group = old->slot_log2 - c->want.slot_log2;
-	slots_merge(slots + ((size_t)i << group), 1u << group, &word);
-	return word;
+	return c->p->world->kernel
+		.slots[old->slot_base +
+		       (i >> (c->want.slot_log2 - old->slot_log2))];
 }
 
 static const char *why_left(const struct world_member *m)
@@ -230,68 +217,113 @@ static struct change *add_slots(struct compile *c, const char *what)
 	return ch;
 }
 
-static void say_slots(struct compile *c, const uint32_t *words, uint32_t moved,
-		      bool drift)
+static void say_slots(struct compile *c, const struct words *t, bool drift)
 {
 	uint32_t size = 1u << c->want.slot_log2;
 	struct change *ch = add_slots(c, "slots");
 	struct slot_write *w = &ch->slots.write;
-	const char *grown = "";
+	const char *resized = "";
 
 	w->base = c->want.slot_base;
 	w->count = size;
-	w->words = words;
+	w->words = t->words;
 	w->fresh = !c->old || is_resized(c);
-	if (is_resized(c)) {
-		grown = arena_printf(c->p->arena, "table of %u slots -> %u, ",
-				     1u << c->old->slot_log2, size);
-		if (c->old->slot_log2 < c->want.slot_log2) {
-			w->from = c->old->slot_base;
-			w->shift = (uint8_t)(c->want.slot_log2 -
-					     c->old->slot_log2);
-		}
+	if (is_resized(c))
+		resized = arena_printf(c->p->arena, "table of %u slots -> %u, ",
+				       1u << c->old->slot_log2, size);
+	if (c->old && c->old->slot_log2 < c->want.slot_log2) {
+		w->from = c->old->slot_base;
+		w->shift = (uint8_t)(c->want.slot_log2 - c->old->slot_log2);
 	}
-	ch->hidden = !c->old || (!moved && !is_resized(c));
-	ch->slots.moved = moved;
-	ch->detail = arena_printf(c->p->arena, "%s%u of %u slots move", grown,
-				  moved, size);
+	ch->hidden = !c->old || (!t->moved && !is_resized(c));
+	ch->slots.moved = t->moved;
+	ch->detail = arena_printf(c->p->arena, "%s%u of %u slots move", resized,
+				  t->moved, size);
 	slots_cause(c, ch, drift);
 	/* Long after the edit, when no slot is under change any more. */
-	if (is_resized(c) && !moved && c->p->world->settled) {
+	if (is_resized(c) && !t->moved && c->p->world->settled) {
 		change_from_event(ch, "at rest");
 		ch->drift = false;
 	}
 }
 
-void plan_slots(struct compile *c, bool drift)
+static void compute_words(struct compile *c, struct words *t)
 {
-	uint32_t size = 1u << c->want.slot_log2, moved = 0, differ = 0;
+	uint32_t size = 1u << c->want.slot_log2;
 	uint8_t spread = (uint8_t)(c->want.slot_log2 - c->want.table_log2);
 	AUTO_FREE uint32_t *owner =
 		mem_array(1u << c->want.table_log2, sizeof(*owner));
-	uint32_t *words = arena_alloc(c->p->arena, size * sizeof(*words));
 	uint8_t *marks = c->p->marks;
 	size_t count;
 	const struct table_member *members = make_members(c, true, &count);
 
+	t->words = arena_alloc(c->p->arena, size * sizeof(*t->words));
 	table_maglev(members, count, c->want.table_log2, owner);
 	mark_fates(c);
 	for (uint32_t i = 0; i < size; i++) {
 		uint32_t old = old_word(c, i);
+		uint32_t word = slot_next(old, owner[i >> spread], &c->rules);
 
-		words[i] = slot_next(old, owner[i >> spread], &c->rules);
+		t->words[i] = word;
 		marks[XLB_SLOT_CUR(old)] |= MARK_HAD;
-		marks[XLB_SLOT_CUR(words[i])] |= MARK_HAS;
-		moved += XLB_SLOT_CUR(words[i]) != XLB_SLOT_CUR(old);
-		differ += words[i] != old;
+		marks[XLB_SLOT_CUR(word)] |= MARK_HAS;
+		t->moved += XLB_SLOT_CUR(word) != XLB_SLOT_CUR(old);
+		t->differ |= word != old;
 	}
-	if (differ || !c->old || is_resized(c))
-		say_slots(c, words, moved, drift);
+}
+
+static void copy_words(const struct compile *c, struct words *t)
+{
+	size_t size = sizeof(*t->words) << c->want.slot_log2;
+
+	t->words = arena_alloc(c->p->arena, size);
+	memcpy(t->words, c->p->world->kernel.slots + c->want.slot_base, size);
+}
+
+/*
+ * Smaller, when all slots of each group are alike and none is moving; where
+ * there is no other room it stays as it is.
+ */
+static void shrink(struct compile *c, struct words *t)
+{
+	uint8_t by = (uint8_t)(c->want.slot_log2 - c->want.table_log2);
+	uint32_t size = 1u << c->want.table_log2, base;
+	uint32_t *words =
+		arena_alloc(c->p->arena, (size_t)size * sizeof(*words));
+
+	for (uint32_t i = 0; i < size; i++)
+		if (!slots_merge(t->words + ((size_t)i << by), 1u << by,
+				 &words[i]))
+			return;
+	base = take_slots(c->p, c->want.table_log2);
+	if (base == UINT32_MAX)
+		return;
+	c->want.slot_base = base;
+	c->want.slot_log2 = c->want.table_log2;
+	t->words = words;
+	t->moved >>= by;
+}
+
+void plan_slots(struct compile *c, bool compiled)
+{
+	bool larger = c->want.slot_log2 > c->want.table_log2;
+	struct words t = { 0 };
+
+	if (!compiled || is_resized(c) || c->p->world->verify)
+		compute_words(c, &t);
+	else if (larger)
+		copy_words(c, &t);
+	else
+		return;
+	if (larger)
+		shrink(c, &t);
+	if (t.differ || !c->old || is_resized(c))
+		say_slots(c, &t, compiled && !is_resized(c));
 }
 
 /* ---- the schedule's words ---- */
 
-void plan_schedule(struct compile *c)
+void plan_schedule(struct compile *c, bool compiled)
 {
 	bool weighted = c->s->spec->algorithm == ALGORITHM_WEIGHTED_ROUND_ROBIN;
 	bool fresh = !c->old || !c->old->schedule_log2 ||
@@ -302,7 +334,8 @@ void plan_schedule(struct compile *c)
 	struct change *ch;
 	uint32_t *words;
 
-	if (!c->want.schedule_log2)
+	if (!c->want.schedule_log2 ||
+	    (compiled && !fresh && !c->p->world->verify))
 		return;
 	words = arena_alloc(c->p->arena, bytes);
 	members = make_members(c, weighted, &count);

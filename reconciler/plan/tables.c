@@ -50,7 +50,6 @@ static uint64_t signature(const struct compile *c)
 
 	h = hash_bytes(h, &spec->algorithm, sizeof(spec->algorithm));
 	h = hash_bytes(h, &c->rules.kind, sizeof(c->rules.kind));
-	h = hash_bytes(h, &c->want.slot_log2, sizeof(c->want.slot_log2));
 	h = hash_bytes(h, &c->want.table_log2, sizeof(c->want.table_log2));
 	for (size_t i = 0; i < c->s->member_count; i++) {
 		const struct world_member *m = &c->s->members[i];
@@ -86,14 +85,12 @@ static void set_service(struct compile *c)
 	bool compiled;
 
 	fill_service(c);
-	*desired = c->want;
-	c->done->kernel = desired;
 	compiled = c->old && c->old->signature == c->want.signature &&
 		   !c->need_slots;
-	if (!compiled || c->p->world->verify) {
-		plan_slots(c, compiled);
-		plan_schedule(c);
-	}
+	plan_slots(c, compiled);
+	plan_schedule(c, compiled);
+	*desired = c->want;
+	c->done->kernel = desired;
 	if (c->old && !memcmp(c->old, &c->want, sizeof(c->want)))
 		return;
 	ch = planning_add(c->p, CHANGE_SERVICE_SET, ACTION_CHANGE,

@@ -267,6 +267,24 @@ static void say_vips(struct planning *p, const struct world_service *s,
 		p, c, s->id ? vip_source(s->spec, want, have) : &s->spec->src);
 }
 
+/* Where the slots stand is nobody's concern; their change says it. */
+static bool looks_alike(const struct vip_set *a, const struct vip_set *b)
+{
+	for (size_t i = 0; a->count == b->count && i < a->count; i++) {
+		struct xlb_vip x = a->items[i], y = b->items[i];
+
+		x.slot_base = y.slot_base;
+		x.slot_shift = y.slot_shift;
+		if (x.flags & y.flags & XLB_VIP_SCHEDULE) {
+			x.schedule_base = y.schedule_base;
+			x.schedule_shift = y.schedule_shift;
+		}
+		if (compare_vip(&x, &y))
+			return false;
+	}
+	return a->count == b->count;
+}
+
 /* One visible line a service whose VIPs differ; the flip itself is hidden. */
 static void show_service(struct planning *p, size_t index,
 			 const struct vip_set *all_want,
@@ -278,9 +296,7 @@ static void show_service(struct planning *p, size_t index,
 	struct vip_set have = vips_of(all_have, id);
 	struct change *c;
 
-	if (!id ||
-	    (want.count == have.count &&
-	     !memcmp(want.items, have.items, want.count * sizeof(*want.items))))
+	if (!id || looks_alike(&want, &have))
 		return;
 	c = planning_add(p, CHANGE_SHOW, s->id ? ACTION_CHANGE : ACTION_ADD,
 			 arena_printf(p->arena, "service.%s", s->name));
