@@ -142,33 +142,6 @@ static int write_slots(struct reconciler *r, const struct change *c)
 	return 0;
 }
 
-/*
- * From one kind of XDP to the other: the place has to be empty between, so
- * the same code stands at tc for so long.
- */
-static int switch_link(struct reconciler *r, const struct change *c,
-		       struct diag_list *diags)
-{
-	int err =
-		datapath_attach(r->dp, DATAPATH_TC, c->name, c->ifindex, diags);
-
-	if (!err)
-		err = datapath_detach(r->dp, c->link.from, c->name, c->ifindex);
-	if (!err)
-		err = datapath_attach(r->dp, c->link.hook, c->name, c->ifindex,
-				      diags);
-	return err ? err
-		   : datapath_detach(r->dp, DATAPATH_TC, c->name, c->ifindex);
-}
-
-static int attach_link(struct reconciler *r, const struct change *c,
-		       struct diag_list *diags)
-{
-	if (c->link.from != DATAPATH_HOOKS)
-		return switch_link(r, c, diags);
-	return datapath_attach(r->dp, c->link.hook, c->name, c->ifindex, diags);
-}
-
 /* ---- the effects, each with the signature of the table below ---- */
 
 typedef int (*effect_fn)(struct reconciler *r, const struct change *c,
@@ -197,7 +170,8 @@ EFFECT(do_replies,
        datapath_set_replies(r->dp, c->replies.items, c->replies.count, NULL))
 EFFECT(do_reply_attach, datapath_reply_attach(r->dp, c->ifindex, diags))
 EFFECT(do_reply_detach, datapath_reply_detach(r->dp, c->ifindex))
-EFFECT(do_link_attach, attach_link(r, c, diags))
+EFFECT(do_link_attach,
+       datapath_attach(r->dp, c->link.hook, c->name, c->ifindex, diags))
 EFFECT(do_link_detach,
        datapath_detach(r->dp, c->link.hook, c->name, c->ifindex))
 EFFECT(do_slots, write_slots(r, c))

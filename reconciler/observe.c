@@ -25,6 +25,7 @@ struct gather {
 	struct arena *arena;
 	struct world *w;
 	bool looks; /* only: probes and drains stay as they are */
+	bool everywhere; /* look for programs left on any interface */
 	const struct datapath_view *view; /* NULL: nothing loaded */
 	struct world_owner **by_service; /* owners by service id, then name */
 	size_t by_service_count; /* those in quarantine aren't there */
@@ -198,6 +199,7 @@ static void host_path(const struct gather *g, const struct ip *a,
 	memcpy(ret->dst_mac, path.dst_mac, 6);
 	memcpy(ret->src_mac, path.src_mac, 6);
 	ret->mtu = path.mtu;
+	ret->vlan = path.vlan;
 }
 
 static void gather_paths(struct gather *g, struct world_member *m,
@@ -206,6 +208,8 @@ static void gather_paths(struct gather *g, struct world_member *m,
 	for (int f = 0; f < 2; f++) {
 		if (!m->addresses[f].family)
 			continue;
+		if (g->w->verify && !g->looks)
+			net_keep(g->r->net, &m->addresses[f]);
 		if (!v || !vm_path(g, v, &m->paths[f]))
 			host_path(g, &m->addresses[f], m->fixed,
 				  &run->asked_at[f], &m->paths[f]);
@@ -482,6 +486,7 @@ static void line_path(const struct gather *g, const struct xlb_backend *line,
 	memcpy(ret->dst_mac, b, 6);
 	memcpy(ret->src_mac, b + 6, 6);
 	ret->mtu = line->mtu;
+	ret->vlan = line->vlan;
 }
 
 static void gather_ghost(struct gather *g, struct world_service *s,
@@ -649,22 +654,18 @@ static const struct interface_spec *uplink_spec(const struct gather *g,
 	return NULL;
 }
 
-/*
- * Elsewhere than on the uplinks a program of ours is a remnant, which only a
- * pass that verifies looks for.
- */
-static void gather_hooks(struct gather *g, struct world_interface *in)
+/* Elsewhere than on the uplinks a program of ours is a remnant. */
+static void gather_hooks(struct gather *g, struct world_interface *in,
+			 const struct net_link *l)
 {
 	const struct interface_spec *uplink = uplink_spec(g, in->name);
 
 	for (int h = 0; h < DATAPATH_HOOKS; h++)
-		if (uplink || h == DATAPATH_XDP || g->r->verify)
+		if (uplink || g->everywhere)
 			in->hooks[h] = attachment(datapath_attached(
 				g->r->dp, (enum datapath_hook)h, in->name,
 				in->ifindex));
-	if (uplink && uplink->hook == HOOK_AUTO &&
-	    in->hooks[DATAPATH_XDP] != ATTACHED_OURS)
-		in->native = datapath_native(in->ifindex);
+	in->native = l->xdp_native;
 }
 
 static void add_interface(struct gather *g, const char *name)
@@ -682,7 +683,7 @@ static void add_interface(struct gather *g, const char *name)
 	in->ifindex = l->ifindex;
 	in->forwards[0] = forwards("ipv4", name);
 	in->forwards[1] = forwards("ipv6", name);
-	gather_hooks(g, in);
+	gather_hooks(g, in, l);
 	if (!g->r->dp)
 		return;
 	in->reply = attachment(datapath_reply_attached(g->r->dp, l->ifindex));
@@ -702,6 +703,20 @@ static void add_interface_index(struct gather *g, int ifindex)
 		add_interface(g, l->name);
 }
 
+static void gather_sources(struct gather *g)
+{
+	const struct net_link *up =
+		g->spec->node.interface_count
+			? net_link_by_name(g->r->net,
+					   g->spec->node.interfaces[0].name)
+			: NULL;
+
+	if (!up)
+		return;
+	net_source(g->r->net, up->ifindex, AF_INET, &g->w->sources[0]);
+	net_source(g->r->net, up->ifindex, AF_INET6, &g->w->sources[1]);
+}
+
 /* On a pass that verifies, every link is asked for programs left on it. */
 static void add_any_with_reply(void *arg, const struct net_link *l)
 {
@@ -714,10 +729,11 @@ static void add_any_with_reply(void *arg, const struct net_link *l)
 static void gather_node(struct gather *g)
 {
 	net_addresses(g->r->net, add_address, g);
+	gather_sources(g);
 	g->w->forwards6_all = forwards("ipv6", "all");
 	for (size_t i = 0; i < g->spec->node.interface_count; i++)
 		add_interface(g, g->spec->node.interfaces[i].name);
-	if (g->r->dp)
+	if (g->r->dp && g->everywhere)
 		datapath_links(g->r->dp, add_linked, g);
 	if (g->r->dp && g->r->verify)
 		net_links(g->r->net, add_any_with_reply, g);
@@ -756,9 +772,23 @@ static void sweep_members(struct reconciler *r)
 	}
 }
 
+static bool same_interfaces(const struct spec *a, const struct spec *b)
+{
+	if (a->node.interface_count != b->node.interface_count)
+		return false;
+	for (size_t i = 0; i < a->node.interface_count; i++)
+		if (strcmp(a->node.interfaces[i].name,
+			   b->node.interfaces[i].name) != 0)
+			return false;
+	return true;
+}
+
 static struct world *gather_all(struct gather *g)
 {
 	struct reconciler *r = g->r;
+
+	g->everywhere =
+		r->verify || !r->spec || !same_interfaces(r->spec, g->spec);
 
 	g->w = arena_alloc(g->arena, sizeof(*g->w));
 	g->w->now = clock_ns();

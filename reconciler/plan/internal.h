@@ -100,7 +100,6 @@ void members_eligible(const struct world_kernel *k,
 /* members.c: the next hop a family of a member needs for this service. */
 bool service_has_family(const struct service_spec *s, int family);
 bool service_picks(const struct service_spec *s); /* its slots aren't asked */
-bool service_encapsulates(const struct service_spec *s);
 /* features.c: load, or load again with more. */
 void plan_load(struct planning *p);
 

@@ -145,6 +145,7 @@ void plan_text(const struct plan *p, const struct spec *spec, struct buf *out);
 uint32_t features_needed(const struct spec *spec, const struct world *world);
 /* "ipip, source_hash"; for people. */
 const char *features_text(struct arena *a, uint32_t features);
+bool service_encapsulates(const struct service_spec *s); /* ipip, gue */
 const char *hook_text(enum datapath_hook hook); /* "native XDP" */
 const char *action_name(enum change_action a); /* "add", "change"... */
 
