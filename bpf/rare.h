@@ -184,7 +184,6 @@ __noinline int later_v4(struct context *ctx, const struct headers *h)
 	if (p.len < h->l4 - sizeof(struct ethhdr) ||
 	    p.len > p.bytes - sizeof(struct ethhdr))
 		return drop(XLB_DROP_MALFORMED);
-	p.hash = flow_hash_v4(NULL, ip->saddr, h->key.id);
 	return forward_later_v4(ctx, ip, &p, first->forwarding, first->backend);
 }
 
@@ -192,7 +191,6 @@ __noinline int later_v6(struct context *ctx, const struct headers *h)
 {
 	struct ipv6hdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	struct xlb_fragment *first;
-	const __u64 *src;
 	struct packet p;
 
 	if (!h || (void *)(ip + 1) > ctx_end(ctx))
@@ -206,8 +204,6 @@ __noinline int later_v6(struct context *ctx, const struct headers *h)
 	if (p.len < h->l4 - sizeof(struct ethhdr) ||
 	    p.len > p.bytes - sizeof(struct ethhdr))
 		return drop(XLB_DROP_MALFORMED);
-	src = (const __u64 *)&ip->saddr;
-	p.hash = flow_hash_v6(NULL, src[0], src[1], h->key.id);
 	return forward_later_v6(ctx, ip, &p, first->forwarding, first->backend);
 }
 
