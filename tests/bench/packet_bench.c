@@ -121,7 +121,7 @@ static struct bench_case cases[] = {
 static struct bench_case floors[CASES];
 static size_t floor_count;
 static const char *only = ""; /* cases whose name contains it */
-static int placements = 3, rounds = 11;
+static int placements = 3, rounds = 7;
 static int placement; /* that is measured now */
 static int samples; /* taken so far, of each case */
 
