@@ -3,14 +3,15 @@
  * The client of http_bench.py: as many requests as go through, on real
  * connections, from one thread.  Reads commands, one a line:
  *
- *   keep|new|bulk MILLISECONDS CONNECTIONS ADDRESS:PORT...
+ *   keep|new|bulk|upload MILLISECONDS CONNECTIONS ADDRESS:PORT...
  *
  *   keep   the next request when the answer to the last one is there
  *   new    each on a connection of its own, which the server closes
  *   bulk   one answer without an end on each connection
+ *   upload one request without an end on each connection
  *
  * and answers each with the seconds measured, answers, bytes of answers and
- * failures.  keep and bulk connect before the time begins.
+ * failures.  All but new connect before the time begins.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -32,7 +33,7 @@
 #define ANSWER_MAX 2048
 #define CHUNK (1u << 20)
 
-enum mode { KEEP, NEW, BULK, MODES };
+enum mode { KEEP, NEW, BULK, UPLOAD, MODES };
 
 static const struct {
 	const char *name;
@@ -42,6 +43,8 @@ static const struct {
 	[NEW] = { "new", "GET / HTTP/1.0\r\nHost: bench\r\n\r\n" },
 	[BULK] = { "bulk",
 		   "GET /bytes/1000000000000 HTTP/1.1\r\nHost: bench\r\n\r\n" },
+	[UPLOAD] = { "upload", "POST / HTTP/1.1\r\nHost: bench\r\n"
+			       "Content-Length: 1000000000000\r\n\r\n" },
 };
 
 struct connection {
@@ -145,6 +148,8 @@ static void answered(struct connection *c)
 /* What a read brought: 0 is the end of the connection. */
 static void took(struct connection *c, size_t got)
 {
+	if (run.mode == UPLOAD)
+		return; /* the server's opinion, ahead of the end */
 	if (run.mode == BULK) {
 		if (run.timed)
 			run.bytes += got;
@@ -180,6 +185,19 @@ static ssize_t take(struct connection *c)
 	return recv(c->fd, c->answer + c->len, ANSWER_MAX - 1 - c->len, 0);
 }
 
+/* As much as goes into the socket; what isn't acknowledged yet is little. */
+static void give(struct connection *c)
+{
+	static const char body[1 << 16];
+	ssize_t sent;
+
+	while ((sent = send(c->fd, body, sizeof(body), MSG_NOSIGNAL)) > 0)
+		if (run.timed)
+			run.bytes += (uint64_t)sent;
+	if (errno != EAGAIN)
+		fail(c);
+}
+
 static void on_event(struct connection *c, uint32_t events)
 {
 	ssize_t got;
@@ -189,6 +207,8 @@ static void on_event(struct connection *c, uint32_t events)
 		run.connected++;
 		ask(c);
 	}
+	if (run.mode == UPLOAD && c->fd >= 0 && (events & EPOLLOUT))
+		give(c);
 	while (c->fd >= 0) {
 		got = take(c);
 		if (got > 0) {

@@ -25,15 +25,17 @@ TURN_MS = int(os.environ.get("XLB_BENCH_MS", "350"))
 SERVERS = 2
 PORT = 8080
 GOAL = 0.95  # of plain routing, where it stands in GOALS
-GOALS = {("xlb, tc", "keep"), ("xlb, tc", "bulk")}
+GOALS = {("xlb, tc", "keep"), ("xlb, tc", "bulk"), ("xlb, tc", "upload")}
 
 # mode: connections, unit, from (seconds, answers, bytes) to a figure
 MODES = {
     "keep": (32, "k requests/s", lambda s, answers, _: answers / s / 1e3),
     "new": (32, "k connections/s", lambda s, answers, _: answers / s / 1e3),
-    "bulk": (4, "Gbit/s", lambda s, _, received: received * 8 / s / 1e9),
+    "bulk": (4, "Gbit/s", lambda s, _, moved: moved * 8 / s / 1e9),
+    "upload": (4, "Gbit/s", lambda s, _, moved: moved * 8 / s / 1e9),
 }
-LABELS = {"keep": "HTTP keep-alive", "new": "HTTP new connections", "bulk": "HTTP bulk"}
+LABELS = {"keep": "HTTP keep-alive", "new": "HTTP new connections", "bulk": "HTTP bulk",
+          "upload": "HTTP upload"}
 
 SERVICES = """version: 1
 node: {{interfaces: [{interface}]}}
@@ -128,7 +130,7 @@ class Xlb(Contender):
         self.xlb.bpffs = self.scratch / "bpf" / f"xlb-{self.number}"
         checked = self.xlb.verb("check")
         if checked.returncode:
-            raise RuntimeError(checked.stderr.strip().splitlines()[0])
+            raise RuntimeError(checked.stderr.strip().splitlines()[0].split(" error: ")[-1])
         self.xlb.start()
         self.xlb.wait_converged()
 
@@ -204,11 +206,11 @@ class Client:
         connections, _, figure = MODES[mode]
         print(mode, duration, connections, *contender.targets(), file=self.process.stdin,
               flush=True)
-        seconds, answers, received, failures = map(float, self.process.stdout.readline().split())
-        if failures or not received:
+        seconds, answers, moved, failures = map(float, self.process.stdout.readline().split())
+        if failures or not moved:
             raise RuntimeError(f"{contender.name}, {mode}: {failures:.0f} failures, "
                                f"{answers:.0f} answers")
-        return figure(seconds, answers, received)
+        return figure(seconds, answers, moved)
 
 
 def answers(client, contender):
