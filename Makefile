@@ -137,7 +137,7 @@ $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
 # The benches' own programs wrap those of bpf/.
-$(B)/bench/%.bpf.o: tests/bench/%.bpf.c tests/bench/wrapper.h $(wildcard bpf/*.h)
+$(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h tests/bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
