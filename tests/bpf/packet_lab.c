@@ -11,13 +11,15 @@
  *
  *   backend ID [v4=A] [v6=A] [dst=MAC] [src=MAC] [ifindex=N] [port=N] [mtu=N]
  *           [generation=N] [tx] [stack] [no_hop]
- *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N] [dsr] [rr]
+ *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N]
+ *           [dsr|ipip|gue] [rr]
  *   vips                        the vip lines since the last time are the table
  *   fill BASE COUNT CUR PREV rest|moving|settled
  *   maglev|rr BASE LOG2 ID...   a table at rest of these backends
  *   reply ADDRESS PORT tcp|udp VIP PORT service=N backend=N
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
+ *   sources [v4=A] [v6=A]       outer ones of gue
  *   now N
  *   xdp HEX                     ok VERDICT HEX
  *   tc HEX [ifindex=N] [gso=N]  the same
@@ -197,6 +199,15 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)((sum & 0xffff) + (sum >> 16));
 }
 
+static uint8_t forwarding_of(const struct command *c)
+{
+	if (flag(c, "dsr"))
+		return XLB_DSR;
+	if (flag(c, "ipip"))
+		return XLB_IPIP;
+	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
+}
+
 static int do_vip(struct lab *lab, const struct command *c)
 {
 	struct xlb_vip *v = MEM_PUSH(lab->vips, lab->vip_count);
@@ -213,7 +224,7 @@ static int do_vip(struct lab *lab, const struct command *c)
 	v->target_port = htons((uint16_t)number(c, "target", port));
 	v->addr_sum = ip_sum(&a);
 	v->port_sum = fold((uint16_t)~v->port + (uint32_t)v->target_port);
-	v->forwarding = flag(c, "dsr") ? XLB_DSR : XLB_NAT;
+	v->forwarding = forwarding_of(c);
 	v->slot_base = number(c, "base", 0);
 	v->slot_shift = (uint8_t)(32 - number(c, "log2", 8));
 	v->flags = flag(c, "rr") ? XLB_VIP_SCHEDULE : 0;
@@ -341,6 +352,18 @@ static int do_directs(struct lab *lab, const struct command *c)
 	free(lab->directs);
 	lab->directs = NULL;
 	return answer(err);
+}
+
+static int do_sources(struct lab *lab, const struct command *c)
+{
+	const char *v4 = option(c, "v4"), *v6 = option(c, "v6");
+	struct ip a4, a6;
+
+	if ((v4 && !ip_parse(v4, &a4)) || (v6 && !ip_parse(v6, &a6)))
+		return answer(-EINVAL);
+	datapath_set_sources(lab->d, v4 ? a4.words : NULL,
+			     v6 ? a6.words : NULL);
+	return answer(0);
 }
 
 static int do_now(struct lab *lab, const struct command *c)
@@ -503,8 +526,8 @@ static int do_attach(struct lab *lab, const struct command *c)
 
 	return said(strcmp(word(c, 0), "attach")
 			    ? datapath_reply_attach(lab->d, ifindex, &diags)
-			    : datapath_attach(lab->d, DATAPATH_XDP,
-					      word(c, 1), ifindex, &diags),
+			    : datapath_attach(lab->d, DATAPATH_XDP, word(c, 1),
+					      ifindex, &diags),
 		    &diags);
 }
 
@@ -530,17 +553,29 @@ static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
 } verbs[] = {
-	{ "backend", do_backend }, { "vip", do_vip },
-	{ "vips", do_vips },	   { "fill", do_fill },
-	{ "maglev", do_table },	   { "rr", do_table },
-	{ "reply", do_reply },	   { "replies", do_replies },
-	{ "direct", do_direct },   { "directs", do_directs },
-	{ "now", do_now },	   { "xdp", do_xdp },
-	{ "tc", do_tc },	   { "count", do_count },
-	{ "drops", do_drops },	   { "remembered", do_remembered },
-	{ "forget", do_forget },   { "ifindex", do_ifindex },
-	{ "attach", do_attach },   { "attach_reply", do_attach },
-	{ "detach", do_detach },   { "outdate", do_outdate },
+	{ "backend", do_backend },
+	{ "vip", do_vip },
+	{ "vips", do_vips },
+	{ "fill", do_fill },
+	{ "maglev", do_table },
+	{ "rr", do_table },
+	{ "reply", do_reply },
+	{ "replies", do_replies },
+	{ "direct", do_direct },
+	{ "directs", do_directs },
+	{ "sources", do_sources },
+	{ "now", do_now },
+	{ "xdp", do_xdp },
+	{ "tc", do_tc },
+	{ "count", do_count },
+	{ "drops", do_drops },
+	{ "remembered", do_remembered },
+	{ "forget", do_forget },
+	{ "ifindex", do_ifindex },
+	{ "attach", do_attach },
+	{ "attach_reply", do_attach },
+	{ "detach", do_detach },
+	{ "outdate", do_outdate },
 };
 
 static int run_command(struct lab *lab, char *line)
