@@ -23,18 +23,25 @@
 
 /*
  * How a packet is sent, in one word, for a program's function takes but five
- * arguments: enum xlb_forwarding, and this if it is a new flow's first.
+ * arguments: enum xlb_forwarding, whether it begins a flow, its traffic class.
  */
-#define ENCAP_NEW_FLOW 0x100
+#define ENCAP_HOW(forwarding, new_flow, tos) \
+	((__u32)(forwarding) | (__u32)(new_flow) << 8 | (__u32)(tos) << 16)
+#define ENCAP_FORWARDING(how) ((how)&0xff)
+#define ENCAP_NEW_FLOW(how) (((how) >> 8) & 1)
+#define ENCAP_TOS(how) ((how) >> 16)
 
-/* What the headers in front say of the packet behind them. */
-struct inner {
-	__u32 mark; /* of the flow: what its packets have in common */
-	__u32 len; /* of the packet, its IP header and what follows */
-	__u8 tos; /* or traffic class */
-	__u8 proto; /* IPPROTO_IPIP or IPPROTO_IPV6 */
+/*
+ * The outer headers' shape.  Always a constant where it is used, so that each
+ * of them is code of its own without a branch.
+ */
+struct shape {
+	bool v6; /* the outer family */
 	bool gue;
+	__u8 proto; /* of the packet behind: IPPROTO_IPIP or IPPROTO_IPV6 */
 };
+
+#define SHAPE(v6, gue, proto) ((struct shape){ (v6), (gue), (proto) })
 
 struct outer_v4 {
 	__u32 ip[5];
@@ -52,6 +59,13 @@ static __always_inline bool is_encap(__u32 forwarding)
 	       (HAS(GUE) && forwarding == XLB_GUE);
 }
 
+static __always_inline bool is_gue(__u32 forwarding)
+{
+	if (!HAS(IPIP))
+		return true;
+	return HAS(GUE) && forwarding == XLB_GUE;
+}
+
 static __always_inline bool has_v6(const struct xlb_backend *be)
 {
 	const __u64 *addr = (const __u64 *)be->addr6;
@@ -65,80 +79,88 @@ static __always_inline __u32 encap_bytes(bool v6, bool gue)
 	       (gue ? sizeof(struct udphdr) : 0);
 }
 
-static __always_inline bool has_source(bool v6, bool gue)
+/* Bytes that come in front of a packet of this family (v6) to the backend. */
+static __always_inline __u32 encap_room(const struct xlb_backend *be,
+					__u32 forwarding, bool v6)
+{
+	return encap_bytes(v6 ? has_v6(be) : !be->addr4, is_gue(forwarding));
+}
+
+static __always_inline bool has_source(bool v6)
 {
 	const __u64 *source6 = (const __u64 *)tables.control.source6;
 
-	if (!gue)
-		return true;
 	return v6 ? (source6[0] | source6[1]) != 0
 		  : tables.control.source4 != 0;
 }
 
+/*
+ * What a flow's packets have in common: all of the hash's bits, the best mixed
+ * ones, those that chose the slot, on top.
+ */
+static __always_inline __u32 flow_mark(__u64 hash)
+{
+	return (__u32)(hash >> 32) ^ (__u32)hash;
+}
+
 /* No checksum: the packet behind has its own (RFC 6935 for IPv6). */
-static __always_inline void outer_udp(__u32 udp[2], const struct inner *in)
+static __always_inline void outer_udp(__u32 udp[2], __u32 mark, __u32 len)
 {
-	__u32 port = GUE_SOURCE_PORT | (__u16)(in->mark >> 16);
-
-	udp[0] = bpf_htonl(port << 16 | XLB_GUE_PORT);
-	udp[1] = bpf_htonl((in->len + (__u32)sizeof(struct udphdr)) << 16);
+	udp[0] = bpf_htonl(GUE_SOURCE_PORT << 16 | (mark & 0xffff0000) |
+			   XLB_GUE_PORT);
+	udp[1] = bpf_htonl((len + (__u32)sizeof(struct udphdr)) << 16);
 }
 
-static __always_inline void outer_fill_v4(struct outer_v4 *o,
-					  const struct xlb_backend *be,
-					  const struct inner *in)
+/* len: of the packet behind; mark: as flow_mark() says. */
+static __always_inline void outer_fill_v4(struct outer_v4 *o, struct shape s,
+					  __be32 addr, __u32 mark, __u32 len,
+					  __u32 tos)
 {
-	__u32 len = in->len + encap_bytes(false, in->gue);
-	__u8 proto = in->gue ? IPPROTO_UDP : in->proto;
-	__u32 word[5];
-	__u16 check;
+	__u32 first = bpf_htonl(0x45000000 | tos << 16 |
+				(len + encap_bytes(false, s.gue)));
+	__u32 hops = bpf_htonl(OUTER_TTL << 24 | (s.gue ? IPPROTO_UDP : s.proto)
+							 << 16);
+	__u32 source = s.gue ? tables.control.source4
+			     : bpf_htonl(OUTER_V4_SOURCE | mark >> 16);
+	__u64 sum = (__u64)first + bpf_htonl(IP_DF) + hops + source + addr;
 
-	word[0] = bpf_htonl(0x45000000 | (__u32)in->tos << 16 | len);
-	word[1] = bpf_htonl(IP_DF);
-	word[2] = bpf_htonl(OUTER_TTL << 24 | (__u32)proto << 16);
-	word[3] =
-		in->gue ? tables.control.source4
-			: bpf_htonl(OUTER_V4_SOURCE | (__u16)(in->mark >> 16));
-	word[4] = be->addr4;
-	check = (__u16)~csum_fold(csum_words(word, 5));
-	o->ip[0] = word[0];
-	o->ip[1] = word[1];
-	o->ip[2] = word[2] | (__u32)check << 16;
-	o->ip[3] = word[3];
-	o->ip[4] = word[4];
-	if (in->gue)
-		outer_udp(o->udp, in);
+	o->ip[0] = first;
+	o->ip[1] = bpf_htonl(IP_DF);
+	o->ip[2] = hops | (__u32)(__u16)~csum_fold(sum) << 16;
+	o->ip[3] = source;
+	o->ip[4] = addr;
+	if (s.gue)
+		outer_udp(o->udp, mark, len);
 }
 
-static __always_inline void outer_fill_v6(struct outer_v6 *o,
-					  const struct xlb_backend *be,
-					  const struct inner *in)
+static __always_inline void outer_fill_v6(struct outer_v6 *o, struct shape s,
+					  const __u32 addr[4], __u32 mark,
+					  __u32 len, __u32 tos)
 {
-	__u32 len = in->len + (in->gue ? sizeof(struct udphdr) : 0);
-	__u8 proto = in->gue ? IPPROTO_UDP : in->proto;
-	__u64 label = in->mark >> 12;
+	__u32 payload = len + (s.gue ? sizeof(struct udphdr) : 0);
 
-	o->ip[0] = bpf_cpu_to_be64(6ULL << 60 | (__u64)in->tos << 52 |
-				   label << 32 | len << 16 | (__u32)proto << 8 |
+	o->ip[0] = bpf_cpu_to_be64(6ULL << 60 | (__u64)tos << 52 |
+				   (__u64)(mark >> 12) << 32 | payload << 16 |
+				   (__u32)(s.gue ? IPPROTO_UDP : s.proto) << 8 |
 				   OUTER_TTL);
-	if (in->gue) {
+	if (s.gue) {
 		copy_v6(&o->ip[1], tables.control.source6);
-		outer_udp(o->udp, in);
+		outer_udp(o->udp, mark, len);
 	} else {
 		o->ip[1] = bpf_cpu_to_be64(OUTER_V6_SOURCE);
-		o->ip[2] = bpf_cpu_to_be64(in->mark);
+		o->ip[2] = bpf_cpu_to_be64(mark);
 	}
-	copy_v6(&o->ip[3], be->addr6);
+	copy_v6(&o->ip[3], addr);
 }
 
 /*
- * The outer header into the room that ctx_push() made.  Returns the frame's
+ * The outer headers, into the room that ctx_push() made.  Returns the frame's
  * start, or NULL.  In tc by the helper that keeps up a sum which hardware made
  * of the whole packet.
  */
-static __always_inline void *outer_put(struct context *ctx,
-				       const struct xlb_backend *be,
-				       const struct inner *in, bool v6)
+static __always_inline void *outer_put(struct context *ctx, struct shape s,
+				       const struct xlb_backend *be, __u32 mark,
+				       __u32 len, __u32 tos)
 {
 #ifdef XLB_TC
 	union {
@@ -146,114 +168,99 @@ static __always_inline void *outer_put(struct context *ctx,
 		struct outer_v6 v6;
 	} o;
 
-	if (v6)
-		outer_fill_v6(&o.v6, be, in);
+	if (s.v6)
+		outer_fill_v6(&o.v6, s, be->addr6, mark, len, tos);
 	else
-		outer_fill_v4(&o.v4, be, in);
+		outer_fill_v4(&o.v4, s, be->addr4, mark, len, tos);
 	if (bpf_skb_store_bytes(ctx, sizeof(struct ethhdr), &o,
-				encap_bytes(v6, in->gue), BPF_F_RECOMPUTE_CSUM))
+				encap_bytes(s.v6, s.gue), BPF_F_RECOMPUTE_CSUM))
 		return NULL;
 	return ctx_data(ctx);
 #else
 	void *data = ctx_data(ctx);
 	void *o = data + sizeof(struct ethhdr);
 
-	/* With what is behind it, so much is there in any case. */
-	if (o + (v6 ? sizeof(struct outer_v6) : sizeof(struct outer_v4)) >
+	/* With what is behind them, so much is there in any case. */
+	if (o + (s.v6 ? sizeof(struct outer_v6) : sizeof(struct outer_v4)) >
 	    ctx_end(ctx))
 		return NULL;
-	if (v6)
-		outer_fill_v6(o, be, in);
+	if (s.v6)
+		outer_fill_v6(o, s, be->addr6, mark, len, tos);
 	else
-		outer_fill_v4(o, be, in);
+		outer_fill_v4(o, s, be->addr4, mark, len, tos);
 	return data;
 #endif
 }
 
-/* v6: the outer family. */
-static __always_inline int encap_send(struct context *ctx, __u32 id,
-				      const struct xlb_backend *be,
-				      const struct inner *in, bool v6,
-				      bool new_flow)
+static __always_inline int encap_send(struct context *ctx, struct shape s,
+				      __u32 id, __u32 mark, __u32 len,
+				      __u32 how)
 {
-	const __u64 *l2 = v6 ? be->l2_v6 : be->l2_v4;
-	__be16 proto = v6 ? bpf_htons(ETH_P_IPV6) : bpf_htons(ETH_P_IP);
-	__u32 bytes = ctx_length(ctx, ctx_data(ctx), ctx_end(ctx));
-	__u32 room = encap_bytes(v6, in->gue);
+	const struct xlb_backend *be = backend_line(id);
+	const __u64 *l2 = s.v6 ? be->l2_v6 : be->l2_v4;
+	__u32 room = encap_bytes(s.v6, s.gue);
 	void *data;
 
 	if (unlikely(!l2[0] || (be->flags & XLB_BACKEND_STACK)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (unlikely(in->len + room > IP_LENGTH_MAX ||
-		     !has_source(v6, in->gue)))
+	if (unlikely(len > IP_LENGTH_MAX - room ||
+		     (s.gue && !has_source(s.v6))))
 		return drop(XLB_DROP_ENCAP);
-	if (!ctx_push(ctx, room, proto, in->gue ? ROOM_UDP : ROOM_IP))
+	if (unlikely(!ctx_push(ctx, room,
+			       s.v6 ? bpf_htons(ETH_P_IPV6)
+				    : bpf_htons(ETH_P_IP),
+			       s.gue ? ROOM_UDP : ROOM_IP)))
 		return drop(XLB_DROP_ENCAP);
-	data = outer_put(ctx, be, in, v6);
-	if (!data)
+	data = outer_put(ctx, s, be, mark, len, ENCAP_TOS(how));
+	if (unlikely(!data))
 		return drop(XLB_DROP_ENCAP);
-	count_packet(id, bytes, new_flow);
+	count_packet(id, ctx_length(ctx, data, ctx_end(ctx)) - room,
+		     ENCAP_NEW_FLOW(how));
 	return leave(ctx, data, be, l2, false);
-}
-
-static __always_inline bool is_gue(__u32 how)
-{
-	if (!HAS(IPIP))
-		return true;
-	return HAS(GUE) && (how & 0xff) == XLB_GUE;
-}
-
-/* All of the hash's bits, the best mixed ones (those of the slot) on top. */
-static __always_inline __u32 flow_mark(__u64 hash)
-{
-	return (__u32)(hash >> 32) ^ (__u32)hash;
-}
-
-/* Bytes that come in front of a packet of this family (v6) to the backend. */
-static __always_inline __u32 encap_room(const struct xlb_backend *be, __u32 how,
-					bool v6)
-{
-	return encap_bytes(v6 ? has_v6(be) : !be->addr4, is_gue(how));
 }
 
 /*
  * A client's IPv4 packet to backend id.  len: from its IP header on; it fits.
- * how: see ENCAP_NEW_FLOW.
+ * how: see ENCAP_HOW.
  */
 static __noinline int encap_v4(struct context *ctx, __u32 id, __u64 hash,
 			       __u32 len, __u32 how)
 {
-	const struct xlb_backend *be = backend_line(id);
-	struct iphdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
-	struct inner in = { .mark = flow_mark(hash),
-			    .len = len,
-			    .proto = IPPROTO_IPIP,
-			    .gue = is_gue(how) };
+	bool v6 = !backend_line(id)->addr4;
+	__u32 mark = flow_mark(hash);
 
-	if ((void *)(ip + 1) > ctx_end(ctx))
-		return drop(XLB_DROP_MALFORMED);
-	in.tos = ip->tos;
-	if (unlikely(!be->addr4))
-		return encap_send(ctx, id, be, &in, true, how & ENCAP_NEW_FLOW);
-	return encap_send(ctx, id, be, &in, false, how & ENCAP_NEW_FLOW);
+	if (is_gue(ENCAP_FORWARDING(how))) {
+		if (unlikely(v6))
+			return encap_send(ctx, SHAPE(true, true, IPPROTO_IPIP),
+					  id, mark, len, how);
+		return encap_send(ctx, SHAPE(false, true, IPPROTO_IPIP), id,
+				  mark, len, how);
+	}
+	if (unlikely(v6))
+		return encap_send(ctx, SHAPE(true, false, IPPROTO_IPIP), id,
+				  mark, len, how);
+	return encap_send(ctx, SHAPE(false, false, IPPROTO_IPIP), id, mark, len,
+			  how);
 }
 
 static __noinline int encap_v6(struct context *ctx, __u32 id, __u64 hash,
 			       __u32 len, __u32 how)
 {
-	const struct xlb_backend *be = backend_line(id);
-	struct ipv6hdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
-	struct inner in = { .mark = flow_mark(hash),
-			    .len = len,
-			    .proto = IPPROTO_IPV6,
-			    .gue = is_gue(how) };
+	bool v6 = has_v6(backend_line(id));
+	__u32 mark = flow_mark(hash);
 
-	if ((void *)(ip + 1) > ctx_end(ctx))
-		return drop(XLB_DROP_MALFORMED);
-	in.tos = (__u8)(bpf_ntohl(*(__be32 *)ip) >> 20);
-	if (likely(has_v6(be)))
-		return encap_send(ctx, id, be, &in, true, how & ENCAP_NEW_FLOW);
-	return encap_send(ctx, id, be, &in, false, how & ENCAP_NEW_FLOW);
+	if (is_gue(ENCAP_FORWARDING(how))) {
+		if (likely(v6))
+			return encap_send(ctx, SHAPE(true, true, IPPROTO_IPV6),
+					  id, mark, len, how);
+		return encap_send(ctx, SHAPE(false, true, IPPROTO_IPV6), id,
+				  mark, len, how);
+	}
+	if (likely(v6))
+		return encap_send(ctx, SHAPE(true, false, IPPROTO_IPV6), id,
+				  mark, len, how);
+	return encap_send(ctx, SHAPE(false, false, IPPROTO_IPV6), id, mark, len,
+			  how);
 }
 
 #endif

@@ -54,9 +54,15 @@ rewrite_to(const struct xlb_backend *be, const struct packet *p, __be16 port)
 	};
 }
 
+static __always_inline __u32 class_v6(const struct ipv6hdr *ip)
+{
+	return (bpf_ntohl(*(const __be32 *)ip) >> 20) & 0xff;
+}
+
 /* Behind other headers; hash: what says which packets stay together. */
 static __always_inline int wrap_v4(struct context *ctx, const struct packet *p,
-				   __u32 forwarding, __u32 id, __u64 hash)
+				   __u32 forwarding, __u32 id, __u64 hash,
+				   __u32 tos)
 {
 	const struct xlb_backend *be = backend_line(id);
 	__u32 room = encap_room(be, forwarding, false);
@@ -64,11 +70,12 @@ static __always_inline int wrap_v4(struct context *ctx, const struct packet *p,
 	if (unlikely(over_mtu(p->len + room, be->mtu)))
 		return icmp_too_big_v4(ctx, be->mtu - room);
 	return encap_v4(ctx, id, hash, p->total,
-			forwarding | (p->new_flow ? ENCAP_NEW_FLOW : 0));
+			ENCAP_HOW(forwarding, p->new_flow, tos));
 }
 
 static __always_inline int wrap_v6(struct context *ctx, const struct packet *p,
-				   __u32 forwarding, __u32 id, __u64 hash)
+				   __u32 forwarding, __u32 id, __u64 hash,
+				   __u32 tos)
 {
 	const struct xlb_backend *be = backend_line(id);
 	__u32 room = encap_room(be, forwarding, true);
@@ -76,7 +83,7 @@ static __always_inline int wrap_v6(struct context *ctx, const struct packet *p,
 	if (unlikely(over_mtu(p->len + room, be->mtu)))
 		return icmp_too_big_v6(ctx, be->mtu - room);
 	return encap_v6(ctx, id, hash, p->total,
-			forwarding | (p->new_flow ? ENCAP_NEW_FLOW : 0));
+			ENCAP_HOW(forwarding, p->new_flow, tos));
 }
 
 static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
@@ -87,7 +94,7 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	bool nat = is_nat(vip->forwarding);
 
 	if (is_encap(vip->forwarding))
-		return wrap_v4(ctx, p, vip->forwarding, id, p->hash);
+		return wrap_v4(ctx, p, vip->forwarding, id, p->hash, ip->tos);
 	if (unlikely(!reachable(be, be->l2_v4, false)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
@@ -113,7 +120,8 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	bool nat = is_nat(vip->forwarding);
 
 	if (is_encap(vip->forwarding))
-		return wrap_v6(ctx, p, vip->forwarding, id, p->hash);
+		return wrap_v6(ctx, p, vip->forwarding, id, p->hash,
+			       class_v6(ip));
 	if (unlikely(!reachable(be, be->l2_v6, true)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
@@ -144,7 +152,8 @@ static __always_inline int forward_later_v4(struct context *ctx,
 	bool nat = is_nat(forwarding);
 
 	if (is_encap(forwarding))
-		return wrap_v4(ctx, p, forwarding, id, ip->saddr * MIX_A);
+		return wrap_v4(ctx, p, forwarding, id, ip->saddr * MIX_A,
+			       ip->tos);
 	if (!reachable(be, be->l2_v4, false))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (over_mtu(p->len, be->mtu))
@@ -173,7 +182,7 @@ static __always_inline int forward_later_v6(struct context *ctx,
 
 	if (is_encap(forwarding))
 		return wrap_v6(ctx, p, forwarding, id,
-			       (src[0] ^ src[1]) * MIX_A);
+			       (src[0] ^ src[1]) * MIX_A, class_v6(ip));
 	if (!reachable(be, be->l2_v6, true))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (over_mtu(p->len, be->mtu))
