@@ -111,10 +111,15 @@ static __always_inline void outer_udp(__u32 udp[2], __u32 mark, __u32 len)
 	udp[1] = bpf_htonl((len + (__u32)sizeof(struct udphdr)) << 16);
 }
 
+static __always_inline __u32 csum_halves(__u32 word)
+{
+	return (word & 0xffff) + (word >> 16);
+}
+
 /* len: of the packet behind; mark: as flow_mark() says. */
 static __always_inline void outer_fill_v4(struct outer_v4 *o, struct shape s,
-					  __be32 addr, __u32 mark, __u32 len,
-					  __u32 tos)
+					  const struct xlb_backend *be,
+					  __u32 mark, __u32 len, __u32 tos)
 {
 	__u32 first = bpf_htonl(0x45000000 | tos << 16 |
 				(len + encap_bytes(false, s.gue)));
@@ -122,13 +127,17 @@ static __always_inline void outer_fill_v4(struct outer_v4 *o, struct shape s,
 							 << 16);
 	__u32 source = s.gue ? tables.control.source4
 			     : bpf_htonl(OUTER_V4_SOURCE | mark >> 16);
-	__u64 sum = (__u64)first + bpf_htonl(IP_DF) + hops + source + addr;
+	__u32 sum = csum_halves(first) + csum_halves(bpf_htonl(IP_DF)) +
+		    csum_halves(hops) + csum_halves(source) + be->sum4;
 
+	/* Sums of halves are small: two steps fold them. */
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum += sum >> 16;
 	o->ip[0] = first;
 	o->ip[1] = bpf_htonl(IP_DF);
-	o->ip[2] = hops | (__u32)(__u16)~csum_fold(sum) << 16;
+	o->ip[2] = hops | ~sum << 16;
 	o->ip[3] = source;
-	o->ip[4] = addr;
+	o->ip[4] = be->addr4;
 	if (s.gue)
 		outer_udp(o->udp, mark, len);
 }
@@ -171,7 +180,7 @@ static __always_inline void *outer_put(struct context *ctx, struct shape s,
 	if (s.v6)
 		outer_fill_v6(&o.v6, s, be->addr6, mark, len, tos);
 	else
-		outer_fill_v4(&o.v4, s, be->addr4, mark, len, tos);
+		outer_fill_v4(&o.v4, s, be, mark, len, tos);
 	if (bpf_skb_store_bytes(ctx, sizeof(struct ethhdr), &o,
 				encap_bytes(s.v6, s.gue), BPF_F_RECOMPUTE_CSUM))
 		return NULL;
@@ -187,14 +196,15 @@ static __always_inline void *outer_put(struct context *ctx, struct shape s,
 	if (s.v6)
 		outer_fill_v6(o, s, be->addr6, mark, len, tos);
 	else
-		outer_fill_v4(o, s, be->addr4, mark, len, tos);
+		outer_fill_v4(o, s, be, mark, len, tos);
 	return data;
 #endif
 }
 
+/* bytes: of the frame, as it came. */
 static __always_inline int encap_send(struct context *ctx, struct shape s,
-				      __u32 id, __u32 mark, __u32 len,
-				      __u32 how)
+				      __u32 id, __u32 bytes, __u32 mark,
+				      __u32 len, __u32 how)
 {
 	const struct xlb_backend *be = backend_line(id);
 	const __u64 *l2 = s.v6 ? be->l2_v6 : be->l2_v4;
@@ -214,8 +224,7 @@ static __always_inline int encap_send(struct context *ctx, struct shape s,
 	data = outer_put(ctx, s, be, mark, len, ENCAP_TOS(how));
 	if (unlikely(!data))
 		return drop(XLB_DROP_ENCAP);
-	count_packet(id, ctx_length(ctx, data, ctx_end(ctx)) - room,
-		     ENCAP_NEW_FLOW(how));
+	count_packet(id, bytes, ENCAP_NEW_FLOW(how));
 	return leave(ctx, data, be, l2, false);
 }
 
@@ -227,40 +236,42 @@ static __noinline int encap_v4(struct context *ctx, __u32 id, __u64 hash,
 			       __u32 len, __u32 how)
 {
 	bool v6 = !backend_line(id)->addr4;
+	__u32 bytes = ctx_length(ctx, ctx_data(ctx), ctx_end(ctx));
 	__u32 mark = flow_mark(hash);
 
 	if (is_gue(ENCAP_FORWARDING(how))) {
 		if (unlikely(v6))
 			return encap_send(ctx, SHAPE(true, true, IPPROTO_IPIP),
-					  id, mark, len, how);
+					  id, bytes, mark, len, how);
 		return encap_send(ctx, SHAPE(false, true, IPPROTO_IPIP), id,
-				  mark, len, how);
+				  bytes, mark, len, how);
 	}
 	if (unlikely(v6))
 		return encap_send(ctx, SHAPE(true, false, IPPROTO_IPIP), id,
-				  mark, len, how);
-	return encap_send(ctx, SHAPE(false, false, IPPROTO_IPIP), id, mark, len,
-			  how);
+				  bytes, mark, len, how);
+	return encap_send(ctx, SHAPE(false, false, IPPROTO_IPIP), id, bytes,
+			  mark, len, how);
 }
 
 static __noinline int encap_v6(struct context *ctx, __u32 id, __u64 hash,
 			       __u32 len, __u32 how)
 {
 	bool v6 = has_v6(backend_line(id));
+	__u32 bytes = ctx_length(ctx, ctx_data(ctx), ctx_end(ctx));
 	__u32 mark = flow_mark(hash);
 
 	if (is_gue(ENCAP_FORWARDING(how))) {
 		if (likely(v6))
 			return encap_send(ctx, SHAPE(true, true, IPPROTO_IPV6),
-					  id, mark, len, how);
+					  id, bytes, mark, len, how);
 		return encap_send(ctx, SHAPE(false, true, IPPROTO_IPV6), id,
-				  mark, len, how);
+				  bytes, mark, len, how);
 	}
 	if (likely(v6))
 		return encap_send(ctx, SHAPE(true, false, IPPROTO_IPV6), id,
-				  mark, len, how);
-	return encap_send(ctx, SHAPE(false, false, IPPROTO_IPV6), id, mark, len,
-			  how);
+				  bytes, mark, len, how);
+	return encap_send(ctx, SHAPE(false, false, IPPROTO_IPV6), id, bytes,
+			  mark, len, how);
 }
 
 #endif

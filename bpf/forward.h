@@ -59,18 +59,27 @@ static __always_inline __u32 class_v6(const struct ipv6hdr *ip)
 	return (bpf_ntohl(*(const __be32 *)ip) >> 20) & 0xff;
 }
 
-/* Behind other headers; hash: what says which packets stay together. */
+/*
+ * Behind other headers; hash: what says which packets stay together.  The
+ * commonest, ipip of IPv4 in IPv4, without a call.
+ */
 static __always_inline int wrap_v4(struct context *ctx, const struct packet *p,
 				   __u32 forwarding, __u32 id, __u64 hash,
 				   __u32 tos)
 {
+	const struct shape plain = SHAPE(false, false, IPPROTO_IPIP);
 	const struct xlb_backend *be = backend_line(id);
-	__u32 room = encap_room(be, forwarding, false);
+	__u32 how = ENCAP_HOW(forwarding, p->new_flow, tos);
+	bool is_plain = !is_gue(forwarding) && be->addr4;
+	__u32 room = is_plain ? encap_bytes(false, false)
+			      : encap_room(be, forwarding, false);
 
 	if (unlikely(over_mtu(p->len + room, be->mtu)))
 		return icmp_too_big_v4(ctx, be->mtu - room);
-	return encap_v4(ctx, id, hash, p->total,
-			ENCAP_HOW(forwarding, p->new_flow, tos));
+	if (likely(is_plain))
+		return encap_send(ctx, plain, id, p->bytes, flow_mark(hash),
+				  p->total, how);
+	return encap_v4(ctx, id, hash, p->total, how);
 }
 
 static __always_inline int wrap_v6(struct context *ctx, const struct packet *p,
