@@ -103,7 +103,8 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	bool nat = is_nat(vip->forwarding);
 
 	if (is_encap(vip->forwarding))
-		return wrap_v4(ctx, p, vip->forwarding, id, p->hash, ip->tos);
+		return wrap_v4(ctx, p, vip->forwarding, id, p->hash.flow,
+			       ip->tos);
 	if (unlikely(!reachable(be, be->l2_v4, false)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
@@ -129,7 +130,7 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	bool nat = is_nat(vip->forwarding);
 
 	if (is_encap(vip->forwarding))
-		return wrap_v6(ctx, p, vip->forwarding, id, p->hash,
+		return wrap_v6(ctx, p, vip->forwarding, id, p->hash.flow,
 			       class_v6(ip));
 	if (unlikely(!reachable(be, be->l2_v6, true)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
