@@ -82,6 +82,12 @@ static __always_inline void ctx_linear(struct context *ctx, __u32 bytes)
 		bpf_skb_pull_data(ctx, len);
 }
 
+/* Is the outer VLAN tag kept beside the packet? */
+static __always_inline bool ctx_tag_aside(const struct context *ctx)
+{
+	return ctx->vlan_present;
+}
+
 static __always_inline __u32 ctx_ifindex(const struct context *ctx)
 {
 	return ctx->ifindex;
@@ -156,6 +162,12 @@ static __always_inline __u32 ctx_segment(const struct context *ctx)
 static __always_inline void ctx_linear(struct context *ctx, __u32 bytes)
 {
 	(void)ctx, (void)bytes;
+}
+
+static __always_inline bool ctx_tag_aside(const struct context *ctx)
+{
+	(void)ctx;
+	return false;
 }
 
 static __always_inline __u32 ctx_ifindex(const struct context *ctx)

@@ -78,7 +78,7 @@ static __always_inline void icmp_fill_v4(struct icmp_v4_answer *a,
  * Answer "fragmentation needed", where the sender asked not to be fragmented.
  * The packet counts as dropped either way.
  */
-static __noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
+__noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -127,7 +127,7 @@ static __always_inline void icmp_fill_v6(struct icmp_v6_answer *a,
 				    sizeof(a->icmp) + ICMP_QUOTE, (__wsum)sum));
 }
 
-static __noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
+__noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;

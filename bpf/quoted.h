@@ -104,7 +104,7 @@ static __always_inline int quoted_forward_v4(struct context *ctx, void *data,
 }
 
 /* The caller saw an IPv4 header without options, no fragment, ICMP. */
-static __noinline int quoted_error_v4(struct context *ctx)
+__noinline int quoted_error_v4(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct quoted_v4 *q = data + sizeof(struct ethhdr);
@@ -164,7 +164,7 @@ static __always_inline int quoted_forward_v6(struct context *ctx, void *data,
 	return leave(ctx, data, be, be->l2_v6, nat);
 }
 
-static __noinline int quoted_error_v6(struct context *ctx)
+__noinline int quoted_error_v6(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
