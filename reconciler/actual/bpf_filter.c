@@ -167,6 +167,7 @@ static int filters_find(const struct datapath *d)
 	if (d->tc->valid)
 		return 0;
 	mem_free_ptr(&d->tc->ifindex);
+	d->tc->ifindex = NULL;
 	d->tc->count = 0;
 	err = each_interface(note_filter, (void *)d);
 	d->tc->valid = !err;
