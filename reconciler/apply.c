@@ -13,7 +13,8 @@ static int load(struct reconciler *r, struct diag_list *diags)
 {
 	struct datapath_config cfg = { .bpffs = r->opt->bpffs,
 				       .slots = LEAST_SLOTS,
-				       .flow_seed = r->flow_seed };
+				       .flow_seed = r->flow_seed,
+				       .features = XLB_FEATURE_ALL };
 	uint64_t needed = 0;
 
 	for (size_t i = 0; i < r->spec->service_count; i++)
