@@ -133,6 +133,9 @@ class Xlb(Contender):
             raise RuntimeError(checked.stderr.strip().splitlines()[0].split(" error: ")[-1])
         self.xlb.start()
         self.xlb.wait_converged()
+        native = " xdp " in self.lb.out(["ip", "link", "show", "uplink"])
+        if native != (self.hook == "xdp"):
+            raise RuntimeError(f"hook: {self.hook} was asked for and isn't what is there")
 
 
 class XlbXdp(Xlb):
