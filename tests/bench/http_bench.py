@@ -9,6 +9,7 @@ at once and measured in turn.
 
 XLB_BENCH_ROUNDS: how often (15).  XLB_BENCH_MS: how long a turn takes (350)."""
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,12 +29,15 @@ PORT = 8080
 GOAL = 0.95  # of plain routing, where it stands in GOALS
 GOALS = {("xlb, tc", "keep"), ("xlb, tc", "bulk"), ("xlb, tc", "upload")}
 
+# Enough that a hash spreads them over the servers about as evenly as turns do.
+STREAMS = 16
+
 # mode: connections, unit, from (seconds, answers, bytes) to a figure
 MODES = {
     "keep": (32, "k requests/s", lambda s, answers, _: answers / s / 1e3),
     "new": (32, "k connections/s", lambda s, answers, _: answers / s / 1e3),
-    "bulk": (4, "Gbit/s", lambda s, _, moved: moved * 8 / s / 1e9),
-    "upload": (4, "Gbit/s", lambda s, _, moved: moved * 8 / s / 1e9),
+    "bulk": (STREAMS, "Gbit/s", lambda s, _, moved: moved * 8 / s / 1e9),
+    "upload": (STREAMS, "Gbit/s", lambda s, _, moved: moved * 8 / s / 1e9),
 }
 LABELS = {"keep": "HTTP keep-alive", "new": "HTTP new connections", "bulk": "HTTP bulk",
           "upload": "HTTP upload"}
@@ -63,6 +67,11 @@ listen web
     balance roundrobin
 {servers}
 """
+
+
+def need(program):
+    if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin"):
+        raise RuntimeError(f"{program} isn't installed")
 
 
 class Contender:
@@ -159,6 +168,7 @@ class Nftables(Contender):
     choose = None
 
     def start(self):
+        need("nft")
         self.hold_vip()
         self.lb.sysctl(net__ipv4__ip_forward=1)
         where = ", ".join(f"{k} : {address}" for k, address in enumerate(self.addresses))
@@ -182,6 +192,7 @@ class NftJhash(Nftables):
 
 class Haproxy(Contender):
     def start(self):
+        need("haproxy")
         self.hold_vip()
         servers = "\n".join(f"    server s{k} {address}:{PORT}"
                             for k, address in enumerate(self.addresses))
