@@ -661,8 +661,9 @@ static void gather_hooks(struct gather *g, struct world_interface *in,
 {
 	const struct interface_spec *uplink = uplink_spec(g, in->name);
 
+	/* At tc it takes a program of ours to be in anybody's way. */
 	for (int h = 0; h < DATAPATH_HOOKS; h++)
-		if (uplink || g->everywhere)
+		if ((uplink || g->everywhere) && (g->r->dp || h != DATAPATH_TC))
 			in->hooks[h] = attachment(datapath_attached(
 				g->r->dp, (enum datapath_hook)h, in->name,
 				in->ifindex));
