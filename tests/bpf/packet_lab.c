@@ -22,12 +22,14 @@
  *   reply ADDRESS PORT tcp|udp VIP PORT service=N backend=N
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
- *   now N
+ *   now N                       ticks until the clock's low byte is N
  *   xdp HEX                     ok VERDICT HEX
  *   tc HEX [ifindex=N] [gso=N]  the same
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
  *   events                      ok NO_ROOM RATE
+ *   tokens N                    the buckets of half-open memories hold so many,
+ *                               and the clock isn't asked for the next 63
  *   memories                    ok [LINE:CLASS:BACKEND:TIME]...
  *   remembered ID               ok N
  *   forget ID                   ok N
@@ -54,6 +56,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/if_link.h>
@@ -370,9 +373,9 @@ static int do_directs(struct lab *lab, const struct command *c)
 
 static int do_now(struct lab *lab, const struct command *c)
 {
-	uint32_t now = number_at(c, 1);
+	uint8_t now = (uint8_t)number_at(c, 1);
 
-	while (datapath_view(lab->d)->control->now != now)
+	while ((uint8_t)datapath_view(lab->d)->control->now != now)
 		datapath_tick(lab->d);
 	return answer(0);
 }
@@ -489,6 +492,31 @@ static int do_events(struct lab *lab, const struct command *c)
 	printf("ok %lu %lu\n", (unsigned long)n[XLB_EVENT_NO_ROOM],
 	       (unsigned long)n[XLB_EVENT_RATE]);
 	return 0;
+}
+
+static int do_tokens(struct lab *lab, const struct command *c)
+{
+	struct {
+		uint64_t refilled;
+		uint32_t tokens;
+		uint32_t skipped;
+	} limits[CPU_SETSIZE] = { 0 };
+	int fd = bpf_obj_get(BPFFS "/limits");
+	struct timespec now;
+	uint32_t key = 0;
+	int err;
+
+	(void)lab;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		limits[i].refilled = (uint64_t)now.tv_sec * 1000000000 +
+				     (uint64_t)now.tv_nsec;
+		limits[i].tokens = number_at(c, 1);
+		limits[i].skipped = 1;
+	}
+	err = bpf_map_update_elem(fd, &key, limits, BPF_ANY) ? -errno : 0;
+	close(fd);
+	return answer(err);
 }
 
 static bool print_memory(void *arg, uint32_t line, uint64_t entry)
@@ -614,6 +642,7 @@ static const struct {
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
 	{ "events", do_events },   { "memories", do_memories },
 	{ "load", do_load },	   { "loads", do_loads },
+	{ "tokens", do_tokens },
 	{ "attach", do_attach },   { "attach_reply", do_attach },
 	{ "detach", do_detach },   { "outdate", do_outdate },
 };
