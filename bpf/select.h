@@ -46,7 +46,7 @@ static __always_inline struct flow_hash flow_hash_of(const struct xlb_vip *vip,
 
 static __always_inline bool by_client(const struct xlb_vip *vip)
 {
-	return HAS(CLIENT_HASH) && (vip->flags & XLB_VIP_CLIENT_HASH);
+	return HAS(CLIENT_HASH) && vip && (vip->flags & XLB_VIP_CLIENT_HASH);
 }
 
 static __always_inline __u64 mix_v4(__be32 client, __u32 ports)

@@ -708,8 +708,8 @@ static int tables_open(struct lab *lab, const char *folder)
 	const struct datapath_config cfg = { .bpffs = folder,
 					     .slots = SLOTS,
 					     .flow_lines = 1024,
-					     .features = XLB_FEATURE_ALL,
-					     .flow_seed = 0x5eed };
+					     .flow_seed = 0x5eed,
+					     .features = XLB_FEATURE_ALL };
 	struct diag_list diags = { 0 };
 	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
