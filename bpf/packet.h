@@ -86,55 +86,42 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
-/*
- * A packet of a client that sticks went to this backend.  A SYN may be
- * forged, so that only one that is remembered counts.
- */
-static __always_inline void packet_stuck(const struct packet *p,
-					 const struct xlb_vip *vip, __u32 id)
+/* What select_flow() asks for. */
+static __always_inline struct flow packet_flow(const struct packet *p,
+					       void *end)
 {
-	if (affinity_keep(p->hash.client, p->dest, vip->affinity_ticks, id))
-		affinity_make(p->hash.client, p->dest, id);
+	struct flow f = { .hash = p->hash, .dest = p->dest };
+	struct tcphdr *tcp = (void *)p->ports;
+
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end)
+		f.segment = SEGMENT(bpf_ntohl(tcp->seq), packet_payload(p, tcp),
+				    ((__u8 *)tcp)[13]);
+	return f;
 }
 
 /* A packet whose slot is under change, or whose flow is remembered anyway. */
 static __always_inline __u32 packet_tracked(struct packet *p,
 					    const struct xlb_vip *vip,
-					    __u64 word, void *end)
+					    __u32 word, void *end)
 {
 	struct xlb_flow_line *line = memory_line(p->hash.flow);
 	__u64 key = memory_key(p->hash.flow, p->dest);
 	struct tcphdr *tcp = (void *)p->ports;
-	__u64 segment = 0, answer;
-	bool made = false;
+	struct flow f;
 	__u32 id;
 
 	if (!line)
 		return 0;
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		__u8 flags = ((__u8 *)tcp)[13];
-		__u32 seq = bpf_ntohl(tcp->seq);
-
-		id = select_simple(vip, line, key, (__u32)word, flags, seq);
+		id = select_simple(vip, line, key, word, ((__u8 *)tcp)[13],
+				   bpf_ntohl(tcp->seq));
 		if (likely(id))
 			return id;
-		segment = SEGMENT(seq, packet_payload(p, tcp), flags);
 	}
-	if (by_client(vip))
-		word = WORD_AND_STUCK(word,
-				      affinity_backend(p->hash.client, p->dest,
-						       vip->affinity_ticks));
-	answer = select_tracked(vip, line, key, word, segment);
-	id = ANSWER_TARGET(answer);
-	if (ANSWER_CLASS(answer)) {
-		made = remember(vip, line, key, answer, segment);
-		if (!made)
-			id = ANSWER_INSTEAD(answer);
-	}
-	if (by_client(vip) && id && (made || !p->new_flow))
-		packet_stuck(p, vip, id);
+	f = packet_flow(p, end);
+	id = select_in(vip, line, key, word, &f);
 	if (p->proto == IPPROTO_UDP)
-		p->new_flow = made;
+		p->new_flow = f.made;
 	return id;
 }
 
