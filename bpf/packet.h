@@ -12,10 +12,10 @@ struct packet {
 	__u16 *csum; /* of the transport header */
 	__u32 len; /* bytes from the IP header on, as the header says */
 	__u32 bytes; /* of the frame */
-	__u64 hash; /* of the flow, see flow_hash_v4() */
+	struct flow_hash hash;
 	__u64 dest; /* of the VIP's address and protocol */
 	__u8 proto;
-	bool new_flow; /* a SYN */
+	bool new_flow; /* a SYN, or a flow of datagrams that is remembered */
 };
 
 static __always_inline struct packet
@@ -64,26 +64,39 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
-/* A packet whose slot is under change, or that round robin places. */
-static __always_inline __u32 packet_tracked(const struct packet *p,
+/* A packet whose slot is under change, or whose flow is remembered anyway. */
+static __always_inline __u32 packet_tracked(struct packet *p,
 					    const struct xlb_vip *vip,
 					    __u32 word, void *end)
 {
+	struct xlb_flow_line *line = memory_line(p->hash.flow);
 	struct flow f = { .hash = p->hash,
 			  .dest = p->dest,
-			  .syn = p->new_flow };
+			  .key = memory_key(p->hash.flow, p->dest) };
 	struct tcphdr *tcp = (void *)p->ports;
+	__u32 id;
 
+	if (!line)
+		return 0;
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
+		f.flags = ((__u8 *)tcp)[13];
 		f.seq = bpf_ntohl(tcp->seq);
-		if (p->new_flow)
-			f.payload = packet_payload(p, tcp);
+		if (likely(!(f.flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
+			   !by_client(vip))) {
+			id = memory_at_home(line, f.key, f.seq);
+			if (likely(id))
+				return id;
+		}
+		f.payload = packet_payload(p, tcp);
 	}
-	return select_tracked(vip, word, &f);
+	id = select_tracked(vip, word, &f, line);
+	if (p->proto == IPPROTO_UDP)
+		p->new_flow = f.remembered;
+	return id;
 }
 
 /* The packet's backend; 0: there is none. */
-static __always_inline __u32 packet_backend(const struct packet *p,
+static __always_inline __u32 packet_backend(struct packet *p,
 					    const struct xlb_vip *vip,
 					    void *end)
 {

@@ -11,10 +11,14 @@
  *
  *   backend ID [v4=A] [v6=A] [dst=MAC] [src=MAC] [ifindex=N] [port=N] [mtu=N]
  *           [generation=N] [tx] [stack] [no_hop]
- *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N] [dsr] [rr]
+ *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N] [dsr]
+ *           [rr] [random] [two] [counted] [sticky] [client=TICKS]
+ *                               rr: the slots are the schedule too
  *   vips                        the vip lines since the last time are the table
- *   fill BASE COUNT CUR PREV rest|moving|settled
- *   maglev|rr BASE LOG2 ID...   a table at rest of these backends
+ *   fill BASE COUNT CUR PREV rest|moving|settled|held
+ *   maglev|rr BASE LOG2 ID...   a table of these backends, at rest; settled
+ *   load ID LOAD STEP
+ *   loads ID                    ok LOAD
  *   reply ADDRESS PORT tcp|udp VIP PORT service=N backend=N
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
@@ -23,6 +27,8 @@
  *   tc HEX [ifindex=N] [gso=N]  the same
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
+ *   events                      ok NO_ROOM RATE
+ *   memories                    ok [LINE:CLASS:BACKEND:TIME]...
  *   remembered ID               ok N
  *   forget ID                   ok N
  *   ifindex NAME                ok N MAC
@@ -197,6 +203,18 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)((sum & 0xffff) + (sum >> 16));
 }
 
+static uint16_t vip_flags(const struct command *c)
+{
+	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
+			     (flag(c, "random") ? XLB_VIP_RANDOM : 0) |
+			     (flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
+			     (flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
+			     (flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
+			     (option(c, "client") ? XLB_VIP_CLIENT_HASH : 0);
+
+	return (uint16_t)flags;
+}
+
 static int do_vip(struct lab *lab, const struct command *c)
 {
 	struct xlb_vip *v = MEM_PUSH(lab->vips, lab->vip_count);
@@ -216,7 +234,10 @@ static int do_vip(struct lab *lab, const struct command *c)
 	v->forwarding = flag(c, "dsr") ? XLB_DSR : XLB_NAT;
 	v->slot_base = number(c, "base", 0);
 	v->slot_shift = (uint8_t)(32 - number(c, "log2", 8));
-	v->flags = flag(c, "rr") ? XLB_VIP_SCHEDULE : 0;
+	v->schedule_base = v->slot_base;
+	v->schedule_shift = v->slot_shift;
+	v->affinity_ticks = (uint8_t)number(c, "client", 0);
+	v->flags = vip_flags(c);
 	return answer(0);
 }
 
@@ -237,6 +258,8 @@ static enum xlb_slot_state state_of(const char *name)
 {
 	if (!strcmp(name, "moving"))
 		return XLB_MOVING;
+	if (!strcmp(name, "held"))
+		return XLB_HELD;
 	return strcmp(name, "settled") ? XLB_REST : XLB_SETTLED;
 }
 
@@ -273,7 +296,9 @@ static int do_table(struct lab *lab, const struct command *c)
 	(strcmp(word(c, 0), "rr") ? table_maglev : table_round_robin)(
 		members, count, log2, words);
 	for (uint32_t i = 0; i < 1U << log2; i++)
-		words[i] = XLB_SLOT(words[i], words[i], XLB_REST);
+		words[i] = XLB_SLOT(words[i], words[i],
+				    strcmp(word(c, 0), "rr") ? XLB_REST
+							     : XLB_SETTLED);
 	datapath_write_slots(lab->d,
 			     &(struct slot_write){ .base = number_at(c, 1),
 						   .count = 1U << log2,
@@ -453,6 +478,54 @@ static int do_drops(struct lab *lab, const struct command *c)
 	return 0;
 }
 
+static int do_events(struct lab *lab, const struct command *c)
+{
+	uint64_t n[XLB_EVENT_MAX];
+	int err = datapath_events(lab->d, n);
+
+	(void)c;
+	if (err)
+		return answer(err);
+	printf("ok %lu %lu\n", (unsigned long)n[XLB_EVENT_NO_ROOM],
+	       (unsigned long)n[XLB_EVENT_RATE]);
+	return 0;
+}
+
+static bool print_memory(void *arg, uint32_t line, uint64_t entry)
+{
+	(void)arg;
+	printf(" %u:%u:%u:%u", line, XLB_FLOW_CLASS(entry),
+	       XLB_FLOW_BACKEND(entry), XLB_FLOW_TIME(entry));
+	return true;
+}
+
+static int do_memories(struct lab *lab, const struct command *c)
+{
+	(void)c;
+	printf("ok");
+	if (datapath_sweep(lab->d, print_memory, NULL))
+		printf(" error");
+	putchar('\n');
+	return 0;
+}
+
+static int do_load(struct lab *lab, const struct command *c)
+{
+	struct xlb_load load = { .load = number_at(c, 2),
+				 .step = number_at(c, 3) };
+
+	datapath_set_load(lab->d, number_at(c, 1), &load);
+	return answer(0);
+}
+
+static int do_loads(struct lab *lab, const struct command *c)
+{
+	uint32_t id = number_at(c, 1) & (XLB_BACKENDS - 1);
+
+	printf("ok %u\n", datapath_view(lab->d)->loads[id].load);
+	return 0;
+}
+
 static int do_remembered(struct lab *lab, const struct command *c)
 {
 	printf("ok %u\n", datapath_remembered(lab->d, number_at(c, 1)));
@@ -539,6 +612,8 @@ static const struct {
 	{ "tc", do_tc },	   { "count", do_count },
 	{ "drops", do_drops },	   { "remembered", do_remembered },
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
+	{ "events", do_events },   { "memories", do_memories },
+	{ "load", do_load },	   { "loads", do_loads },
 	{ "attach", do_attach },   { "attach_reply", do_attach },
 	{ "detach", do_detach },   { "outdate", do_outdate },
 };
@@ -604,6 +679,7 @@ static int tables_open(struct lab *lab, const char *folder)
 	const struct datapath_config cfg = { .bpffs = folder,
 					     .slots = SLOTS,
 					     .flow_lines = 1024,
+					     .features = XLB_FEATURE_ALL,
 					     .flow_seed = 0x5eed };
 	struct diag_list diags = { 0 };
 	AUTO_BUF struct buf text = BUF_INIT;
