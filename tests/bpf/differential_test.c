@@ -5,11 +5,12 @@
  * every verdict, byte, memory and counter.
  *
  *   differential_test [--object FILE] [--tc] [--seconds N] [--seed N]
- *                     [--history N] [--only NAME]
+ *                     [--history N] [--only NAME] [--slow]
  *
  * Each history is a little world of its own: services, backends, flows, and
  * some thousand packets between changes.  It depends on the seed and its own
- * number only, so that --seed and --history run a failed one again.
+ * number only, so that --seed and --history run a failed one again; --slow
+ * then looks at all counters after each packet.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -112,7 +113,7 @@ struct world {
 
 struct options {
 	const char *object, *only;
-	bool tc;
+	bool tc, slow;
 	double seconds;
 	uint64_t seed;
 	int64_t history;
@@ -202,7 +203,8 @@ static void make_hop(struct world *w, uint32_t id, uint8_t family, __u64 l2[2])
 			  (uint8_t)id,
 			  family,
 			  7 };
-	uint32_t ifindex = 1 + below(w, 9);
+	uint32_t ifindex =
+		once_in(w, 2) ? (uint32_t)w->lab.ifindex : 2 + below(w, 9);
 
 	memcpy(b + 6, "\2\1\2\3\4\5", 6);
 	memcpy(b + 12, &ifindex, 4);
@@ -627,7 +629,7 @@ static int change_flip(struct world *w)
 	/* For a while the port is nobody's, or another's. */
 	s->vip.port ^= htons(1);
 	err = flip(w);
-	if (once_in(w, 2))
+	if (s->style != STYLE_SOURCE_HASH && once_in(w, 2))
 		return err;
 	s->vip = vip;
 	return err ? err : flip(w);
@@ -744,7 +746,16 @@ static void any_oddity(struct world *w, struct packet_spec *p)
 	if (once_in(w, 30))
 		p->tcp_options = (uint8_t)below(w, 11);
 	if (once_in(w, 60))
-		p->payload = 1300 + below(w, 200);
+		p->payload = 1300 + below(w, 160);
+	if (once_in(w, 16) && !getenv("NOTAGS")) {
+		p->tags = below(w, 4);
+		p->tag[0] = (uint16_t)below(w, 65536);
+		p->tag[1] = (uint16_t)below(w, 65536);
+	}
+	if (once_in(w, 16))
+		p->ip_options = (uint8_t)below(w, 11);
+	if (once_in(w, 16))
+		p->extensions = below(w, 6);
 	if (once_in(w, 100))
 		p->dport ^= htons(2); /* nobody's */
 	if (once_in(w, 100))
@@ -1132,6 +1143,13 @@ static bool begin(struct world *w)
 	return true;
 }
 
+static bool explain_slow(const struct world *w)
+{
+	if (options.slow)
+		print_frame("in", w->frame, sizeof(w->frame));
+	return false;
+}
+
 static bool run_history(struct world *w, uint64_t number)
 {
 	if (make_world(w, options.seed, number))
@@ -1139,9 +1157,11 @@ static bool run_history(struct world *w, uint64_t number)
 	if (!begin(w))
 		return false;
 	for (w->steps = 0; w->steps < STEPS; w->steps++) {
-		if (w->steps % CHECK_EVERY == 0 &&
-		    (!refill(w) || !compare_slow(w) || !compare_loads(w)))
-			return false;
+		if (w->steps % CHECK_EVERY == 0 && !refill(w))
+			return complain(w, "no tokens");
+		if ((options.slow || w->steps % CHECK_EVERY == 0) &&
+		    (!compare_slow(w) || !compare_loads(w)))
+			return explain_slow(w);
 		if (once_in(w, 24) && change_any(w))
 			return complain(w, "no change");
 		if (!step_packet(w))
@@ -1169,6 +1189,7 @@ static bool run_kind(const struct kind *kind, double seconds)
 	    model_init(&w.model, SLOTS, kind->flow_log2, cfg.flow_seed))
 		return complain(&w, "the program can't be loaded");
 	w.model.tc = options.tc;
+	w.model.ingress = (uint32_t)w.lab.ifindex;
 	if (options.history >= 0)
 		good = run_history(&w, (uint64_t)options.history);
 	else
@@ -1191,6 +1212,7 @@ static int read_options(int argc, char **argv)
 		{ "object", required_argument, NULL, 'o' },
 		{ "only", required_argument, NULL, 'k' },
 		{ "tc", no_argument, NULL, 't' },
+		{ "slow", no_argument, NULL, 'l' },
 		{ "seconds", required_argument, NULL, 'n' },
 		{ "seed", required_argument, NULL, 's' },
 		{ "history", required_argument, NULL, 'h' },
@@ -1208,6 +1230,8 @@ static int read_options(int argc, char **argv)
 			options.only = optarg;
 		else if (c == 't')
 			options.tc = true;
+		else if (c == 'l')
+			options.slow = true;
 		else if (c == 'n')
 			options.seconds = strtod(optarg, NULL);
 		else if (c == 's')

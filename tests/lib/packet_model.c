@@ -9,6 +9,8 @@
 #define MIX_A 0x9E3779B97F4A7C15ULL
 #define MIX_B 0xD6E8FEB86659FD93ULL
 #define CLIENT_MIX 0xA24BAED4963EE407ULL
+#define MAX_TAGS 2 /* VLAN tags that are looked through */
+#define MAX_EXTENSIONS 4
 #define QUOTA 3 /* half-open, and sighted, entries of a line */
 #define CLOSING_TICKS 8
 
@@ -208,16 +210,17 @@ static struct model_memory *find(struct step *s, struct model_line *line,
 {
 	const __u64 *seen = s->seen->lines[line - s->m->lines].entry;
 	struct model_memory *found = NULL;
+	int best = -1;
 
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
 		struct model_memory *e = &line->way[i];
+		int fits = 2 * (e->backend == s->seen->backend) +
+			   (seen[i] != model_word(e));
 
-		if (!is_of(s, e, key, classes))
+		if (!is_of(s, e, key, classes) || fits <= best)
 			continue;
-		if (!found || seen[i] != model_word(e))
-			found = e;
-		if (e->backend == s->seen->backend)
-			return e;
+		best = fits;
+		found = e;
 	}
 	return found;
 }
@@ -278,6 +281,12 @@ static bool holds(const struct model_line *line, uint64_t word)
 		if (model_word(&line->way[i]) == word)
 			return true;
 	return false;
+}
+
+/* As far as can be seen: a dropped packet doesn't say whose it was. */
+static bool goes_to(const struct step *s, uint32_t backend)
+{
+	return !s->seen->backend || s->seen->backend == backend;
 }
 
 /* The way where the program wrote this, which the model doesn't have; or -1. */
@@ -346,7 +355,7 @@ static bool remember(struct step *s, struct model_line *line,
 	int way = way_seen(s, line, model_word(&e));
 	struct model_memory *old = &line->way[way < 0 ? 0 : way];
 
-	if (way < 0 && holds(line, model_word(&e)))
+	if (way < 0 && goes_to(s, backend) && holds(line, model_word(&e)))
 		return true; /* in its own place again */
 	if (way < 0)
 		return refused(s, line, class);
@@ -392,6 +401,11 @@ static bool is_candidate(const struct step *s, uint32_t id)
 	return false;
 }
 
+static uint32_t first_candidate(const struct step *s)
+{
+	return XLB_SLOT_CUR(s->m->slots[s->vip->slot_base]);
+}
+
 /* Two choices leave a trace: the load of the chosen one. */
 static uint32_t pick_by_load(struct step *s)
 {
@@ -408,17 +422,15 @@ static uint32_t pick_by_load(struct step *s)
 }
 
 /* The half-open or sighted memory that the program made of this packet. */
-static uint32_t pick_by_memory(struct step *s)
+static uint32_t pick_by_memory(struct step *s, const struct model_key *key)
 {
 	struct model_line *line = line_at(s, s->hash);
-	struct model_key key =
-		s->tcp.syn ? half_key(s, s->tcp.seq + 1) : s->key;
+	enum xlb_flow_class class =
+		key->kind == KEY_HALF ? XLB_FLOW_HALF_OPEN : XLB_FLOW_SIGHTED;
 
 	for (uint32_t i = 0; i < slots_of(s->vip); i++) {
 		uint32_t id = XLB_SLOT_CUR(s->m->slots[s->vip->slot_base + i]);
-		struct model_memory e = make_memory(
-			s, &key,
-			s->tcp.syn ? XLB_FLOW_HALF_OPEN : XLB_FLOW_SIGHTED, id);
+		struct model_memory e = make_memory(s, key, class, id);
 
 		if (id && way_seen(s, line, model_word(&e)) >= 0)
 			return id;
@@ -428,15 +440,17 @@ static uint32_t pick_by_memory(struct step *s)
 
 static uint32_t pick_any(struct step *s)
 {
-	uint32_t id = pick_by_memory(s);
+	struct model_key key =
+		s->tcp.syn ? half_key(s, s->tcp.seq + 1) : s->key;
+	uint32_t id = pick_by_memory(s, &key);
 
+	key.seq += s->tcp.payload;
+	if (!id && s->tcp.syn)
+		id = pick_by_memory(s, &key);
 	if (!id)
 		id = s->seen->backend;
-	if (!id) /* dropped, whoever it was for */
-		id = XLB_SLOT_CUR(s->m->slots[s->vip->slot_base]);
-	if (id && !is_candidate(s, id))
-		s->due->illegal = "picked one that is in no slot";
-	return id;
+	/* Seen was perhaps where a flow goes that could not be remembered. */
+	return is_candidate(s, id) ? id : first_candidate(s);
 }
 
 /* Of a flow that neither the algorithm nor a memory places. */
@@ -514,7 +528,7 @@ static bool second_took_first(struct step *s, struct model_line *line,
 
 	return s->tcp.payload &&
 	       (way_seen(s, line, model_word(&e)) >= 0 ||
-		holds(line, model_word(&e))) &&
+		(goes_to(s, backend) && holds(line, model_word(&e)))) &&
 	       (n.own + 1 >= QUOTA || n.empty + n.outdated < 2);
 }
 
@@ -808,13 +822,21 @@ static void check_sums(struct step *s, const struct packet_view *was)
 		s->due->illegal = "the model's own checksum is wrong";
 }
 
+/* Does it go back by the interface where it came in?  tc only redirects. */
+static bool returns(const struct step *s, const struct xlb_backend *be,
+		    uint32_t ifindex)
+{
+	return !s->m->tc && be->flags & XLB_BACKEND_TX &&
+	       ifindex == s->m->ingress;
+}
+
 static void leave(struct step *s, const struct packet_view *v,
 		  const struct xlb_backend *be)
 {
 	const __u64 *hop = next_hop(be, v->family);
 
 	s->due->verdict = be->flags & XLB_BACKEND_STACK ? LAB_PASS
-			  : be->flags & XLB_BACKEND_TX && !s->m->tc
+			  : returns(s, be, (uint32_t)(hop[1] >> 32))
 				  ? LAB_TX
 				  : LAB_REDIRECT;
 	if (!(be->flags & XLB_BACKEND_STACK))
@@ -840,8 +862,9 @@ static void too_big(struct step *s, const struct packet_view *v,
 static bool may_go(struct step *s, const struct packet_view *v,
 		   const struct xlb_backend *be, bool nat)
 {
+	/* The host's stack owns the address that the packet would still have. */
 	if (!reachable(be, v->family) ||
-	    (be->flags & XLB_BACKEND_STACK && !nat)) {
+	    (!nat && be->flags & XLB_BACKEND_STACK)) {
 		drop(s, XLB_DROP_NO_NEXT_HOP);
 		return false;
 	}
@@ -881,7 +904,8 @@ static void forward(struct step *s, const struct packet_view *v, uint32_t id,
 static bool same_datagram(const struct packet_view *a,
 			  const struct packet_view *b)
 {
-	return a->family == b->family && a->proto == b->proto &&
+	return a->family == b->family &&
+	       a->fragment_proto == b->fragment_proto &&
 	       a->fragment_id == b->fragment_id &&
 	       !memcmp(a->src, b->src, 16) && !memcmp(a->dst, b->dst, 16);
 }
@@ -1002,7 +1026,7 @@ static void icmp_error(struct step *s, const struct packet_view *v)
 	uint32_t id;
 
 	if (v->part != PART_WHOLE || v->l4 + 8 > v->size || !is_error(v) ||
-	    !view_quoted(v, room, &q))
+	    v->options || v->extensions || !view_quoted(v, room, &q))
 		return;
 	s->vip = model_vip(s->m, q.family, q.src, q.sport, q.proto);
 	if (!s->vip || memcmp(v->dst, q.src, 16) != 0)
@@ -1074,16 +1098,68 @@ static void for_service(struct step *s, const struct packet_view *v)
 	forward(s, v, id, s->vip->forwarding);
 }
 
+/* It can't be balanced: its address alone says whether it is ours. */
+static void refuse(struct step *s, const struct packet_view *v,
+		   enum xlb_drop reason)
+{
+	if (is_vip_address(s->m, v->family, v->dst))
+		drop(s, reason);
+}
+
 static void with_ports(struct step *s, const struct packet_view *v)
 {
-	if (v->reach < REACH_PORTS) {
-		if (is_vip_address(s->m, v->family, v->dst))
-			drop(s, XLB_DROP_MALFORMED);
+	if (v->reach < REACH_PORTS || v->l4 + 8 > v->size) {
+		refuse(s, v, XLB_DROP_MALFORMED);
 		return;
 	}
 	s->vip = model_vip(s->m, v->family, v->dst, v->dport, v->proto);
 	if (s->vip)
 		for_service(s, v);
+}
+
+static void untagged_packet(struct step *s, const struct packet_view *v)
+{
+	if (v->reach < REACH_IP)
+		return;
+	if (v->cut)
+		refuse(s, v,
+		       v->extensions < MAX_EXTENSIONS ? XLB_DROP_MALFORMED
+						      : XLB_DROP_HEADERS);
+	else if (v->proto == IPPROTO_ICMP || v->proto == IPPROTO_ICMPV6)
+		icmp_error(s, v);
+	else if (v->proto != IPPROTO_TCP && v->proto != IPPROTO_UDP)
+		return;
+	else if (v->odd || v->extensions > MAX_EXTENSIONS)
+		refuse(s, v, XLB_DROP_HEADERS);
+	else if (v->part == PART_LATER)
+		fragment_later(s, v);
+	else
+		with_ports(s, v);
+}
+
+/* A packet for a VIP loses its tags; what isn't sent on gets them back. */
+static void tagged_packet(struct step *s, const struct packet_view *v)
+{
+	struct model_due *due = s->due;
+	size_t len = 4 * v->tags;
+	uint8_t tags[4 * MAX_TAGS], plain[PACKET_MAX];
+	struct packet_view inner;
+
+	if (v->tags > MAX_TAGS || v->reach < REACH_IP ||
+	    !is_vip_address(s->m, v->family, v->dst))
+		return;
+	memcpy(tags, v->frame + 12, len);
+	memcpy(plain, v->frame, 12);
+	memcpy(plain + 12, v->frame + 12 + len, v->size - 12 - len);
+	due->size = v->size - len;
+	memcpy(due->frame, plain, due->size);
+	packet_view(plain, due->size, &inner);
+	untagged_packet(s, &inner);
+	if (due->verdict != LAB_PASS)
+		return;
+	memmove(due->frame + 12 + len, due->frame + 12, due->size - 12);
+	memcpy(due->frame + 12, tags, len);
+	due->size += len;
 }
 
 void model_packet(struct model *m, const uint8_t *frame, size_t size,
@@ -1099,14 +1175,5 @@ void model_packet(struct model *m, const uint8_t *frame, size_t size,
 	memcpy(due->frame, frame, size);
 	due->size = size;
 	packet_view(frame, size, &v);
-	if (v.reach < REACH_PROTO)
-		return;
-	if (v.proto == IPPROTO_ICMP || v.proto == IPPROTO_ICMPV6)
-		icmp_error(&s, &v);
-	else if (v.proto != IPPROTO_TCP && v.proto != IPPROTO_UDP)
-		return;
-	else if (v.part == PART_LATER)
-		fragment_later(&s, &v);
-	else
-		with_ports(&s, &v);
+	(v.tags ? tagged_packet : untagged_packet)(&s, &v);
 }

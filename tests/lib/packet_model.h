@@ -75,6 +75,7 @@ struct model {
 	unsigned int fragment_next;
 	uint32_t source4, source6[4];
 	bool tc;
+	uint32_t ingress; /* interface where packets come in */
 	/* What should have been counted. */
 	struct xlb_counter counters[XLB_BACKENDS];
 	uint64_t drops[XLB_DROP_MAX];

@@ -52,7 +52,7 @@ static void view_v4(struct packet_view *v)
 		  : frag & 0x2000 ? PART_FIRST
 				  : PART_WHOLE;
 	v->hops = v->frame[v->l3 + 8];
-	v->proto = v->frame[v->l3 + 9];
+	v->proto = v->fragment_proto = v->frame[v->l3 + 9];
 	memcpy(v->src, v->frame + v->l3 + 12, 4);
 	memcpy(v->dst, v->frame + v->l3 + 16, 4);
 	if (v->l3_len < 20)
@@ -81,14 +81,24 @@ static size_t extension(const struct packet_view *v, uint8_t type)
 	}
 }
 
+static bool is_extension(uint8_t type)
+{
+	return type == IPPROTO_HOPOPTS || type == IPPROTO_ROUTING ||
+	       type == IPPROTO_DSTOPTS || type == IPPROTO_AH ||
+	       type == IPPROTO_FRAGMENT;
+}
+
 static void view_fragment(struct packet_view *v)
 {
 	uint16_t frag = word_at(v, v->l4 + 2);
 
 	v->fragment = v->l4;
 	memcpy(&v->fragment_id, v->frame + v->l4 + 4, 4);
-	/* An atomic fragment is a first one without others. */
-	v->part = frag & 0xfff8 ? PART_LATER : PART_FIRST;
+	v->fragment_proto = v->frame[v->l4];
+	/* One piece that is all of the datagram is whole (RFC 6946). */
+	v->part = frag & 0xfff8 ? PART_LATER
+		  : frag & 1	? PART_FIRST
+				: PART_WHOLE;
 }
 
 static void view_v6(struct packet_view *v)
@@ -109,13 +119,19 @@ static void view_v6(struct packet_view *v)
 		size_t len;
 
 		v->proto = type;
-		if (v->l4 + 8 > v->size || v->part == PART_LATER)
+		if (v->part == PART_LATER || !is_extension(type))
 			break;
+		if (v->l4 + 8 > v->size) {
+			v->cut = true;
+			return;
+		}
 		len = extension(v, type);
-		if (!len)
-			break;
-		if (type == IPPROTO_FRAGMENT)
+		if (type == IPPROTO_ROUTING && v->frame[v->l4 + 3])
+			v->odd = true; /* it goes on from here */
+		if (type == IPPROTO_FRAGMENT) {
+			v->odd |= v->fragment != 0;
 			view_fragment(v);
+		}
 		type = v->frame[v->l4];
 		v->l4 += len;
 	}

@@ -35,6 +35,8 @@ struct packet_view {
 	size_t l3_len; /* of it, with options; 40 for IPv6 */
 	unsigned int extensions; /* IPv6 extension headers, fragment's included */
 	size_t fragment; /* offset of the IPv6 fragment header, or 0 */
+	bool odd; /* extension headers that can't be walked through */
+	bool cut; /* the frame ends before an extension header does */
 	size_t l4; /* offset of the transport header */
 	uint32_t ip_len; /* bytes from l3 on, as the header says */
 	uint8_t proto; /* of the transport, where reach >= REACH_PROTO */
@@ -43,6 +45,7 @@ struct packet_view {
 	uint8_t hops; /* TTL or hop limit */
 	enum packet_part part;
 	uint32_t fragment_id; /* network order */
+	uint8_t fragment_proto; /* that all pieces of a datagram name */
 	bool may_not_fragment; /* IPv6 always */
 	bool options; /* IPv4 */
 };
