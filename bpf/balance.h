@@ -6,12 +6,13 @@
 #ifndef BALANCE_H
 #define BALANCE_H
 
-#include <stddef.h>
-
-#include "forward.h"
+#include "deliver.h"
 #include "rare.h"
-#include "select.h"
-#include "service.h"
+
+/* All that the hot path reads, of either family. */
+#define HOT_BYTES                                         \
+	(sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + \
+	 sizeof(struct tcphdr))
 
 static __always_inline bool plain_v4(const struct iphdr *ip)
 {
@@ -26,74 +27,47 @@ static __always_inline bool plain_v6(const struct ipv6hdr *ip)
 	       proto_has_ports(ip->nexthdr);
 }
 
-static __always_inline int balance_v4(struct context *ctx, void *data, void *end)
+static __always_inline int balance_v4(struct context *ctx)
 {
-	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct iphdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
-	const struct xlb_vip *vip;
-	struct packet p;
-	__u32 id;
 
-	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v4(ip))
+	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx) ||
+	    !plain_v4(ip))
 		return rare_v4(ctx);
-	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
-	if (!vip)
-		return VERDICT_PASS;
-	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
-	if (unlikely(!packet_whole(&p, ip, end)))
-		return drop(XLB_DROP_MALFORMED);
-	p.hash = flow_hash_v4(vip, ip->saddr, *(__u32 *)ports);
-	p.dest = flow_dest_v4(ip->daddr, p.proto);
-	id = packet_backend(&p, vip, end);
-	if (unlikely(!id))
-		return drop(XLB_DROP_NO_BACKEND);
-	return forward_v4(ctx, ip, &p, vip, id);
+	return deliver_v4(ctx, ip, ports, ip->protocol, NULL);
 }
 
-static __always_inline int balance_v6(struct context *ctx, void *data, void *end)
+static __always_inline int balance_v6(struct context *ctx)
 {
-	struct ipv6hdr *ip = data + sizeof(struct ethhdr);
+	struct ipv6hdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
-	const __u64 *src = (const __u64 *)&ip->saddr;
-	const __u64 *dst = (const __u64 *)&ip->daddr;
-	const struct xlb_vip *vip;
-	struct packet p;
-	__u32 id;
 
-	if ((void *)ports + sizeof(struct udphdr) > end || !plain_v6(ip))
+	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx) ||
+	    !plain_v6(ip))
 		return rare_v6(ctx);
-	vip = service_find_v6(dst[0], dst[1], ports->dest, ip->nexthdr);
-	if (!vip)
-		return VERDICT_PASS;
-	p = packet_at(data, end, ports,
-		      bpf_ntohs(ip->payload_len) + (__u32)sizeof(*ip),
-		      ip->nexthdr);
-	if (unlikely(!packet_whole(&p, ip, end)))
-		return drop(XLB_DROP_MALFORMED);
-	p.hash = flow_hash_v6(vip, src[0], src[1], *(__u32 *)ports);
-	p.dest = flow_dest_v6(dst[0], dst[1], p.proto);
-	id = packet_backend(&p, vip, end);
-	if (unlikely(!id))
-		return drop(XLB_DROP_NO_BACKEND);
-	return forward_v6(ctx, ip, &p, vip, id);
+	return deliver_v6(ctx, ip, ports, ip->nexthdr, NULL);
 }
 
 static __always_inline int balance(struct context *ctx)
 {
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	__be16 proto;
+	void *data;
+	__be16 type;
 
-	if (data + sizeof(struct ethhdr) > end)
+	if (ctx_tag_aside(ctx))
+		return rare_tagged(ctx);
+	ctx_linear(ctx, HOT_BYTES);
+	data = ctx_data(ctx);
+	if (data + sizeof(struct ethhdr) > ctx_end(ctx))
 		return VERDICT_PASS;
 	/* Not by struct ethhdr, which is packed: clang loads its bytes. */
-	proto = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
-	if (HAS(V4) && proto == bpf_htons(ETH_P_IP))
-		return balance_v4(ctx, data, end);
-	if (HAS(V6) && proto == bpf_htons(ETH_P_IPV6))
-		return balance_v6(ctx, data, end);
-	if (proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD))
-		return rare_tagged(ctx, proto);
+	type = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
+	if (HAS(V4) && type == bpf_htons(ETH_P_IP))
+		return balance_v4(ctx);
+	if (HAS(V6) && type == bpf_htons(ETH_P_IPV6))
+		return balance_v6(ctx);
+	if (is_tag(type))
+		return rare_tagged(ctx);
 	return VERDICT_PASS;
 }
 

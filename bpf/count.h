@@ -22,7 +22,7 @@ static __always_inline void count_packet(__u32 backend, __u64 bytes,
 		c->flows++;
 }
 
-static __noinline int count_drop(__u32 reason)
+__noinline int count_drop(__u32 reason)
 {
 	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
 

@@ -10,9 +10,7 @@
 #include "count.h"
 #include "icmp.h"
 #include "packet.h"
-
-/* The checksum's change when the hop limit, high byte of a word, falls by 1. */
-#define TTL_DELTA ((__u64)bpf_htons(0xfeff))
+#include "rewrite.h"
 
 static __always_inline const struct xlb_backend *backend_line(__u32 id)
 {
@@ -45,7 +43,8 @@ static __always_inline bool over_mtu(__u32 len, __u16 mtu)
  * A backend behind the host's stack gets what was rewritten for it that way;
  * dsr can't, because the host owns the address that the packet still has.
  */
-static __always_inline int leave(void *data, const struct xlb_backend *be,
+static __always_inline int leave(struct context *ctx, void *data,
+				 const struct xlb_backend *be,
 				 const __u64 l2[2], bool nat)
 {
 	__u64 low = *(volatile const __u64 *)&l2[0];
@@ -53,11 +52,12 @@ static __always_inline int leave(void *data, const struct xlb_backend *be,
 
 	if (unlikely(be->flags & XLB_BACKEND_STACK))
 		return nat ? VERDICT_PASS : drop(XLB_DROP_NO_NEXT_HOP);
-	*(__u64 *)data = low;
-	*(__u32 *)(data + 8) = (__u32)high;
-	if (be->flags & XLB_BACKEND_TX)
-		return XDP_TX;
-	return (int)bpf_redirect((__u32)(high >> 32), 0);
+	if (!ctx_ethernet(ctx, data, low, high, be->vlan))
+		return drop(XLB_DROP_ENCAP);
+	if ((be->flags & XLB_BACKEND_TX) &&
+	    (!HAS(UPLINKS) || ctx_ifindex(ctx) == (__u32)(high >> 32)))
+		return ctx_return(ctx);
+	return ctx_redirect((__u32)(high >> 32));
 }
 
 /* Has the backend a way out in this family?  The stack finds its own. */
@@ -75,41 +75,20 @@ static __always_inline bool hop_spent(const struct xlb_backend *be, __u8 ttl)
 	return ttl <= 1 && !(be->flags & XLB_BACKEND_STACK);
 }
 
-/* The transport header's part of nat; delta: of the address. */
-static __always_inline void nat_ports(struct ports *ports, __u16 *csum,
-				      __u8 proto, __be16 port, __u64 delta)
+/*
+ * Towards backend be; ports and csum NULL: a later fragment, addresses only.
+ * port: of the backend.
+ */
+static __always_inline struct rewrite
+rewrite_to(const struct xlb_backend *be, const struct packet *p, __be16 port)
 {
-	__u16 old = *csum;
-
-	delta += csum_change16(ports->dest, port);
-	if (proto == IPPROTO_TCP) {
-		*csum = csum_add(old, delta);
-	} else if (old) {
-		__u16 new = csum_add(old, delta);
-
-		*csum = new ? new : 0xffff;
-	}
-	ports->dest = port;
-}
-
-/* Destination and hop limit of the IPv4 header; delta: of the address. */
-static __always_inline void
-nat_header_v4(struct iphdr *ip, const struct xlb_backend *be, __u64 delta)
-{
-	if (likely(!(be->flags & XLB_BACKEND_STACK))) {
-		delta += TTL_DELTA;
-		ip->ttl--;
-	}
-	ip->check = csum_add(ip->check, delta);
-	ip->daddr = be->addr4;
-}
-
-static __always_inline void nat_header_v6(struct ipv6hdr *ip,
-					  const struct xlb_backend *be)
-{
-	if (likely(!(be->flags & XLB_BACKEND_STACK)))
-		ip->hop_limit--;
-	copy_v6(&ip->daddr, be->addr6);
+	return (struct rewrite){
+		.ports = p->ports,
+		.csum = p->csum,
+		.port = port,
+		.proto = p->proto,
+		.hop = !(be->flags & XLB_BACKEND_STACK),
+	};
 }
 
 static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
@@ -124,16 +103,16 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	if (unlikely(over_mtu(p->len, be->mtu)))
 		return icmp_too_big_v4(ctx, be->mtu);
 	if (nat) {
-		__u64 delta = (__u64)(__u16)~vip->addr_sum + be->sum4;
+		struct rewrite r = rewrite_to(be, p, backend_port(be, vip));
 
 		if (unlikely(hop_spent(be, ip->ttl)))
 			return drop(XLB_DROP_TTL);
-		nat_header_v4(ip, be, delta);
-		nat_ports(p->ports, p->csum, p->proto, backend_port(be, vip),
-			  delta);
+		r.addr = &be->addr4;
+		r.delta = (__u64)(__u16)~vip->addr_sum + be->sum4;
+		rewrite_v4(ctx, ip, &r);
 	}
 	count_packet(id, p->bytes, p->new_flow);
-	return leave(p->data, be, be->l2_v4, nat);
+	return leave(ctx, p->data, be, be->l2_v4, nat);
 }
 
 static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
@@ -148,16 +127,69 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	if (unlikely(over_mtu(p->len, be->mtu)))
 		return icmp_too_big_v6(ctx, be->mtu);
 	if (nat) {
-		__u64 delta = (__u64)(__u16)~vip->addr_sum + be->sum6;
+		struct rewrite r = rewrite_to(be, p, backend_port(be, vip));
 
 		if (unlikely(hop_spent(be, ip->hop_limit)))
 			return drop(XLB_DROP_TTL);
-		nat_header_v6(ip, be);
-		nat_ports(p->ports, p->csum, p->proto, backend_port(be, vip),
-			  delta);
+		r.addr = be->addr6;
+		r.delta = (__u64)(__u16)~vip->addr_sum + be->sum6;
+		rewrite_v6(ctx, ip, &r);
 	}
 	count_packet(id, p->bytes, p->new_flow);
-	return leave(p->data, be, be->l2_v6, nat);
+	return leave(ctx, p->data, be, be->l2_v6, nat);
+}
+
+/*
+ * A later fragment, which goes where its first one went: p has neither ports
+ * nor csum.  forwarding: of the service.
+ */
+static __always_inline int forward_later_v4(struct context *ctx,
+					    struct iphdr *ip,
+					    const struct packet *p,
+					    __u32 forwarding, __u32 id)
+{
+	const struct xlb_backend *be = backend_line(id);
+	bool nat = is_nat(forwarding);
+
+	if (!reachable(be, be->l2_v4, false))
+		return drop(XLB_DROP_NO_NEXT_HOP);
+	if (over_mtu(p->len, be->mtu))
+		return icmp_too_big_v4(ctx, be->mtu);
+	if (nat) {
+		struct rewrite r = rewrite_to(be, p, 0);
+
+		if (hop_spent(be, ip->ttl))
+			return drop(XLB_DROP_TTL);
+		r.addr = &be->addr4;
+		r.delta = csum_words(&be->addr4, 1) + (__u32)~ip->daddr;
+		rewrite_v4(ctx, ip, &r);
+	}
+	count_packet(id, p->bytes, false);
+	return leave(ctx, p->data, be, be->l2_v4, nat);
+}
+
+static __always_inline int forward_later_v6(struct context *ctx,
+					    struct ipv6hdr *ip,
+					    const struct packet *p,
+					    __u32 forwarding, __u32 id)
+{
+	const struct xlb_backend *be = backend_line(id);
+	bool nat = is_nat(forwarding);
+
+	if (!reachable(be, be->l2_v6, true))
+		return drop(XLB_DROP_NO_NEXT_HOP);
+	if (over_mtu(p->len, be->mtu))
+		return icmp_too_big_v6(ctx, be->mtu);
+	if (nat) {
+		struct rewrite r = rewrite_to(be, p, 0);
+
+		if (hop_spent(be, ip->hop_limit))
+			return drop(XLB_DROP_TTL);
+		r.addr = be->addr6;
+		rewrite_v6(ctx, ip, &r);
+	}
+	count_packet(id, p->bytes, false);
+	return leave(ctx, p->data, be, be->l2_v6, nat);
 }
 
 #endif

@@ -28,14 +28,18 @@ struct icmp_v6_answer {
 };
 
 /* Cut the packet to what is quoted and make room for `room` bytes before it. */
-static __always_inline int icmp_reshape(struct context *ctx, int room)
+static __always_inline int icmp_reshape(struct context *ctx, __u32 room,
+					__be16 proto)
 {
-	int len = (int)(ctx->data_end - ctx->data);
-	int keep = (int)sizeof(struct ethhdr) + ICMP_QUOTE;
+	__u32 keep = sizeof(struct ethhdr) + ICMP_QUOTE;
+	__u32 len = ctx_length(ctx, ctx_data(ctx), ctx_end(ctx));
 
-	if (len < keep || bpf_xdp_adjust_tail(ctx, keep - len))
+	if (len < keep || !ctx_trim(ctx, keep))
 		return -1;
-	return bpf_xdp_adjust_head(ctx, -room) ? -1 : 0;
+	if (!ctx_push(ctx, room, proto, ROOM_PLAIN))
+		return -1;
+	ctx_linear(ctx, keep + room);
+	return 0;
 }
 
 /* The packet turned round: from whom it was sent to, to whom sent it. */
@@ -74,7 +78,7 @@ static __always_inline void icmp_fill_v4(struct icmp_v4_answer *a,
  * Answer "fragmentation needed", where the sender asked not to be fragmented.
  * The packet counts as dropped either way.
  */
-static __noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
+__noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -89,7 +93,7 @@ static __noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
 		return VERDICT_DROP;
 	old_eth = *eth;
 	old_ip = *ip;
-	if (icmp_reshape(ctx, ICMP_V4_NEW))
+	if (icmp_reshape(ctx, ICMP_V4_NEW, bpf_htons(ETH_P_IP)))
 		return VERDICT_DROP;
 	eth = (void *)(long)ctx->data;
 	answer = (void *)(eth + 1);
@@ -97,7 +101,7 @@ static __noinline int icmp_too_big_v4(struct context *ctx, __u32 mtu)
 		return VERDICT_DROP;
 	icmp_turn_eth(eth, &old_eth);
 	icmp_fill_v4(answer, &old_ip, mtu);
-	return XDP_TX;
+	return ctx_return(ctx);
 }
 
 static __always_inline void icmp_fill_v6(struct icmp_v6_answer *a,
@@ -123,7 +127,7 @@ static __always_inline void icmp_fill_v6(struct icmp_v6_answer *a,
 				    sizeof(a->icmp) + ICMP_QUOTE, (__wsum)sum));
 }
 
-static __noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
+__noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
 {
 	void *data = (void *)(long)ctx->data;
 	void *end = (void *)(long)ctx->data_end;
@@ -138,7 +142,7 @@ static __noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
 		return VERDICT_DROP;
 	old_eth = *eth;
 	old_ip = *ip;
-	if (icmp_reshape(ctx, ICMP_V6_NEW))
+	if (icmp_reshape(ctx, ICMP_V6_NEW, bpf_htons(ETH_P_IPV6)))
 		return VERDICT_DROP;
 	eth = (void *)(long)ctx->data;
 	answer = (void *)(eth + 1);
@@ -146,7 +150,7 @@ static __noinline int icmp_too_big_v6(struct context *ctx, __u32 mtu)
 		return VERDICT_DROP;
 	icmp_turn_eth(eth, &old_eth);
 	icmp_fill_v6(answer, &old_ip, mtu);
-	return XDP_TX;
+	return ctx_return(ctx);
 }
 
 #endif

@@ -3,14 +3,15 @@
 #ifndef PACKET_H
 #define PACKET_H
 
-#include "parse.h"
+#include "ctx.h"
 #include "select.h"
 
 struct packet {
 	void *data;
 	struct ports *ports;
 	__u16 *csum; /* of the transport header */
-	__u32 len; /* bytes from the IP header on, as the header says */
+	__u32 len; /* bytes from the IP header on, of one packet on the wire */
+	__u32 total; /* the same of the packet in hand, which may be several */
 	__u32 bytes; /* of the frame */
 	struct flow_hash hash;
 	__u64 dest; /* of the VIP's address and protocol */
@@ -18,25 +19,42 @@ struct packet {
 	bool new_flow; /* a SYN, or a flow of datagrams that is remembered */
 };
 
-static __always_inline struct packet
-packet_at(void *data, void *end, struct ports *ports, __u32 len, __u8 proto)
+/* len: bytes from the IP header on, as it says. */
+static __always_inline struct packet packet_at(const struct context *ctx,
+					       void *data, void *end,
+					       struct ports *ports, __u32 len,
+					       __u8 proto)
 {
 	return (struct packet){
 		.data = data,
 		.ports = ports,
 		.len = len,
-		.bytes = (__u32)distance(data, end),
+		.total = len,
+		.bytes = ctx_length(ctx, data, end),
 		.proto = proto,
 	};
+}
+
+/*
+ * A packet that stands for several on the wire: what it says of its length
+ * (nothing, where that is too much for the field) doesn't count.
+ */
+static __always_inline void packet_segment(struct packet *p, void *ip,
+					   __u32 header, __u32 segment)
+{
+	p->total = p->bytes - (__u32)distance(p->data, ip);
+	p->len = (__u32)distance(ip, p->ports) + header + segment;
 }
 
 /*
  * Is everything there that is read or written from now on, and all that the
  * header promises?  A first fragment's frame is whole like any other.
  */
-static __always_inline bool packet_whole(struct packet *p, void *ip, void *end)
+static __always_inline bool packet_whole(const struct context *ctx,
+					 struct packet *p, void *ip, void *end)
 {
 	__u32 least = (__u32)distance(ip, p->ports);
+	__u32 header = sizeof(struct udphdr);
 
 	if (p->proto == IPPROTO_TCP) {
 		struct tcphdr *tcp = (void *)p->ports;
@@ -44,6 +62,7 @@ static __always_inline bool packet_whole(struct packet *p, void *ip, void *end)
 		if ((void *)(tcp + 1) > end)
 			return false;
 		least += sizeof(*tcp);
+		header = tcp->doff * 4u;
 		p->csum = &tcp->check;
 		p->new_flow = (((__u8 *)tcp)[13] & 0x12) == 0x02;
 	} else {
@@ -51,7 +70,10 @@ static __always_inline bool packet_whole(struct packet *p, void *ip, void *end)
 		p->csum = &((struct udphdr *)p->ports)->check;
 	}
 	asm volatile("" : "+r"(p->csum));
-	return p->len >= least && p->len <= distance(ip, end);
+	if (unlikely(ctx_segment(ctx)))
+		packet_segment(p, ip, header, ctx_segment(ctx));
+	return p->len >= least &&
+	       p->total <= p->bytes - (__u32)distance(p->data, ip);
 }
 
 /* Bytes after the TCP header. */

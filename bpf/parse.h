@@ -6,6 +6,8 @@
 #ifndef PARSE_H
 #define PARSE_H
 
+#include <stddef.h>
+
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
@@ -66,9 +68,15 @@ struct ports {
 };
 
 struct vlan_tag {
+	__be16 type;
 	__be16 tci;
-	__be16 proto;
 };
+
+static __always_inline bool is_tag(__be16 type)
+{
+	return type == bpf_htons(ETH_P_8021Q) ||
+	       type == bpf_htons(ETH_P_8021AD);
+}
 
 struct fragment_header {
 	__u8 nexthdr;

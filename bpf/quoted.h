@@ -67,11 +67,14 @@ static __always_inline __u64 quoted_transport(struct ports *ports, void *end,
 	return delta + csum_change16(old, new);
 }
 
-static __always_inline int
-quoted_forward_v4(void *data, void *end, const struct xlb_vip *vip, __u32 id)
+static __always_inline int quoted_forward_v4(struct context *ctx, void *data,
+					     void *end,
+					     const struct xlb_vip *vip,
+					     __u32 id)
 {
 	struct quoted_v4 *q = data + sizeof(struct ethhdr);
 	const struct xlb_backend *be = backend_line(id);
+	__u32 bytes = ctx_length(ctx, data, end);
 	bool nat = is_nat(vip->forwarding);
 
 	if (!reachable(be, be->l2_v4, false))
@@ -82,20 +85,24 @@ quoted_forward_v4(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 
 		if (hop_spent(be, q->ip.ttl))
 			return drop(XLB_DROP_TTL);
-		nat_header_v4(&q->ip, be, delta);
 		/* The quoted header's address and checksum cancel out. */
 		q->inner.saddr = be->addr4;
 		q->inner.check = csum_add(q->inner.check, delta);
 		sum = quoted_transport(&q->ports, end, q->inner.protocol,
 				       backend_port(be, vip), delta);
 		q->icmp.checksum = csum_add(q->icmp.checksum, sum);
+		rewrite_v4(ctx, &q->ip,
+			   &(struct rewrite){
+				   .addr = &be->addr4,
+				   .delta = delta,
+				   .hop = !(be->flags & XLB_BACKEND_STACK) });
 	}
-	count_packet(id, distance(data, end), false);
-	return leave(data, be, be->l2_v4, nat);
+	count_packet(id, bytes, false);
+	return leave(ctx, data, be, be->l2_v4, nat);
 }
 
 /* The caller saw an IPv4 header without options, no fragment, ICMP. */
-static __noinline int quoted_error_v4(struct context *ctx)
+__noinline int quoted_error_v4(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct quoted_v4 *q = data + sizeof(struct ethhdr);
@@ -119,14 +126,17 @@ static __noinline int quoted_error_v4(struct context *ctx)
 	id = quoted_owner(vip, &f);
 	if (!id)
 		return drop(XLB_DROP_ICMP);
-	return quoted_forward_v4(data, end, vip, id);
+	return quoted_forward_v4(ctx, data, end, vip, id);
 }
 
-static __always_inline int
-quoted_forward_v6(void *data, void *end, const struct xlb_vip *vip, __u32 id)
+static __always_inline int quoted_forward_v6(struct context *ctx, void *data,
+					     void *end,
+					     const struct xlb_vip *vip,
+					     __u32 id)
 {
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
 	const struct xlb_backend *be = backend_line(id);
+	__u32 bytes = ctx_length(ctx, data, end);
 	bool nat = is_nat(vip->forwarding);
 
 	if (!reachable(be, be->l2_v6, true))
@@ -139,17 +149,20 @@ quoted_forward_v6(void *data, void *end, const struct xlb_vip *vip, __u32 id)
 			return drop(XLB_DROP_TTL);
 		/* Once for the pseudo header, once for the quoted address. */
 		sum = 2 * delta;
-		nat_header_v6(&q->ip, be);
 		copy_v6(&q->inner.saddr, be->addr6);
 		sum += quoted_transport(&q->ports, end, q->inner.nexthdr,
 					backend_port(be, vip), delta);
 		q->icmp.checksum = csum_add(q->icmp.checksum, sum);
+		rewrite_v6(ctx, &q->ip,
+			   &(struct rewrite){
+				   .addr = be->addr6,
+				   .hop = !(be->flags & XLB_BACKEND_STACK) });
 	}
-	count_packet(id, distance(data, end), false);
-	return leave(data, be, be->l2_v6, nat);
+	count_packet(id, bytes, false);
+	return leave(ctx, data, be, be->l2_v6, nat);
 }
 
-static __noinline int quoted_error_v6(struct context *ctx)
+__noinline int quoted_error_v6(struct context *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct quoted_v6 *q = data + sizeof(struct ethhdr);
@@ -175,7 +188,7 @@ static __noinline int quoted_error_v6(struct context *ctx)
 	id = quoted_owner(vip, &f);
 	if (!id)
 		return drop(XLB_DROP_ICMP);
-	return quoted_forward_v6(data, end, vip, id);
+	return quoted_forward_v6(ctx, data, end, vip, id);
 }
 
 #endif

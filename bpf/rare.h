@@ -1,45 +1,87 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Packets that the hot path doesn't take: fragments, ICMP, and what isn't
- * supported in front of a VIP (VLAN tags, options, extension headers).  Only
- * what is for a declared service is dropped; the rest passes.
+ * Packets that the hot path doesn't take: options, extension headers,
+ * fragments, VLAN tags, ICMP.  Their headers are found by offsets, within
+ * bounds; from the ports on they are delivered as any other.  What can't be
+ * is dropped under a name if its address is a VIP's, else it passes.
  */
 #ifndef RARE_H
 #define RARE_H
 
-#include "forward.h"
+#include "deliver.h"
 #include "quoted.h"
-#include "service.h"
+#include "tags.h"
 
-/* A packet that can't be balanced: whose it is decides what becomes of it. */
-static __always_inline int refuse(const __u32 addr[4], __u8 family,
-				  const struct ports *ports, __u8 proto,
-				  enum xlb_drop reason)
+/* Bounds of `l4` below, for the verifier; more than any l4 there is. */
+#define L4_MAX_V4 0x7f
+#define L4_MAX_V6 0x3fff
+
+/* A packet as its headers say. */
+struct headers {
+	/* What all fragments of the datagram share: addresses, protocol (the
+	 * one that the fragment header names), number. */
+	struct xlb_fragment_key key;
+	__u32 l4; /* offset in the frame of what `proto` names */
+	__u8 proto;
+	bool pieces; /* a fragment, */
+	bool later; /* but not the first */
+	bool more; /* nor the last */
+};
+
+/* A tagged packet: its tags, and for whom it is. */
+struct tagged {
+	struct tags tags;
+	__u32 dst[4];
+	__u8 family;
+};
+
+/* Of the packet in hand; not on the stack, which is small for all calls. */
+struct scratch {
+	struct headers headers;
+	struct tagged tagged;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *scratch_place(void)
 {
-	bool ours =
-		ports ? service_find(addr, family, ports->dest, proto) != NULL
-		      : address_is_vip(addr, family);
+	__u32 key = 0;
 
-	return ours ? drop(reason) : VERDICT_PASS;
+	return bpf_map_lookup_elem(&scratch, &key);
 }
 
-/* offset: of the IPv4 header in the frame. */
-static __noinline int refuse_v4(struct context *ctx, __u32 offset, __u32 reason)
+/* What can't be balanced: its address decides what becomes of it. */
+static __always_inline int refuse(const struct headers *h, enum xlb_drop reason)
 {
-	__u32 addr[4] = {};
-	struct ports ports;
+	return address_is_vip(h->key.dst, h->key.family) ? drop(reason)
+							 : VERDICT_PASS;
+}
+
+/*
+ * Fills in *h as far as it can be read (no address, if not that: nobody's
+ * packet).  Returns 0, or why the packet can't be balanced.
+ */
+static __noinline int headers_v4(struct context *ctx, struct headers *h)
+{
 	struct iphdr ip;
 
-	if (ctx_load_bytes(ctx, offset, &ip, sizeof(ip)))
-		return VERDICT_PASS;
-	addr[0] = ip.daddr;
-	if (!proto_has_ports(ip.protocol))
-		return VERDICT_PASS;
-	if ((ip.frag_off & bpf_htons(IP_OFFSET)) ||
-	    ctx_load_bytes(ctx, offset + ip.ihl * 4u, &ports,
-			       sizeof(ports)))
-		return refuse(addr, FAMILY_V4, NULL, 0, reason);
-	return refuse(addr, FAMILY_V4, &ports, ip.protocol, reason);
+	if (!h || ctx_load_bytes(ctx, sizeof(struct ethhdr), &ip, sizeof(ip)))
+		return XLB_DROP_MALFORMED;
+	h->key.src[0] = ip.saddr;
+	h->key.dst[0] = ip.daddr;
+	h->key.id = ip.id;
+	h->key.proto = h->proto = ip.protocol;
+	h->key.family = FAMILY_V4;
+	h->l4 = sizeof(struct ethhdr) + ip.ihl * 4u;
+	h->later = ip.frag_off & bpf_htons(IP_OFFSET);
+	h->more = ip.frag_off & bpf_htons(IP_MF);
+	h->pieces = h->later || h->more;
+	return ip.version == 4 && ip.ihl >= 5 ? 0 : XLB_DROP_MALFORMED;
 }
 
 /* Bytes of an extension header of this type; 0: it isn't one. */
@@ -59,277 +101,262 @@ static __always_inline __u32 extension_length(__u8 type, __u8 units)
 	}
 }
 
-/* offset: of the IPv6 header in the frame. */
-static __noinline int refuse_v6(struct context *ctx, __u32 offset, __u32 reason)
+/* May ports follow a header of this type? */
+static __always_inline bool leads_to_ports(__u8 type)
 {
-	struct fragment_header next;
-	struct ports ports;
+	return proto_has_ports(type) || extension_length(type, 0);
+}
+
+/* The first eight bytes of any extension header. */
+union extension {
+	struct fragment_header frag;
+	struct {
+		__u8 nexthdr;
+		__u8 units;
+		__u8 type;
+		__u8 segments_left; /* of a routing header */
+	};
+};
+
+/* One extension header of type h->proto.  0, or why not. */
+static __always_inline int extension_pass(struct headers *h,
+					  const union extension *e)
+{
+	if (h->proto == IPPROTO_ROUTING && e->segments_left)
+		return XLB_DROP_HEADERS; /* it goes on from here */
+	if (h->proto == IPPROTO_FRAGMENT) {
+		if (h->pieces)
+			return XLB_DROP_MALFORMED;
+		h->key.id = e->frag.id;
+		h->key.proto = e->frag.nexthdr;
+		h->later = e->frag.offset & bpf_htons(IP6_OFFSET);
+		h->more = e->frag.offset & bpf_htons(IP6_MF);
+		h->pieces = true;
+	}
+	h->l4 += extension_length(h->proto, e->units);
+	h->proto = e->nexthdr;
+	return 0;
+}
+
+static __noinline int headers_v6(struct context *ctx, struct headers *h)
+{
+	union extension e;
 	struct ipv6hdr ip;
-	__u32 addr[4];
-	__u8 type;
 
-	if (ctx_load_bytes(ctx, offset, &ip, sizeof(ip)))
-		return VERDICT_PASS;
-	copy_v6(addr, &ip.daddr);
-	type = ip.nexthdr;
-	offset += sizeof(ip);
+	if (!h || ctx_load_bytes(ctx, sizeof(struct ethhdr), &ip, sizeof(ip)))
+		return XLB_DROP_MALFORMED;
+	copy_addr(h->key.src, &ip.saddr);
+	copy_addr(h->key.dst, &ip.daddr);
+	h->key.family = FAMILY_V6;
+	h->key.proto = h->proto = ip.nexthdr;
+	h->l4 = sizeof(struct ethhdr) + sizeof(ip);
+	if (ip.version != 6)
+		return XLB_DROP_MALFORMED;
 	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		__u32 len;
+		int reason;
 
-		if (ctx_load_bytes(ctx, offset, &next, sizeof(next)))
-			return refuse(addr, FAMILY_V6, NULL, 0, reason);
-		len = extension_length(type, next.reserved);
-		if (!len)
-			break;
-		if (type == IPPROTO_FRAGMENT &&
-		    (next.offset & bpf_htons(IP6_OFFSET)))
-			return refuse(addr, FAMILY_V6, NULL, 0, reason);
-		type = next.nexthdr;
-		offset += len;
+		if (h->later || !extension_length(h->proto, 0))
+			return 0;
+		if (ctx_load_bytes(ctx, h->l4, &e, sizeof(e)))
+			return XLB_DROP_MALFORMED;
+		reason = extension_pass(h, &e);
+		if (reason)
+			return reason;
 	}
-	if (proto_has_ports(type) &&
-	    !ctx_load_bytes(ctx, offset, &ports, sizeof(ports)))
-		return refuse(addr, FAMILY_V6, &ports, type, reason);
-	if (extension_length(type, 0) || proto_has_ports(type))
-		return refuse(addr, FAMILY_V6, NULL, 0, reason);
-	return VERDICT_PASS;
+	return !h->later && extension_length(h->proto, 0) ? XLB_DROP_HEADERS
+							  : 0;
 }
 
-static __noinline int rare_tagged(struct context *ctx, __u32 proto)
+/* A later fragment follows its first one, addresses only. */
+__noinline int later_v4(struct context *ctx, const struct headers *h)
 {
-	__u32 offset = sizeof(struct ethhdr);
-	struct vlan_tag tag;
-
-	for (int i = 0; i < MAX_TAGS; i++) {
-		if (proto != bpf_htons(ETH_P_8021Q) &&
-		    proto != bpf_htons(ETH_P_8021AD))
-			break;
-		if (ctx_load_bytes(ctx, offset, &tag, sizeof(tag)))
-			return VERDICT_PASS;
-		proto = tag.proto;
-		offset += sizeof(tag);
-	}
-	if (proto == bpf_htons(ETH_P_IP))
-		return refuse_v4(ctx, offset, XLB_DROP_HEADERS);
-	if (proto == bpf_htons(ETH_P_IPV6))
-		return refuse_v6(ctx, offset, XLB_DROP_HEADERS);
-	return VERDICT_PASS;
-}
-
-static __always_inline void fragment_remember(struct xlb_fragment_key *key,
-					      __u32 backend, __u32 forwarding)
-{
-	struct xlb_fragment value = { .backend = backend,
-				      .forwarding = forwarding };
-
-	bpf_map_update_elem(&fragments, key, &value, BPF_ANY);
-}
-
-/* A first fragment is balanced as any packet is, and remembered. */
-static __noinline int fragment_first_v4(struct context *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	struct iphdr *ip = data + sizeof(struct ethhdr);
-	struct ports *ports = (void *)(ip + 1);
-	struct xlb_fragment_key key = {};
-	const struct xlb_vip *vip;
-	struct packet p;
-	__u32 id;
-
-	if ((void *)ports + sizeof(struct udphdr) > end)
-		return refuse_v4(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_MALFORMED);
-	vip = service_find_v4(ip->daddr, ports->dest, ip->protocol);
-	if (!vip)
-		return VERDICT_PASS;
-	p = packet_at(data, end, ports, bpf_ntohs(ip->tot_len), ip->protocol);
-	if (!packet_whole(&p, ip, end))
-		return drop(XLB_DROP_MALFORMED);
-	p.hash = flow_hash_v4(vip, ip->saddr, *(__u32 *)ports);
-	p.dest = flow_dest_v4(ip->daddr, p.proto);
-	id = packet_backend(&p, vip, end);
-	if (!id)
-		return drop(XLB_DROP_NO_BACKEND);
-	key.src[0] = ip->saddr;
-	key.dst[0] = ip->daddr;
-	key.id = ip->id;
-	key.proto = ip->protocol;
-	key.family = FAMILY_V4;
-	fragment_remember(&key, id, vip->forwarding);
-	return forward_v4(ctx, ip, &p, vip, id);
-}
-
-/* A later one follows, addresses only. */
-static __noinline int fragment_later_v4(struct context *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	struct iphdr *ip = data + sizeof(struct ethhdr);
-	struct xlb_fragment_key key = {};
-	const struct xlb_backend *be;
+	struct iphdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	struct xlb_fragment *first;
-	__u32 len;
-	bool nat;
+	struct packet p;
 
-	if ((void *)(ip + 1) > end)
+	if (!h || (void *)(ip + 1) > ctx_end(ctx))
 		return VERDICT_PASS;
-	key.src[0] = ip->saddr;
-	key.dst[0] = ip->daddr;
-	key.id = ip->id;
-	key.proto = ip->protocol;
-	key.family = FAMILY_V4;
-	first = bpf_map_lookup_elem(&fragments, &key);
+	first = bpf_map_lookup_elem(&fragments, &h->key);
 	if (!first)
-		return refuse(key.dst, FAMILY_V4, NULL, 0, XLB_DROP_FRAGMENT);
-	len = bpf_ntohs(ip->tot_len);
-	if (len < sizeof(*ip) || len > distance(ip, end))
+		return refuse(h, XLB_DROP_FRAGMENT);
+	p = packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
+		      NULL, bpf_ntohs(ip->tot_len), h->proto);
+	if (p.len < h->l4 - sizeof(struct ethhdr) ||
+	    p.len > p.bytes - sizeof(struct ethhdr))
 		return drop(XLB_DROP_MALFORMED);
-	be = backend_line(first->backend);
-	nat = is_nat(first->forwarding);
-	if (!reachable(be, be->l2_v4, false))
-		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(len, be->mtu))
-		return icmp_too_big_v4(ctx, be->mtu);
-	if (nat && hop_spent(be, ip->ttl))
-		return drop(XLB_DROP_TTL);
-	if (nat)
-		nat_header_v4(ip, be,
-			      csum_words(&be->addr4, 1) + (__u32)~ip->daddr);
-	count_packet(first->backend, distance(data, end), false);
-	return leave(data, be, be->l2_v4, nat);
+	return forward_later_v4(ctx, ip, &p, first->forwarding, first->backend);
 }
 
-static __noinline int rare_v4(struct context *ctx)
+__noinline int later_v6(struct context *ctx, const struct headers *h)
 {
-	void *data = (void *)(long)ctx->data;
-	void *end = (void *)(long)ctx->data_end;
-	struct iphdr *ip = data + sizeof(struct ethhdr);
+	struct ipv6hdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
+	struct xlb_fragment *first;
+	struct packet p;
 
-	if ((void *)(ip + 1) > end)
+	if (!h || (void *)(ip + 1) > ctx_end(ctx))
 		return VERDICT_PASS;
-	if (*(__u8 *)ip != 0x45)
-		return refuse_v4(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_HEADERS);
-	if (proto_has_ports(ip->protocol)) {
-		if (ip->frag_off & bpf_htons(IP_OFFSET))
-			return fragment_later_v4(ctx);
-		if (ip->frag_off & bpf_htons(IP_MF))
-			return fragment_first_v4(ctx);
-		return refuse_v4(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_MALFORMED);
+	first = bpf_map_lookup_elem(&fragments, &h->key);
+	if (!first)
+		return refuse(h, XLB_DROP_FRAGMENT);
+	p = packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
+		      NULL, bpf_ntohs(ip->payload_len) + (__u32)sizeof(*ip),
+		      h->proto);
+	if (p.len < h->l4 - sizeof(struct ethhdr) ||
+	    p.len > p.bytes - sizeof(struct ethhdr))
+		return drop(XLB_DROP_MALFORMED);
+	return forward_later_v6(ctx, ip, &p, first->forwarding, first->backend);
+}
+
+/* All that is read directly from here on, transport header included. */
+static __always_inline void headers_linear(struct context *ctx,
+					   const struct headers *h)
+{
+	ctx_linear(ctx, h->l4 + (__u32)sizeof(struct tcphdr));
+}
+
+__noinline int ports_v4(struct context *ctx, const struct headers *h)
+{
+	struct iphdr *ip;
+	struct ports *ports;
+
+	if (!h)
+		return VERDICT_PASS;
+	headers_linear(ctx, h);
+	ip = ctx_data(ctx) + sizeof(struct ethhdr);
+	ports = ctx_data(ctx) + MASK(h->l4, L4_MAX_V4);
+	if ((void *)(ip + 1) > ctx_end(ctx) ||
+	    (void *)ports + sizeof(struct udphdr) > ctx_end(ctx))
+		return refuse(h, XLB_DROP_MALFORMED);
+	return deliver_v4(ctx, ip, ports, h->proto, h->more ? &h->key : NULL);
+}
+
+__noinline int ports_v6(struct context *ctx, const struct headers *h)
+{
+	struct ipv6hdr *ip;
+	struct ports *ports;
+
+	if (!h)
+		return VERDICT_PASS;
+	headers_linear(ctx, h);
+	ip = ctx_data(ctx) + sizeof(struct ethhdr);
+	ports = ctx_data(ctx) + MASK(h->l4, L4_MAX_V6);
+	if ((void *)(ip + 1) > ctx_end(ctx) ||
+	    (void *)ports + sizeof(struct udphdr) > ctx_end(ctx))
+		return refuse(h, XLB_DROP_MALFORMED);
+	return deliver_v6(ctx, ip, ports, h->proto, h->more ? &h->key : NULL);
+}
+
+__noinline int rare_v4(struct context *ctx)
+{
+	struct scratch *place = scratch_place();
+	struct headers *h = &place->headers;
+	int reason;
+
+	if (!place)
+		return VERDICT_DROP;
+	*h = (struct headers){};
+	reason = headers_v4(ctx, h);
+	if (proto_has_ports(h->proto)) {
+		if (reason)
+			return refuse(h, reason);
+		return h->later ? later_v4(ctx, h) : ports_v4(ctx, h);
 	}
-	if (ip->protocol == IPPROTO_ICMP &&
-	    !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)))
+	if (h->proto == IPPROTO_ICMP && !reason && !h->pieces &&
+	    h->l4 == sizeof(struct ethhdr) + sizeof(struct iphdr))
 		return quoted_error_v4(ctx);
 	return VERDICT_PASS;
 }
 
-/* Behind the Ethernet header, which would spoil the alignment. */
-struct fragment_v6 {
-	struct ipv6hdr ip;
-	struct fragment_header frag;
-};
-
-static __always_inline void fragment_key_v6(struct xlb_fragment_key *key,
-					    const struct fragment_v6 *f)
+__noinline int rare_v6(struct context *ctx)
 {
-	copy_v6(key->src, &f->ip.saddr);
-	copy_v6(key->dst, &f->ip.daddr);
-	key->id = f->frag.id;
-	key->proto = f->frag.nexthdr;
-	key->family = FAMILY_V6;
-}
+	struct scratch *place = scratch_place();
+	struct headers *h = &place->headers;
+	int reason;
 
-static __noinline int fragment_first_v6(struct context *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	struct fragment_v6 *f = data + sizeof(struct ethhdr);
-	void *end = (void *)(long)ctx->data_end;
-	struct ports *ports = (void *)(f + 1);
-	struct xlb_fragment_key key = {};
-	const __u64 *src, *dst;
-	const struct xlb_vip *vip;
-	struct packet p;
-	__u32 id;
-
-	if ((void *)ports + sizeof(struct udphdr) > end)
-		return refuse_v6(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_MALFORMED);
-	src = (const __u64 *)&f->ip.saddr;
-	dst = (const __u64 *)&f->ip.daddr;
-	vip = service_find_v6(dst[0], dst[1], ports->dest, f->frag.nexthdr);
-	if (!vip)
-		return VERDICT_PASS;
-	p = packet_at(data, end, ports,
-		      bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip),
-		      f->frag.nexthdr);
-	if (!packet_whole(&p, &f->ip, end))
-		return drop(XLB_DROP_MALFORMED);
-	p.hash = flow_hash_v6(vip, src[0], src[1], *(__u32 *)ports);
-	p.dest = flow_dest_v6(dst[0], dst[1], p.proto);
-	id = packet_backend(&p, vip, end);
-	if (!id)
-		return drop(XLB_DROP_NO_BACKEND);
-	fragment_key_v6(&key, f);
-	fragment_remember(&key, id, vip->forwarding);
-	return forward_v6(ctx, &f->ip, &p, vip, id);
-}
-
-static __noinline int fragment_later_v6(struct context *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	struct fragment_v6 *f = data + sizeof(struct ethhdr);
-	void *end = (void *)(long)ctx->data_end;
-	struct xlb_fragment_key key = {};
-	const struct xlb_backend *be;
-	struct xlb_fragment *first;
-	__u32 len;
-	bool nat;
-
-	if ((void *)(f + 1) > end)
-		return VERDICT_PASS;
-	fragment_key_v6(&key, f);
-	first = bpf_map_lookup_elem(&fragments, &key);
-	if (!first)
-		return refuse(key.dst, FAMILY_V6, NULL, 0, XLB_DROP_FRAGMENT);
-	len = bpf_ntohs(f->ip.payload_len) + (__u32)sizeof(f->ip);
-	if (len < sizeof(*f) || len > distance(f, end))
-		return drop(XLB_DROP_MALFORMED);
-	be = backend_line(first->backend);
-	nat = is_nat(first->forwarding);
-	if (!reachable(be, be->l2_v6, true))
-		return drop(XLB_DROP_NO_NEXT_HOP);
-	if (over_mtu(len, be->mtu))
-		return icmp_too_big_v6(ctx, be->mtu);
-	if (nat && hop_spent(be, f->ip.hop_limit))
-		return drop(XLB_DROP_TTL);
-	if (nat)
-		nat_header_v6(&f->ip, be);
-	count_packet(first->backend, distance(data, end), false);
-	return leave(data, be, be->l2_v6, nat);
-}
-
-static __noinline int rare_v6(struct context *ctx)
-{
-	void *data = (void *)(long)ctx->data;
-	struct fragment_v6 *f = data + sizeof(struct ethhdr);
-	void *end = (void *)(long)ctx->data_end;
-
-	if ((void *)&f->frag > end)
-		return VERDICT_PASS;
-	if (proto_has_ports(f->ip.nexthdr))
-		return refuse_v6(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_MALFORMED);
-	if (f->ip.nexthdr == IPPROTO_ICMPV6)
+	if (!place)
+		return VERDICT_DROP;
+	*h = (struct headers){};
+	reason = headers_v6(ctx, h);
+	if (leads_to_ports(h->proto)) {
+		if (reason)
+			return refuse(h, reason);
+		return h->later ? later_v6(ctx, h) : ports_v6(ctx, h);
+	}
+	if (h->proto == IPPROTO_ICMPV6 && !reason && !h->pieces &&
+	    h->l4 == sizeof(struct ethhdr) + sizeof(struct ipv6hdr))
 		return quoted_error_v6(ctx);
-	if (f->ip.nexthdr != IPPROTO_FRAGMENT || (void *)(&f->frag + 1) > end ||
-	    !proto_has_ports(f->frag.nexthdr))
-		return refuse_v6(ctx, sizeof(struct ethhdr),
-				 XLB_DROP_HEADERS);
-	if (f->frag.offset & bpf_htons(IP6_OFFSET))
-		return fragment_later_v6(ctx);
-	return fragment_first_v6(ctx);
+	return VERDICT_PASS;
+}
+
+static __always_inline bool tagged_address(struct context *ctx, __u32 at,
+					   __u8 family, __u32 addr[4])
+{
+	if (family == FAMILY_V4)
+		return !ctx_load_bytes(ctx, at, addr, 4);
+	return !ctx_load_bytes(ctx, at, addr, 16);
+}
+
+/* Fills in *t.  false: not for a VIP, as far as can be seen. */
+static __noinline bool tagged_read(struct context *ctx, struct tagged *t)
+{
+	__u32 at = sizeof(struct ethhdr);
+
+	if (!tags_read(ctx, &t->tags))
+		return false;
+	at += t->tags.inside * (__u32)sizeof(t->tags.tag[0]);
+	if (HAS(V4) && t->tags.type == bpf_htons(ETH_P_IP)) {
+		t->family = FAMILY_V4;
+		at += offsetof(struct iphdr, daddr);
+	} else if (HAS(V6) && t->tags.type == bpf_htons(ETH_P_IPV6)) {
+		t->family = FAMILY_V6;
+		at += offsetof(struct ipv6hdr, daddr);
+	} else {
+		return false;
+	}
+	return tagged_address(ctx, at, t->family, t->dst) &&
+	       address_is_vip(t->dst, t->family);
+}
+
+/* An answer from the VIP itself (ICMP), not a packet sent on? */
+static __noinline bool tagged_answered(struct context *ctx,
+				       const struct tagged *t)
+{
+	__u32 at = sizeof(struct ethhdr) + offsetof(struct iphdr, saddr);
+	__u32 src[4] = {};
+	__be16 type;
+
+	if (t->family == FAMILY_V6)
+		at = sizeof(struct ethhdr) + offsetof(struct ipv6hdr, saddr);
+	if (ctx_load_bytes(ctx, TAGS_AT, &type, sizeof(type)) ||
+	    type != t->tags.type || !tagged_address(ctx, at, t->family, src))
+		return false;
+	return !((src[0] ^ t->dst[0]) | (src[1] ^ t->dst[1]) |
+		 (src[2] ^ t->dst[2]) | (src[3] ^ t->dst[3]));
+}
+
+/*
+ * Without its tags a packet for a VIP is like any other.  They come back on
+ * what this host's stack gets and on the VIP's own answers.
+ */
+__noinline int rare_tagged(struct context *ctx)
+{
+	struct scratch *place = scratch_place();
+	struct tagged *t = &place->tagged;
+	int verdict;
+
+	if (!place)
+		return VERDICT_DROP;
+	*t = (struct tagged){};
+	if (!tagged_read(ctx, t))
+		return VERDICT_PASS;
+	if (!tags_strip(ctx, &t->tags))
+		return drop(XLB_DROP_ENCAP);
+	verdict = t->family == FAMILY_V4 ? rare_v4(ctx) : rare_v6(ctx);
+	if (verdict == VERDICT_PASS ||
+	    (verdict == VERDICT_SENT && tagged_answered(ctx, t)))
+		return tags_restore(ctx, &t->tags) ? verdict
+						   : drop(XLB_DROP_ENCAP);
+	return verdict;
 }
 
 #endif

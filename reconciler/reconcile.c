@@ -124,7 +124,8 @@ static void set_result(struct reconciler *r, const char *result)
 /* What later changes stand on: without it the rest would do harm. */
 static bool is_foundation(const struct change *c)
 {
-	return c->kind == CHANGE_LOAD || c->kind == CHANGE_BACKEND_SET ||
+	return c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD ||
+	       c->kind == CHANGE_BACKEND_SET || c->kind == CHANGE_SLOTS ||
 	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
 }
 
@@ -140,15 +141,22 @@ static void note_failure(struct reconciler *r, const struct change *c,
 		 d && d->hint ? d->hint : "");
 }
 
-/* Without its program the host itself would answer at a VIP put there. */
+/*
+ * Without its program the host itself would answer at a VIP put there, and
+ * the one at another hook has to go on.
+ */
 static bool lacks_program(const struct plan *p, const struct outcome *outcomes,
 			  size_t i)
 {
+	enum change_kind kind = p->changes[i]->kind;
+
+	if (kind != CHANGE_ADDRESS_ADD && kind != CHANGE_LINK_DETACH)
+		return false;
 	for (size_t k = 0; k < i; k++)
 		if (outcomes[k].err &&
 		    p->changes[k]->kind == CHANGE_LINK_ATTACH &&
 		    p->changes[k]->ifindex == p->changes[i]->ifindex)
-			return p->changes[i]->kind == CHANGE_ADDRESS_ADD;
+			return true;
 	return false;
 }
 
@@ -333,6 +341,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	r->converged =
 		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
 	check_actions(r);
+	sweep_update(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);
 	if (r->converged)
 		end_once(r, EXIT_DONE);
@@ -380,7 +389,8 @@ static void carry_out(struct reconciler *r, const struct draft *d)
 		err = apply(r, d->plan);
 	else
 		tell_refusal(r, d->plan);
-	r->next_id = d->plan->next_id;
+	if (r->dp)
+		datapath_set_next_backend(r->dp, d->plan->next_id);
 	r->verify = false;
 	after_pass(r, d->world, d->plan, err);
 }
@@ -424,8 +434,6 @@ static void resync(void *arg)
 	r->resyncs++;
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
-	if (r->dp)
-		datapath_tick(r->dp);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
 			r->store, clock_wall_ms(),
@@ -450,6 +458,8 @@ static void apply_flags(struct spec *s, const struct options *opt)
 			s->node.interfaces[i].name =
 				arena_dup(s->arena, opt->interfaces[i]);
 	}
+	for (size_t i = 0; opt->hook && i < s->node.interface_count; i++)
+		hook_parse(opt->hook, &s->node.interfaces[i].hook);
 	for (size_t i = 0; opt->libvirt && i < s->hypervisor_count; i++)
 		s->hypervisors[i].uri = arena_dup(s->arena, opt->libvirt);
 }
@@ -880,11 +890,9 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 {
 	int err;
 
-	*r = (struct reconciler){ .opt = opt,
-				  .loop = loop,
-				  .read_only = read_only,
-				  .verify = true,
-				  .next_id = 1 };
+	*r = (struct reconciler){
+		.opt = opt, .loop = loop, .read_only = read_only, .verify = true
+	};
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
 	err = open_state(r, diags);
@@ -904,6 +912,8 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	r->expiry = loop_add_timer(loop, on_expiry, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
+	if (!read_only)
+		r->sweeper = sweeper_new(r);
 	return 0;
 }
 
@@ -939,6 +949,7 @@ void reconciler_close(struct reconciler *r)
 	close_services(r);
 	if (r->prober)
 		prober_free(r->prober);
+	sweeper_free(r->sweeper);
 	loop_remove(r->pass);
 	loop_remove(r->resync);
 	loop_remove(r->housekeeping);

@@ -160,7 +160,6 @@ struct reconciler {
 	unsigned int restless; /* passes in a row that had something to do */
 	uint64_t told_failures; /* of the last pass, as told and recorded */
 	int exit_code;
-	uint32_t next_id;
 
 	struct datapath *dp;
 	struct net *net;
@@ -170,6 +169,7 @@ struct reconciler {
 	struct store *store;
 	struct watch *watch;
 	struct control *control;
+	struct sweeper *sweeper;
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
@@ -260,6 +260,18 @@ void scaling_record(struct reconciler *r, struct service_run *s,
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags);
 
+/*
+ * sweep.c: the coarse clock, memories that have run out, slots that come to
+ * rest, ids that leave quarantine, loads of least_*.
+ */
+struct sweeper;
+struct sweeper *sweeper_new(struct reconciler *r);
+void sweeper_free(struct sweeper *s); /* NULL is fine */
+/* After each pass: what there is to do may have changed. */
+void sweep_update(struct reconciler *r);
+/* These slots were written: what was found out of them holds no more. */
+void sweep_forget(struct reconciler *r, uint32_t base, uint32_t count);
+
 /* control.c */
 struct control;
 int control_open(struct reconciler *r, struct control **ret);
@@ -285,5 +297,6 @@ int status_verb(struct reconciler *r, const struct options *opt,
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);
+bool hook_parse(const char *s, enum hook *ret);
 
 #endif

@@ -27,30 +27,34 @@
 
 static struct xlb_tables *tables_of(const struct datapath *d)
 {
-	return d->mapped[MAP_TABLES];
+	return d->mapped[MAP_TABLES].mem;
 }
 
-static int map_memory(struct datapath *d, int i)
+int mapping_make(const struct datapath *d, int fd, struct mapping *ret)
 {
 	int prot = d->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
 	struct bpf_map_info info = { 0 };
 	uint32_t len = sizeof(info);
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	size_t size;
-	void *mem;
+	struct mapping m = { 0 };
 
-	if (bpf_obj_get_info_by_fd(d->map_fd[i], &info, &len))
+	if (bpf_obj_get_info_by_fd(fd, &info, &len))
 		return -errno;
-	size = (size_t)info.max_entries * ((info.value_size + 7) & ~7u);
-	size = (size + page - 1) / page * page;
-	mem = mmap(NULL, size, prot, MAP_SHARED, d->map_fd[i], 0);
-	if (mem == MAP_FAILED)
+	m.entries = info.max_entries;
+	m.size = (size_t)info.max_entries * ((info.value_size + 7) & ~7u);
+	m.size = (m.size + page - 1) / page * page;
+	m.mem = mmap(NULL, m.size, prot, MAP_SHARED, fd, 0);
+	if (m.mem == MAP_FAILED)
 		return -errno;
-	d->mapped[i] = mem;
-	d->mapped_size[i] = size;
-	if (i == MAP_SLOTS)
-		d->view.slot_count = info.max_entries * XLB_LINE_SLOTS;
+	*ret = m;
 	return 0;
+}
+
+void mapping_drop(struct mapping *m)
+{
+	if (m->mem)
+		munmap(m->mem, m->size);
+	*m = (struct mapping){ 0 };
 }
 
 /* The entries of the flows map, mapped for a moment; NULL with errno. */
@@ -88,26 +92,41 @@ static int find_cpus(struct datapath *d)
 	return 0;
 }
 
-static int map_all(struct datapath *d)
+/* Slots and their stamps may be replaced one before the other. */
+static uint32_t slots_there_are(const struct datapath *d)
 {
-	struct xlb_tables *t;
-	int err;
+	uint32_t slots = d->mapped[MAP_SLOTS].entries * XLB_LINE_SLOTS;
+	uint32_t stamps = d->mapped[MAP_MOVED].entries * XLB_MOVED_LINE;
 
-	for (int i = 0; i < MAP_MAPPED; i++) {
-		err = map_memory(d, i);
+	return slots < stamps ? slots : stamps;
+}
 
-		if (err)
-			return err;
-	}
-	t = tables_of(d);
+void view_update(struct datapath *d)
+{
+	struct xlb_tables *t = tables_of(d);
+
 	d->view.control = &t->control;
 	d->view.vips = t->vips;
 	d->view.displacement = t->displacement;
 	d->view.backends = t->backends;
-	d->view.slots = d->mapped[MAP_SLOTS];
-	d->view.services = d->mapped[MAP_SERVICES];
-	d->view.moved = d->mapped[MAP_MOVED];
 	d->view.loads = t->loads;
+	d->view.slots = d->mapped[MAP_SLOTS].mem;
+	d->view.slot_count = slots_there_are(d);
+	d->view.moved = d->mapped[MAP_MOVED].mem;
+	d->view.services = d->mapped[MAP_SERVICES].mem;
+}
+
+static int map_all(struct datapath *d)
+{
+	int err;
+
+	for (int i = 0; i < MAP_MAPPED; i++) {
+		err = mapping_make(d, d->map_fd[i], &d->mapped[i]);
+
+		if (err)
+			return err;
+	}
+	view_update(d);
 	err = find_flow_lines(d);
 	return err ? err : find_cpus(d);
 }
@@ -193,7 +212,8 @@ static struct datapath *datapath_new(const struct datapath_config *cfg)
 	for (int i = 0; i < MAP_COUNT; i++)
 		d->map_fd[i] = -1;
 	for (int i = 0; i < PROG_COUNT; i++)
-		d->prog_fd[i] = -1;
+		d->programs.fd[i] = -1;
+	d->tc = mem_alloc(sizeof(*d->tc));
 	return d;
 }
 
@@ -212,7 +232,7 @@ int datapath_open(const struct datapath_config *cfg, struct datapath **ret,
 	if (!err)
 		err = check_abi(d, cfg, diags);
 	if (!err)
-		err = load_programs(d, diags);
+		err = load_programs(d, cfg, diags);
 	/* A process before us may have flipped a moment ago. */
 	if (!err && !d->read_only)
 		err = grace_start(d);
@@ -255,18 +275,17 @@ void datapath_close(struct datapath *d)
 		return;
 	grace_finish(d);
 	for (int i = 0; i < MAP_MAPPED; i++)
-		if (d->mapped[i])
-			munmap(d->mapped[i], d->mapped_size[i]);
+		mapping_drop(&d->mapped[i]);
 	unmap_windows(d);
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (d->map_fd[i] >= 0)
 			close(d->map_fd[i]);
-	for (int i = 0; i < PROG_COUNT; i++)
-		if (d->prog_fd[i] >= 0)
-			close(d->prog_fd[i]);
+	programs_release(&d->programs);
 	mem_free_ptr(&d->owners.entries);
 	mem_free_ptr(&d->replies.entries);
 	mem_free_ptr(&d->direct.entries);
+	mem_free_ptr(&d->tc->ifindex);
+	mem_free_ptr(&d->tc);
 	mem_free_ptr(&d->dir);
 	mem_free_ptr(&d);
 }
@@ -378,12 +397,13 @@ int datapath_set_owner(struct datapath *d, uint32_t id,
 void datapath_reread(struct datapath *d)
 {
 	d->owners.valid = d->replies.valid = d->direct.valid = false;
+	d->tc->valid = false;
 }
 
 int datapath_set_service(struct datapath *d, uint32_t id,
 			 const struct xlb_service *service)
 {
-	struct xlb_service *services = d->mapped[MAP_SERVICES];
+	struct xlb_service *services = d->mapped[MAP_SERVICES].mem;
 
 	if (id == 0 || id >= XLB_SERVICES)
 		return -ERANGE;
@@ -424,14 +444,24 @@ static bool slot_moves(uint32_t word)
 	       XLB_SLOT_STATE(word) == XLB_HELD;
 }
 
+/*
+ * The time of a slot that goes on moving goes on; one that was held has
+ * flows of prev that began until now.
+ */
+static bool keeps_stamp(uint32_t old, uint32_t word)
+{
+	return slot_moves(old) && (XLB_SLOT_STATE(old) != XLB_HELD ||
+				   XLB_SLOT_STATE(word) == XLB_HELD);
+}
+
 static void stamp_slot(struct datapath *d, const struct slot_write *w,
 		       uint32_t i)
 {
-	uint8_t *moved = d->mapped[MAP_MOVED];
-	const uint32_t *slots = d->mapped[MAP_SLOTS];
+	uint8_t *moved = d->mapped[MAP_MOVED].mem;
+	const uint32_t *slots = d->mapped[MAP_SLOTS].mem;
 	uint32_t to = w->base + i;
 	uint32_t from = w->from == UINT32_MAX ? to : w->from + (i >> w->shift);
-	bool moves = slot_moves(slots[from]) &&
+	bool moves = keeps_stamp(slots[from], w->words[i]) &&
 		     (!w->fresh || w->from != UINT32_MAX);
 
 	if (!slot_moves(w->words[i]))
@@ -441,13 +471,13 @@ static void stamp_slot(struct datapath *d, const struct slot_write *w,
 
 uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w)
 {
-	uint32_t *slots = d->mapped[MAP_SLOTS];
+	uint32_t *slots = d->mapped[MAP_SLOTS].mem;
 	uint32_t changed = 0;
 
 	if (w->fresh)
 		grace_finish(d);
-	for (uint32_t i = 0;
-	     i < w->count && w->base + i < d->view.slot_count; i++) {
+	for (uint32_t i = 0; i < w->count && w->base + i < d->view.slot_count;
+	     i++) {
 		uint32_t *slot = &slots[w->base + i];
 
 		if (!w->fresh && *slot == w->words[i])
@@ -685,15 +715,57 @@ int datapath_destroy(struct datapath *d)
 	return err;
 }
 
-int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
-		    struct diag_list *diags)
+/* The entry as it would be had it been written just now. */
+static uint64_t flow_renewed(uint64_t entry, uint8_t now)
 {
-	(void)features, (void)diags; /* TODO */
-	return slots > d->view.slot_count ? -ENOSPC : 0;
+	return (entry & ~((uint64_t)0xff << 25)) | (uint64_t)now << 25;
 }
 
+static int renew_flows(struct datapath *d)
+{
+	uint8_t now = (uint8_t)d->view.control->now;
+	size_t size;
+	uint64_t *entries = map_flows(d, &size);
+
+	if (!entries)
+		return -errno;
+	for (size_t i = 0; i < size / sizeof(*entries); i++) {
+		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
+
+		/* One that a packet changed meanwhile has its time from it. */
+		while (old && XLB_FLOW_TIME(old) != now &&
+		       !__atomic_compare_exchange_n(
+			       &entries[i], &old, flow_renewed(old, now), false,
+			       __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			;
+	}
+	munmap(entries, size);
+	return 0;
+}
+
+static void renew_moved(struct datapath *d)
+{
+	uint8_t *moved = d->mapped[MAP_MOVED].mem;
+
+	for (uint32_t i = 0; i < d->view.slot_count; i++)
+		if (slot_moves(d->view.slots[i]))
+			moved[i] = (uint8_t)d->view.control->now;
+}
+
+/* The longer tick must not be in force while anything has its old age. */
 int datapath_set_tick(struct datapath *d, uint32_t seconds)
 {
-	tables_of(d)->control.tick = seconds; /* TODO: memories */
+	struct xlb_control *control = &tables_of(d)->control;
+	int err;
+
+	if (!seconds)
+		return -EINVAL;
+	if (control->tick == seconds)
+		return 0;
+	err = renew_flows(d);
+	if (err)
+		return err;
+	renew_moved(d);
+	__atomic_store_n(&control->tick, seconds, __ATOMIC_RELEASE);
 	return 0;
 }

@@ -37,12 +37,19 @@ void datapath_close(struct datapath *d); /* pins stay */
 /*
  * Make the programs have these features too, and room for at least so many
  * slots: loads them anew and swaps them in everywhere, no packet lost.
- * Nothing to do: 0 at once.  0 or -errno with a diag; what ran goes on.
+ * Nothing to do: 0 at once.  Else it takes some 100 ms, and when it returns
+ * no packet is under way in the old programs.  With more slots, slots and
+ * moved of the view are elsewhere afterwards.  0 or -errno with a diag; what
+ * ran goes on.
  */
 int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
 		    struct diag_list *diags);
 
-/* Mapped tables, valid until close.  Read freely; write by the calls below. */
+/*
+ * Mapped tables.  Read freely; write by the calls below.  The struct is valid
+ * until close; so is what it points to, but for slots and moved, which
+ * datapath_reload() may replace.
+ */
 struct datapath_view {
 	const struct xlb_control *control;
 	const struct xlb_vip *vips; /* 2 * XLB_VIP_LINES */
@@ -112,7 +119,10 @@ int datapath_sweep(struct datapath *d,
 		   void *arg);
 /* The coarse clock goes on by one tick. */
 void datapath_tick(struct datapath *d);
-/* Seconds a tick.  When it changes, every memory becomes young again. */
+/*
+ * Seconds a tick.  When it changes, every memory becomes young again, and so
+ * does every slot that moves.  0 or -errno; then it stays as it was.
+ */
 int datapath_set_tick(struct datapath *d, uint32_t seconds);
 void datapath_set_load(struct datapath *d, uint32_t backend,
 		       const struct xlb_load *load);
@@ -151,10 +161,15 @@ enum datapath_hook {
 	DATAPATH_HOOKS,
 };
 
-/* Attachments; EBUSY is explained (whose program it is). */
+/*
+ * Attachments; EBUSY is explained (whose program it is).  tc and XDP may be
+ * attached at once, then XDP has the packets: attach the new before the old is
+ * detached.  From one XDP hook to the other datapath_attach() changes by
+ * itself, with tc in between.
+ */
 enum attach_state {
-	ATTACH_NONE,
-	ATTACH_OURS, /* our program, through our pinned link */
+	ATTACH_NONE, /* nothing, or ours in the other XDP hook */
+	ATTACH_OURS, /* our program, by our pinned link or at our place of tc */
 	ATTACH_FOREIGN, /* another program is in the way */
 	ATTACH_STALE, /* ours, but not the program that is loaded now */
 };
@@ -164,11 +179,18 @@ enum attach_state datapath_attached(const struct datapath *d,
 				    int ifindex);
 int datapath_attach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex, struct diag_list *diags);
+/* Nothing of ours there: 0.  ifindex 0: it is gone, or (XDP) either kind. */
 int datapath_detach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex);
-/* Does the interface take native XDP, as its driver and its MTU stand? */
+/*
+ * Does the interface take native XDP, as its driver and its MTU stand?  Asks
+ * the kernel; struct net_link has the same answer remembered.
+ */
 bool datapath_native(int ifindex);
-/* Interfaces that have a pinned link of ours (XDP, either kind). */
+/*
+ * Interfaces that have our balancer: a pinned link (XDP, either kind, also of
+ * an interface that is gone) or a filter of tc.  One with both is named twice.
+ */
 int datapath_links(const struct datapath *d,
 		   void (*fn)(void *arg, const char *ifname), void *arg);
 

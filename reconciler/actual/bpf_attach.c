@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Attachments: XDP by a pinned link an interface, tc by a fixed priority and
- * handle.  What is there and isn't ours is never touched.
+ * Attachments: XDP, native or generic, by a pinned link an interface; the tc
+ * programs by bpf_filter.c.  What is there and isn't ours is never touched.
  */
 #include "actual/bpf_internal.h"
 
@@ -17,11 +17,9 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "actual/netlink.h"
 #include "base/mem.h"
 
-#define TC_PRIORITY 0x786c /* "xl" */
-#define TC_HANDLE 0x62 /* "b" */
-#define REPLY_NAME "xlb_reply"
 #define LINK_PREFIX "link_"
 
 /* bpffs refuses dots, and a name may hold nearly anything. */
@@ -87,36 +85,47 @@ static uint32_t xdp_on(int ifindex)
 	return opts.drv_prog_id ? opts.drv_prog_id : opts.skb_prog_id;
 }
 
-enum attach_state datapath_attached(const struct datapath *d,
-				    enum datapath_hook hook, const char *ifname,
-				    int ifindex)
+/* Native or generic: a device can't have programs in both. */
+static enum datapath_hook xdp_hook(int ifindex, uint32_t prog)
+{
+	LIBBPF_OPTS(bpf_xdp_query_opts, opts);
+
+	if (bpf_xdp_query(ifindex, 0, &opts) == 0 && opts.skb_prog_id == prog)
+		return DATAPATH_XDP_GENERIC;
+	return DATAPATH_XDP;
+}
+
+static enum attach_state xdp_attached(const struct datapath *d,
+				      enum datapath_hook hook,
+				      const char *ifname, int ifindex)
 {
 	struct bpf_link_info info;
 	int fd = d ? link_get(d, ifname, &info) : -ENOENT;
 
-	(void)hook; /* TODO */
-	if (fd >= 0) {
+	if (fd >= 0)
 		close(fd);
-		if (info.xdp.ifindex == (uint32_t)ifindex)
-			return info.prog_id == d->prog_id[PROG_XDP]
-				       ? ATTACH_OURS
-				       : ATTACH_STALE;
-	}
-	return xdp_on(ifindex) ? ATTACH_FOREIGN : ATTACH_NONE;
+	if (fd < 0 || info.xdp.ifindex != (uint32_t)ifindex)
+		return xdp_on(ifindex) ? ATTACH_FOREIGN : ATTACH_NONE;
+	if (xdp_hook(ifindex, info.prog_id) != hook)
+		return ATTACH_NONE;
+	return info.prog_id == d->programs.id[PROG_XDP] ? ATTACH_OURS
+							: ATTACH_STALE;
 }
 
-static void prog_name_of(uint32_t id, char *ret, size_t size)
+enum attach_state datapath_attached(const struct datapath *d,
+				    enum datapath_hook hook, const char *ifname,
+				    int ifindex)
 {
-	struct bpf_prog_info info = { 0 };
-	uint32_t len = sizeof(info);
-	int fd = bpf_prog_get_fd_by_id(id);
-
-	snprintf(ret, size, "?");
-	if (fd < 0)
-		return;
-	if (bpf_obj_get_info_by_fd(fd, &info, &len) == 0)
-		snprintf(ret, size, "%s", info.name);
-	close(fd);
+	switch (hook) {
+	case DATAPATH_XDP:
+	case DATAPATH_XDP_GENERIC:
+		return xdp_attached(d, hook, ifname, ifindex);
+	case DATAPATH_TC:
+		return filter_state(d, PROG_TC, ifindex);
+	case DATAPATH_HOOKS:
+		break;
+	}
+	return ATTACH_NONE;
 }
 
 static void attach_complain(const char *ifname, int ifindex, int err,
@@ -125,37 +134,43 @@ static void attach_complain(const char *ifname, int ifindex, int err,
 	uint32_t id = xdp_on(ifindex);
 	char name[64];
 
-	if (err == -EBUSY && id) {
+	/* EEXIST: it is native and ours generic, or the other way round. */
+	if ((err == -EBUSY || err == -EEXIST) && id) {
 		prog_name_of(id, name, sizeof(name));
 		diag_add(diags, SEVERITY_ERROR, NULL,
 			 "detach it (ip link set dev IF xdp off, or end the "
-			 "program that holds it), or use another interface",
+			 "program that holds it), use hook: tc, or another "
+			 "interface",
 			 "%s has an XDP program already: \"%s\", id %u", ifname,
 			 name, id);
 	} else if (err == -EOPNOTSUPP) {
 		diag_add(diags, SEVERITY_ERROR, NULL,
-			 "use an interface whose driver has it; a VLAN or "
-			 "bridge has not, its parent or port may",
+			 "use hook: tc (or xdp_generic); of a VLAN or bridge, "
+			 "the parent or port may have it",
 			 "%s: its driver has no native XDP", ifname);
 	} else {
 		diag_add(diags, SEVERITY_ERROR, NULL,
 			 "an MTU over about 3500 or offloads (LRO) keep "
-			 "drivers from it; the kernel's log may say more",
+			 "drivers from it: change those, or use hook: tc; the "
+			 "kernel's log may say more",
 			 "can't attach XDP to %s: %s", ifname, strerror(-err));
 	}
 }
 
-static int attach_new(struct datapath *d, const char *ifname, int ifindex)
+static int link_make(struct datapath *d, enum datapath_hook hook,
+		     const char *ifname, int ifindex)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = XDP_FLAGS_DRV_MODE);
 	AUTO_FREE char *pin = link_pin(ifname);
 	int fd, err;
 
+	if (hook == DATAPATH_XDP_GENERIC)
+		opts.flags = XDP_FLAGS_SKB_MODE;
 	/* A pin of an interface that is gone, and came back as another. */
 	err = pin_remove(d, pin);
 	if (err)
 		return err;
-	fd = bpf_link_create(d->prog_fd[PROG_XDP], ifindex, BPF_XDP, &opts);
+	fd = bpf_link_create(d->programs.fd[PROG_XDP], ifindex, BPF_XDP, &opts);
 	if (fd < 0)
 		return -errno;
 	err = pin_put(d, pin, fd);
@@ -163,26 +178,64 @@ static int attach_new(struct datapath *d, const char *ifname, int ifindex)
 	return err;
 }
 
-/* The link at hand runs the loaded program, if it doesn't already. */
-static int attach_update(const struct datapath *d, int fd, uint32_t running)
+/* At once, whoever else may hold the link. */
+static int link_drop(struct datapath *d, const char *ifname)
 {
-	if (running == d->prog_id[PROG_XDP])
-		return 0;
-	return bpf_link_update(fd, d->prog_fd[PROG_XDP], NULL) ? -errno : 0;
+	AUTO_FREE char *pin = link_pin(ifname);
+	int fd = pin_get(d, pin);
+
+	if (fd >= 0) {
+		bpf_link_detach(fd);
+		close(fd);
+	}
+	return pin_remove(d, pin);
 }
 
-int datapath_attach(struct datapath *d, enum datapath_hook hook,
-		    const char *ifname, int ifindex, struct diag_list *diags)
+/*
+ * The kernel has no native program beside a generic one, and doesn't change
+ * a link's kind.  So the tc program, which sees what XDP lets pass, takes the
+ * packets in between; where its place is taken, those are lost.
+ */
+static int link_change(struct datapath *d, enum datapath_hook hook,
+		       const char *ifname, int ifindex)
+{
+	bool bridged = filter_state(d, PROG_TC, ifindex) == ATTACH_NONE &&
+		       filter_put(d, PROG_TC, &d->programs, ifindex) == 0;
+	int err = link_drop(d, ifname);
+
+	if (!err)
+		err = link_make(d, hook, ifname, ifindex);
+	if (err)
+		link_make(d,
+			  hook == DATAPATH_XDP ? DATAPATH_XDP_GENERIC
+					       : DATAPATH_XDP,
+			  ifname, ifindex);
+	if (bridged)
+		filter_drop(d, PROG_TC, ifindex);
+	return err;
+}
+
+/* The link runs this program, if it doesn't already. */
+static int link_update(int fd, uint32_t running, const struct programs *p)
+{
+	if (running == p->id[PROG_XDP])
+		return 0;
+	return bpf_link_update(fd, p->fd[PROG_XDP], NULL) ? -errno : 0;
+}
+
+static int xdp_attach(struct datapath *d, enum datapath_hook hook,
+		      const char *ifname, int ifindex, struct diag_list *diags)
 {
 	struct bpf_link_info info;
 	int fd = link_get(d, ifname, &info);
 	int err;
 
-	(void)hook; /* TODO */
-	if (fd >= 0 && info.xdp.ifindex == (uint32_t)ifindex)
-		err = attach_update(d, fd, info.prog_id);
+	if (fd < 0 || info.xdp.ifindex != (uint32_t)ifindex)
+		err = link_make(d, hook, ifname, ifindex);
+	else if (xdp_hook(ifindex, info.prog_id) == hook)
+		err = link_update(fd, info.prog_id, &d->programs);
 	else
-		err = attach_new(d, ifname, ifindex);
+		err = link_change(d, hook, ifname, ifindex);
 	if (fd >= 0)
 		close(fd);
 	if (err)
@@ -190,21 +243,49 @@ int datapath_attach(struct datapath *d, enum datapath_hook hook,
 	return err;
 }
 
+int datapath_attach(struct datapath *d, enum datapath_hook hook,
+		    const char *ifname, int ifindex, struct diag_list *diags)
+{
+	switch (hook) {
+	case DATAPATH_XDP:
+	case DATAPATH_XDP_GENERIC:
+		return xdp_attach(d, hook, ifname, ifindex, diags);
+	case DATAPATH_TC:
+		return filter_attach(d, PROG_TC, ifindex, diags);
+	case DATAPATH_HOOKS:
+		break;
+	}
+	return -EINVAL;
+}
+
+/* The link is of that kind; or its interface is gone, or not said. */
+static bool link_is(const struct datapath *d, enum datapath_hook hook,
+		    const char *ifname, int ifindex)
+{
+	struct bpf_link_info info;
+	int fd = link_get(d, ifname, &info);
+
+	if (fd < 0)
+		return fd != -ENOENT;
+	close(fd);
+	return !ifindex || info.xdp.ifindex != (uint32_t)ifindex ||
+	       xdp_hook(ifindex, info.prog_id) == hook;
+}
+
 int datapath_detach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex)
 {
-	AUTO_FREE char *pin = link_pin(ifname);
-	int fd = pin_get(d, pin);
-
-	(void)hook, (void)ifindex; /* TODO */
-	if (fd == -ENOENT)
-		return 0;
-	if (fd >= 0) {
-		/* At once, whoever else may hold the link. */
-		bpf_link_detach(fd);
-		close(fd);
+	switch (hook) {
+	case DATAPATH_XDP:
+	case DATAPATH_XDP_GENERIC:
+		return link_is(d, hook, ifname, ifindex) ? link_drop(d, ifname)
+							 : 0;
+	case DATAPATH_TC:
+		return filter_drop(d, PROG_TC, ifindex);
+	case DATAPATH_HOOKS:
+		break;
 	}
-	return pin_remove(d, pin);
+	return -EINVAL;
 }
 
 struct link_walk {
@@ -222,175 +303,70 @@ static int link_visit(void *arg, const char *pin)
 	return 0;
 }
 
+/* An interface may be named twice, when both have something of ours. */
 int datapath_links(const struct datapath *d,
 		   void (*fn)(void *arg, const char *ifname), void *arg)
 {
 	struct link_walk walk = { fn, arg };
+	int err = pins_each(d, LINK_PREFIX, link_visit, &walk);
 
-	return pins_each(d, LINK_PREFIX, link_visit, &walk);
-}
-
-/* The filter at our place of the interface's ingress: its program, or 0. */
-static uint32_t tc_on(int ifindex)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex,
-		    .attach_point = BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE,
-		    .priority = TC_PRIORITY);
-
-	return bpf_tc_query(&hook, &opts) ? 0 : opts.prog_id;
-}
-
-enum attach_state datapath_reply_attached(const struct datapath *d, int ifindex)
-{
-	uint32_t id = tc_on(ifindex);
-	char name[64];
-
-	if (!id)
-		return ATTACH_NONE;
-	if (id == d->prog_id[PROG_REPLY])
-		return ATTACH_OURS;
-	prog_name_of(id, name, sizeof(name));
-	return strcmp(name, REPLY_NAME) == 0 ? ATTACH_STALE : ATTACH_FOREIGN;
-}
-
-static int tc_attach(const struct datapath *d, int ifindex)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex,
-		    .attach_point = BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE,
-		    .priority = TC_PRIORITY, .flags = BPF_TC_F_REPLACE,
-		    .prog_fd = d->prog_fd[PROG_REPLY]);
-	int err = bpf_tc_hook_create(&hook);
-
-	if (err && err != -EEXIST)
-		return err;
-	return bpf_tc_attach(&hook, &opts);
-}
-
-int datapath_reply_attach(struct datapath *d, int ifindex,
-			  struct diag_list *diags)
-{
-	char ifname[IF_NAMESIZE] = "?";
-	char name[64];
-	int err;
-
-	if_indextoname((unsigned int)ifindex, ifname);
-	switch (datapath_reply_attached(d, ifindex)) {
-	case ATTACH_OURS:
-		return 0;
-	case ATTACH_FOREIGN:
-		prog_name_of(tc_on(ifindex), name, sizeof(name));
-		diag_add(diags, SEVERITY_ERROR, NULL, "remove that filter",
-			 "%s: tc priority %d, handle %#x is taken by \"%s\"",
-			 ifname, TC_PRIORITY, TC_HANDLE, name);
-		return -EBUSY;
-	case ATTACH_NONE:
-	case ATTACH_STALE:
-		break;
-	}
-	err = tc_attach(d, ifindex);
-	if (err)
-		diag_add(diags, SEVERITY_ERROR, NULL, NULL,
-			 "can't attach the reply program to %s: %s", ifname,
-			 strerror(-err));
-	return err;
-}
-
-/* The clsact qdisc stays: it does nothing, and others may use it. */
-int datapath_reply_detach(struct datapath *d, int ifindex)
-{
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = ifindex,
-		    .attach_point = BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = TC_HANDLE,
-		    .priority = TC_PRIORITY);
-	enum attach_state state = datapath_reply_attached(d, ifindex);
-
-	if (state == ATTACH_NONE || state == ATTACH_FOREIGN)
-		return 0;
-	return bpf_tc_detach(&hook, &opts);
+	return err ? err : filters_each(d, fn, arg);
 }
 
 struct swap {
 	struct datapath *d;
+	const struct programs *programs;
 	struct diag_list *diags;
 };
 
 static int swap_link(void *arg, const char *pin)
 {
 	struct swap *s = arg;
+	struct bpf_link_info info = { 0 };
+	uint32_t len = sizeof(info);
 	int fd = pin_get(s->d, pin);
 	int err = 0;
 
 	if (fd < 0)
 		return fd;
-	/* ENOLINK: its interface is gone; the reconciler makes another. */
-	if (bpf_link_update(fd, s->d->prog_fd[PROG_XDP], NULL) &&
-	    errno != ENOLINK)
+	if (bpf_obj_get_info_by_fd(fd, &info, &len))
 		err = -errno;
+	/* No interface: it is gone; the reconciler makes another link. */
+	else if (info.xdp.ifindex)
+		err = link_update(fd, info.prog_id, s->programs);
 	close(fd);
-	if (err)
-		diag_add(s->diags, SEVERITY_ERROR, NULL, NULL,
-			 "can't put the new program on %s: %s", pin,
-			 strerror(-err));
-	return err;
-}
-
-/* Calls fn for each interface of this network namespace. */
-static int each_interface(int (*fn)(struct datapath *d, int ifindex),
-			  struct datapath *d)
-{
-	struct if_nameindex *all = if_nameindex();
-	int err = 0;
-
-	if (!all)
-		return -errno;
-	for (struct if_nameindex *i = all; !err && i->if_index; i++)
-		err = fn(d, (int)i->if_index);
-	if_freenameindex(all);
-	return err;
-}
-
-static int swap_reply(struct datapath *d, int ifindex)
-{
-	if (datapath_reply_attached(d, ifindex) != ATTACH_STALE)
+	if (!err || err == -ENOLINK)
 		return 0;
-	return tc_attach(d, ifindex);
+	diag_add(s->diags, SEVERITY_ERROR, NULL, NULL,
+		 "can't put the new program on %s: %s", pin, strerror(-err));
+	return err;
 }
 
-int attach_swap(struct datapath *d, struct diag_list *diags)
+int attach_swap(struct datapath *d, const struct programs *p,
+		struct diag_list *diags)
 {
-	struct swap s = { d, diags };
+	struct swap s = { d, p, diags };
 	int err = pins_each(d, LINK_PREFIX, swap_link, &s);
 
-	if (err)
-		return err;
-	err = each_interface(swap_reply, d);
-	if (err)
-		diag_add(diags, SEVERITY_ERROR, NULL, NULL,
-			 "can't put the new reply program in place: %s",
-			 strerror(-err));
-	return err;
+	return err ? err : filters_swap(d, p, diags);
 }
 
 static int drop_link(void *arg, const char *pin)
 {
-	struct datapath *d = arg;
 	char ifname[64];
 
 	link_ifname(pin, ifname, sizeof(ifname));
-	return datapath_detach(d, DATAPATH_XDP, ifname, 0);
+	return link_drop(arg, ifname);
 }
 
 int attach_none(struct datapath *d)
 {
 	int err = pins_each(d, LINK_PREFIX, drop_link, d);
 
-	return err ? err : each_interface(datapath_reply_detach, d);
+	return err ? err : filters_drop_all(d);
 }
 
 bool datapath_native(int ifindex)
 {
-	(void)ifindex; /* TODO */
-	return true;
+	return net_native(ifindex);
 }

@@ -31,7 +31,27 @@ enum map_index {
 	MAP_MAPPED = MAP_FLOWS,
 };
 
-enum prog_index { PROG_XDP, PROG_REPLY, PROG_COUNT };
+enum prog_index { PROG_XDP, PROG_TC, PROG_REPLY, PROG_COUNT };
+
+/* Loaded together, from one build with the same constants and maps. */
+struct programs {
+	int fd[PROG_COUNT]; /* -1: none */
+	uint32_t id[PROG_COUNT];
+};
+
+/* A map's memory. */
+struct mapping {
+	void *mem; /* NULL: not mapped */
+	size_t size; /* bytes, whole pages */
+	uint32_t entries;
+};
+
+/* Interfaces with our balancer in tc; apart so that const readers may find them. */
+struct tc_seen {
+	bool valid;
+	int *ifindex;
+	size_t count;
+};
 
 /* What a hash map held when it was last read; key after key, with values. */
 struct map_copy {
@@ -45,12 +65,11 @@ struct datapath {
 	char *dir;
 	bool read_only;
 	int map_fd[MAP_COUNT];
-	void *mapped[MAP_MAPPED];
-	size_t mapped_size[MAP_MAPPED];
+	struct mapping mapped[MAP_MAPPED];
 	const struct xlb_counter **windows; /* NULL: not mapped yet */
 	size_t window_count;
-	int prog_fd[PROG_COUNT];
-	uint32_t prog_id[PROG_COUNT];
+	struct programs programs;
+	struct tc_seen *tc;
 	struct datapath_view view;
 	pthread_t grace; /* waits until no packet sees the spare copy */
 	bool grace_running;
@@ -64,21 +83,64 @@ int pins_folder(const char *dir, bool read_only, struct diag_list *diags);
 char *pin_path(const struct datapath *d, const char *name);
 int pin_get(const struct datapath *d, const char *name); /* fd or -errno */
 int pin_put(const struct datapath *d, const char *name, int fd); /* replaces */
+/* The same in two steps: what can fail, and what hardly can. 0 or -errno. */
+int pin_stage(const struct datapath *d, const char *name, int fd);
+int pin_commit(const struct datapath *d, const char *name);
+int pins_unstage(const struct datapath *d); /* what was never committed */
 int pin_remove(const struct datapath *d, const char *name);
 /* Calls fn for each name in the folder that starts with prefix. 0, -errno. */
 int pins_each(const struct datapath *d, const char *prefix,
 	      int (*fn)(void *arg, const char *name), void *arg);
 
+/* bpf.c: map and unmap memory; the view of what d->mapped holds. */
+int mapping_make(const struct datapath *d, int fd, struct mapping *ret);
+void mapping_drop(struct mapping *m);
+void view_update(struct datapath *d);
+
 /* bpf_load.c: maps and programs, from pins or made. */
 int load_maps(struct datapath *d, const struct datapath_config *cfg,
 	      struct diag_list *diags);
-int load_programs(struct datapath *d, struct diag_list *diags);
-uint32_t prog_id_of(int fd); /* 0: unknown */
+/* An unpinned map like that one of ours, with so many entries. fd or -errno. */
+int map_like(const struct datapath *d, enum map_index i, uint32_t entries);
+/* Of the maps in map_fd and those constants.  0 or -errno with a diag. */
+int programs_load(const struct datapath *d, const int map_fd[MAP_COUNT],
+		  uint32_t features, struct programs *ret,
+		  struct diag_list *diags);
+/* Those that are pinned, if they all are and use our maps. */
+bool programs_pinned(const struct datapath *d, struct programs *ret);
+void programs_release(struct programs *p);
+/* What the programs of this build and these constants are known by. */
+void build_digest(const struct datapath *d, uint32_t features, uint8_t ret[32]);
 
-/* bpf_attach.c: let every attachment of ours run the loaded programs. */
-int attach_swap(struct datapath *d, struct diag_list *diags);
+/* bpf_reload.c: have the programs that cfg asks for, everywhere. */
+int load_programs(struct datapath *d, const struct datapath_config *cfg,
+		  struct diag_list *diags);
+
+/* bpf_attach.c: let every attachment of ours run these programs. */
+int attach_swap(struct datapath *d, const struct programs *p,
+		struct diag_list *diags);
 /* Undo every attachment of ours. */
 int attach_none(struct datapath *d);
+
+/*
+ * bpf_filter.c: the tc programs (PROG_TC, PROG_REPLY) on interfaces' ingress.
+ * d NULL: nothing is ours.  0 or -errno.
+ */
+enum attach_state filter_state(const struct datapath *d, enum prog_index i,
+			       int ifindex);
+int filter_attach(struct datapath *d, enum prog_index i, int ifindex,
+		  struct diag_list *diags);
+/* Puts it there or replaces what is there, at once, without asking whose. */
+int filter_put(const struct datapath *d, enum prog_index i,
+	       const struct programs *p, int ifindex);
+int filter_drop(struct datapath *d, enum prog_index i, int ifindex);
+/* Calls fn for each interface that has our balancer in tc. */
+int filters_each(const struct datapath *d,
+		 void (*fn)(void *arg, const char *ifname), void *arg);
+int filters_swap(struct datapath *d, const struct programs *p,
+		 struct diag_list *diags);
+int filters_drop_all(struct datapath *d);
+void prog_name_of(uint32_t id, char *ret, size_t size); /* "?": unknown */
 
 /* bpf_sync.c: a map's whole contents. */
 struct map_set {

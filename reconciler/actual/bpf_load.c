@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Maps and programs: what is pinned is used again, what isn't is made.  The
- * programs are loaded only when the digest of their bytes and constants isn't
- * the one in the control block, so that starting the same binary again
- * changes nothing.
+ * Maps and programs, one by one: what is pinned is used again, what isn't is
+ * made.  bpf_reload.c says when, and puts them in place.
  */
 #include "actual/bpf_internal.h"
 
@@ -13,6 +11,7 @@
 #include <unistd.h>
 
 #include <bpf/bpf.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <nettle/sha2.h>
 
@@ -24,6 +23,7 @@
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wsign-conversion"
 #include "bpf/reply.skel.h"
+#include "bpf/tc.skel.h"
 #include "bpf/xdp.skel.h"
 #pragma GCC diagnostic pop
 
@@ -42,6 +42,7 @@ const char *const map_names[MAP_COUNT] = {
 
 const char *const prog_pins[PROG_COUNT] = {
 	[PROG_XDP] = "prog_xdp",
+	[PROG_TC] = "prog_tc",
 	[PROG_REPLY] = "prog_reply",
 };
 
@@ -58,7 +59,7 @@ static int libbpf_say(enum libbpf_print_level level, const char *fmt,
 	return 0;
 }
 
-uint32_t prog_id_of(int fd)
+static uint32_t prog_id_of(int fd)
 {
 	struct bpf_prog_info info = { 0 };
 	uint32_t len = sizeof(info);
@@ -141,6 +142,21 @@ static int map_make(struct datapath *d, int i, struct bpf_map *map,
 	return err;
 }
 
+int map_like(const struct datapath *d, enum map_index i, uint32_t entries)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts);
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
+	int fd;
+
+	if (bpf_obj_get_info_by_fd(d->map_fd[i], &info, &len))
+		return -errno;
+	opts.map_flags = info.map_flags;
+	fd = bpf_map_create((enum bpf_map_type)info.type, map_names[i],
+			    info.key_size, info.value_size, entries, &opts);
+	return fd < 0 ? -errno : fd;
+}
+
 /*
  * What is mapped needs a descriptor that could write: the kernel takes a
  * read-only one for a private mapping and refuses.  The mapping is read-only.
@@ -170,6 +186,69 @@ static int map_check(int fd, const struct bpf_map *map)
 	return 0;
 }
 
+/* Calls fn for each map of the program, until it returns true. */
+static bool program_maps(int prog,
+			 bool (*fn)(void *arg, int fd,
+				    const struct bpf_map_info *info),
+			 void *arg)
+{
+	uint32_t ids[64], len;
+	struct bpf_prog_info prog_info = { .nr_map_ids = ARRAY_SIZE(ids),
+					   .map_ids = (uintptr_t)ids };
+	bool done = false;
+
+	len = sizeof(prog_info);
+	if (bpf_obj_get_info_by_fd(prog, &prog_info, &len))
+		return false;
+	for (uint32_t i = 0;
+	     !done && i < prog_info.nr_map_ids && i < ARRAY_SIZE(ids); i++) {
+		struct bpf_map_info info = { 0 };
+		int fd = bpf_map_get_fd_by_id(ids[i]);
+
+		len = sizeof(info);
+		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, &info, &len))
+			done = fn(arg, fd, &info);
+		if (fd >= 0)
+			close(fd);
+	}
+	return done;
+}
+
+struct rescue {
+	const char *name;
+	int fd; /* -ENOENT: not found */
+};
+
+static bool is_named(void *arg, int fd, const struct bpf_map_info *info)
+{
+	struct rescue *r = arg;
+
+	if (strcmp(info->name, r->name) != 0)
+		return false;
+	r->fd = dup(fd);
+	return true;
+}
+
+/* A map whose pin was removed, while the pinned programs still use it. */
+static int map_rescue(const struct datapath *d, int i)
+{
+	struct rescue r = { map_names[i], -ENOENT };
+
+	for (int k = 0; k < PROG_COUNT && r.fd < 0; k++) {
+		int prog = pin_get(d, prog_pins[k]);
+
+		if (prog < 0)
+			continue;
+		program_maps(prog, is_named, &r);
+		close(prog);
+	}
+	if (r.fd >= 0 && pin_put(d, map_names[i], r.fd)) {
+		close(r.fd);
+		r.fd = -ENOENT;
+	}
+	return r.fd;
+}
+
 static int map_open(struct datapath *d, int i, struct bpf_map *map,
 		    const struct datapath_config *cfg)
 {
@@ -178,6 +257,8 @@ static int map_open(struct datapath *d, int i, struct bpf_map *map,
 	if (!map)
 		return -ENOENT;
 	fd = d->read_only ? map_get_read_only(d, i) : pin_get(d, map_names[i]);
+	if (fd == -ENOENT && !d->read_only)
+		fd = map_rescue(d, i);
 	if (fd == -ENOENT && !d->read_only)
 		return map_make(d, i, map, cfg);
 	if (fd < 0)
@@ -209,15 +290,23 @@ static void map_complain(const struct datapath *d, int i, int err,
 
 /*
  * Not by the skeletons' own functions, which would map every table once more.
- * Of the skeletons serve the bytes and the layout of the constants.
+ * Of the skeletons serve the bytes.
  */
+static const struct image {
+	const char *object, *program;
+	const void *(*bytes)(size_t *ret_size);
+} images[PROG_COUNT] = {
+	[PROG_XDP] = { "xdp", "xlb_xdp", xdp_bpf__elf_bytes },
+	[PROG_TC] = { "tc", "xlb_tc", tc_bpf__elf_bytes },
+	[PROG_REPLY] = { "reply", "xlb_reply", reply_bpf__elf_bytes },
+};
+
 static struct bpf_object *object_open(enum prog_index i)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts,
-		    .object_name = i == PROG_XDP ? "xdp" : "reply");
+		    .object_name = images[i].object);
 	size_t size;
-	const void *bytes = i == PROG_XDP ? xdp_bpf__elf_bytes(&size)
-					  : reply_bpf__elf_bytes(&size);
+	const void *bytes = images[i].bytes(&size);
 
 	return bpf_object__open_mem(bytes, size, &opts);
 }
@@ -246,11 +335,11 @@ int load_maps(struct datapath *d, const struct datapath_config *cfg,
 	return err;
 }
 
-static int reuse_maps(struct datapath *d, struct bpf_object *obj)
+static int reuse_maps(const int map_fd[MAP_COUNT], struct bpf_object *obj)
 {
 	for (int i = 0; i < MAP_COUNT; i++) {
 		struct bpf_map *map = object_map(obj, i);
-		int err = map ? bpf_map__reuse_fd(map, d->map_fd[i]) : -ENOENT;
+		int err = map ? bpf_map__reuse_fd(map, map_fd[i]) : -ENOENT;
 
 		if (err)
 			return err;
@@ -263,39 +352,38 @@ static uint32_t flow_shift_of(const struct datapath *d)
 	return 32 - (uint32_t)__builtin_ctz(d->view.flow_lines);
 }
 
-static void build_digest(const struct datapath *d, uint8_t ret[32])
+void build_digest(const struct datapath *d, uint32_t features, uint8_t ret[32])
 {
-	uint64_t constants[] = { d->view.control->flow_seed, flow_shift_of(d) };
+	uint64_t constants[] = { d->view.control->flow_seed, flow_shift_of(d),
+				 features };
 	struct sha256_ctx sha;
 	const void *bytes;
 	size_t size;
 
 	sha256_init(&sha);
-	bytes = xdp_bpf__elf_bytes(&size);
-	sha256_update(&sha, size, bytes);
-	bytes = reply_bpf__elf_bytes(&size);
-	sha256_update(&sha, size, bytes);
+	for (int i = 0; i < PROG_COUNT; i++) {
+		bytes = images[i].bytes(&size);
+		sha256_update(&sha, size, bytes);
+	}
 	sha256_update(&sha, sizeof(constants), (const void *)constants);
 	sha256_digest(&sha, 32, ret);
 }
 
-static int take_program(struct datapath *d, enum prog_index i,
-			const struct bpf_object *obj)
+/* Where the variable is in the section of constants; NULL: it has none. */
+static const struct btf_var_secinfo *constant_find(const struct btf *btf,
+						   const char *name)
 {
-	static const char *const names[PROG_COUNT] = {
-		[PROG_XDP] = "xlb_xdp",
-		[PROG_REPLY] = "xlb_reply",
-	};
-	int fd = dup(bpf_program__fd(
-		bpf_object__find_program_by_name(obj, names[i])));
+	int section = btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC);
+	const struct btf_type *t = btf__type_by_id(btf, (uint32_t)section);
+	const struct btf_var_secinfo *v = t ? btf_var_secinfos(t) : NULL;
 
-	if (fd < 0)
-		return -errno;
-	if (d->prog_fd[i] >= 0)
-		close(d->prog_fd[i]);
-	d->prog_fd[i] = fd;
-	d->prog_id[i] = prog_id_of(fd);
-	return 0;
+	for (int i = 0; v && i < btf_vlen(t); i++) {
+		const struct btf_type *var = btf__type_by_id(btf, v[i].type);
+
+		if (!strcmp(btf__name_by_offset(btf, var->name_off), name))
+			return &v[i];
+	}
+	return NULL;
 }
 
 static struct bpf_map *constants_map(struct bpf_object *obj)
@@ -311,111 +399,144 @@ static struct bpf_map *constants_map(struct bpf_object *obj)
 	return NULL;
 }
 
-/* The section is as long as the struct, but for padding at its end. */
-static int set_constants(const struct datapath *d, struct bpf_object *obj)
+/* The reply program asks for no hash, so it has not all of them. */
+static int set_constants(const struct datapath *d, enum prog_index i,
+			 uint32_t features, struct bpf_object *obj)
 {
+	const uint64_t seed = d->view.control->flow_seed;
+	const uint32_t shift = flow_shift_of(d);
+	const struct {
+		const char *name;
+		const void *value;
+		size_t size;
+	} constants[] = {
+		{ "features", &features, sizeof(features) },
+		{ "flow_seed", &seed, sizeof(seed) },
+		{ "flow_shift", &shift, sizeof(shift) },
+	};
 	struct bpf_map *map = constants_map(obj);
-	struct xdp_bpf__rodata constants;
-	const void *initial;
+	AUTO_FREE char *bytes = NULL;
+	const void *initial = NULL;
 	size_t size = 0;
 
-	initial = map ? bpf_map__initial_value(map, &size) : NULL;
-	if (!initial || size > sizeof(constants))
+	if (map)
+		initial = bpf_map__initial_value(map, &size);
+	if (!initial)
 		return -ENOENT;
-	memcpy(&constants, initial, size);
-	constants.flow_seed = d->view.control->flow_seed;
-	constants.flow_shift = flow_shift_of(d);
-	return bpf_map__set_initial_value(map, &constants, size);
+	bytes = mem_alloc(size);
+	memcpy(bytes, initial, size);
+	for (size_t k = 0; k < ARRAY_SIZE(constants); k++) {
+		const struct btf_var_secinfo *at =
+			constant_find(bpf_object__btf(obj), constants[k].name);
+
+		if (at && at->size == constants[k].size &&
+		    at->offset + at->size <= size)
+			memcpy(bytes + at->offset, constants[k].value,
+			       at->size);
+		else if (at || i != PROG_REPLY)
+			return -ENOENT;
+	}
+	return bpf_map__set_initial_value(map, bytes, size);
 }
 
-static int load_program(struct datapath *d, enum prog_index i)
+static int take_program(const struct bpf_object *obj, enum prog_index i,
+			struct programs *ret)
+{
+	int fd = dup(bpf_program__fd(
+		bpf_object__find_program_by_name(obj, images[i].program)));
+
+	if (fd < 0)
+		return -errno;
+	ret->fd[i] = fd;
+	ret->id[i] = prog_id_of(fd);
+	return 0;
+}
+
+static int load_program(const struct datapath *d, enum prog_index i,
+			const int map_fd[MAP_COUNT], uint32_t features,
+			struct programs *ret)
 {
 	struct bpf_object *obj = object_open(i);
-	int err = 0;
+	int err;
 
 	if (!obj)
 		return -errno;
-	if (i == PROG_XDP)
-		err = set_constants(d, obj);
+	err = set_constants(d, i, features, obj);
 	if (!err)
-		err = reuse_maps(d, obj);
+		err = reuse_maps(map_fd, obj);
 	if (!err)
 		err = bpf_object__load(obj);
 	if (!err)
-		err = take_program(d, i, obj);
+		err = take_program(obj, i, ret);
 	bpf_object__close(obj);
 	return err;
 }
 
-/* Programs of this very build that are pinned already. */
-static bool take_pinned(struct datapath *d)
-{
-	for (int i = 0; i < PROG_COUNT; i++) {
-		int fd = pin_get(d, prog_pins[i]);
+static const struct programs no_programs = { .fd = { -1, -1, -1 } };
+_Static_assert(PROG_COUNT == 3, "as many as above");
 
-		if (fd < 0)
-			return false;
-		d->prog_fd[i] = fd;
-		d->prog_id[i] = prog_id_of(fd);
-	}
-	return true;
+void programs_release(struct programs *p)
+{
+	for (int i = 0; i < PROG_COUNT; i++)
+		if (p->fd[i] >= 0)
+			close(p->fd[i]);
+	*p = no_programs;
 }
 
-static void forget_programs(struct datapath *d)
+int programs_load(const struct datapath *d, const int map_fd[MAP_COUNT],
+		  uint32_t features, struct programs *ret,
+		  struct diag_list *diags)
 {
-	for (int i = 0; i < PROG_COUNT; i++) {
-		if (d->prog_fd[i] >= 0)
-			close(d->prog_fd[i]);
-		d->prog_fd[i] = -1;
-		d->prog_id[i] = 0;
-	}
-}
+	struct programs p = no_programs;
 
-/*
- * New programs take over before they are pinned and before the digest is
- * written: a crash in between only makes the next start do this again.
- */
-static int load_new(struct datapath *d, struct diag_list *diags)
-{
-	int err = load_program(d, PROG_XDP);
+	for (enum prog_index i = 0; i < PROG_COUNT; i++) {
+		int err = load_program(d, i, map_fd, features, &p);
 
-	if (!err)
-		err = load_program(d, PROG_REPLY);
-	if (err) {
+		if (!err)
+			continue;
+		programs_release(&p);
 		diag_add(diags, SEVERITY_ERROR, NULL,
 			 "run with -v for the verifier's words",
-			 "the kernel refuses the packet program: %s",
-			 strerror(-err));
+			 "the kernel refuses the program %s: %s",
+			 images[i].program, strerror(-err));
 		return err;
 	}
-	err = attach_swap(d, diags);
-	for (int i = 0; !err && i < PROG_COUNT; i++) {
-		err = pin_put(d, prog_pins[i], d->prog_fd[i]);
-		if (err)
-			diag_add(diags, SEVERITY_ERROR, NULL, NULL,
-				 "can't pin %s/%s: %s", d->dir, prog_pins[i],
-				 strerror(-err));
-	}
-	return err;
+	*ret = p;
+	return 0;
 }
 
-int load_programs(struct datapath *d, struct diag_list *diags)
+static uint32_t map_id_of(int fd)
 {
-	struct xlb_tables *tables = d->mapped[MAP_TABLES];
-	uint8_t digest[32];
-	int err;
+	struct bpf_map_info info = { 0 };
+	uint32_t len = sizeof(info);
 
-	if (d->read_only) {
-		take_pinned(d);
-		return 0;
+	return bpf_obj_get_info_by_fd(fd, &info, &len) ? 0 : info.id;
+}
+
+/* A map that is named as one of ours and isn't it. */
+static bool is_other(void *arg, int fd, const struct bpf_map_info *info)
+{
+	const struct datapath *d = arg;
+
+	(void)fd;
+	for (int i = 0; i < MAP_COUNT; i++)
+		if (!strcmp(info->name, map_names[i]))
+			return info->id != map_id_of(d->map_fd[i]);
+	return false;
+}
+
+bool programs_pinned(const struct datapath *d, struct programs *ret)
+{
+	struct programs p = no_programs;
+
+	for (int i = 0; i < PROG_COUNT; i++) {
+		p.fd[i] = pin_get(d, prog_pins[i]);
+		p.id[i] = prog_id_of(p.fd[i]);
+		if (p.fd[i] >= 0 && !program_maps(p.fd[i], is_other, (void *)d))
+			continue;
+		programs_release(&p);
+		return false;
 	}
-	build_digest(d, digest);
-	if (memcmp(digest, tables->control.build, sizeof(digest)) == 0 &&
-	    take_pinned(d))
-		return 0;
-	forget_programs(d);
-	err = load_new(d, diags);
-	if (!err)
-		memcpy(tables->control.build, digest, sizeof(digest));
-	return err;
+	*ret = p;
+	return true;
 }

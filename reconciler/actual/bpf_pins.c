@@ -15,6 +15,8 @@
 
 #include "base/mem.h"
 
+#define STAGED "new_" /* no name of a pin begins so */
+
 static bool on_bpffs(const char *dir)
 {
 	struct statfs fs;
@@ -65,15 +67,27 @@ int pin_get(const struct datapath *d, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-int pin_put(const struct datapath *d, const char *name, int fd)
+int pin_stage(const struct datapath *d, const char *name, int fd)
 {
-	AUTO_FREE char *path = pin_path(d, name);
-	AUTO_FREE char *fresh = mem_printf("%s/new_%s", d->dir, name);
+	AUTO_FREE char *fresh = mem_printf("%s/" STAGED "%s", d->dir, name);
 
 	unlink(fresh);
-	if (bpf_obj_pin(fd, fresh) < 0)
-		return -errno;
+	return bpf_obj_pin(fd, fresh) < 0 ? -errno : 0;
+}
+
+int pin_commit(const struct datapath *d, const char *name)
+{
+	AUTO_FREE char *path = pin_path(d, name);
+	AUTO_FREE char *fresh = mem_printf("%s/" STAGED "%s", d->dir, name);
+
 	return rename(fresh, path) ? -errno : 0;
+}
+
+int pin_put(const struct datapath *d, const char *name, int fd)
+{
+	int err = pin_stage(d, name, fd);
+
+	return err ? err : pin_commit(d, name);
 }
 
 int pin_remove(const struct datapath *d, const char *name)
@@ -107,4 +121,14 @@ int pins_each(const struct datapath *d, const char *prefix,
 	}
 	mem_free_ptr(&names);
 	return err;
+}
+
+static int unstage(void *arg, const char *name)
+{
+	return pin_remove(arg, name);
+}
+
+int pins_unstage(const struct datapath *d)
+{
+	return pins_each(d, STAGED, unstage, (void *)d);
 }

@@ -2,6 +2,7 @@
 #include "actual/netcache.h"
 
 #include <linux/if_addr.h>
+#include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
 #include <net/if.h>
@@ -10,8 +11,11 @@
 
 #include "base/mem.h"
 
-/* From linux/netdev.h, which older headers lack: the device has ndo_xdp_xmit. */
-#define XDP_ACT_NDO_XMIT 4u
+/*
+ * The largest MTU with which every driver takes a program that wants each
+ * packet in one piece: Intel's have buffers of 3 KiB, others of a page.
+ */
+#define XDP_MTU_MAX 3046
 #define NUD_USABLE                                                           \
 	(NUD_REACHABLE | NUD_STALE | NUD_DELAY | NUD_PROBE | NUD_PERMANENT | \
 	 NUD_NOARP)
@@ -90,13 +94,34 @@ static void get_string(const struct nlattr *a, char *ret, size_t size)
 
 /* links */
 
-static void get_kind(const struct nlattr *info, struct net_link *ret)
+static void get_vlan(const struct net_attributes *info, struct net_link *ret)
 {
-	if (!info)
+	const struct nlattr *proto = info->by[IFLA_VLAN_PROTOCOL];
+	const struct nlattr *id = info->by[IFLA_VLAN_ID];
+
+	if (id && (!proto || mnl_attr_get_u16(proto) == htons(ETH_P_8021Q)))
+		ret->vlan = mnl_attr_get_u16(id);
+}
+
+static void get_kind(const struct net_attributes *link, struct net_link *ret)
+{
+	struct net_attributes info, data = { 0 };
+
+	if (!link->by[IFLA_LINKINFO])
 		return;
-	get_string(net_nested(info).by[IFLA_INFO_KIND], ret->kind,
-		   sizeof(ret->kind));
+	info = net_nested(link->by[IFLA_LINKINFO]);
+	get_string(info.by[IFLA_INFO_KIND], ret->kind, sizeof(ret->kind));
+	if (info.by[IFLA_INFO_DATA])
+		data = net_nested(info.by[IFLA_INFO_DATA]);
 	ret->bridge = strcmp(ret->kind, "bridge") == 0;
+	if (ret->bridge && data.by[IFLA_BR_VLAN_FILTERING])
+		ret->vlan_filtering =
+			mnl_attr_get_u8(data.by[IFLA_BR_VLAN_FILTERING]);
+	if (strcmp(ret->kind, "vlan") != 0)
+		return;
+	get_vlan(&data, ret);
+	if (link->by[IFLA_LINK] && !link->by[IFLA_LINK_NETNSID])
+		ret->parent = (int)mnl_attr_get_u32(link->by[IFLA_LINK]);
 }
 
 static struct net_link parse_link(const struct nlmsghdr *h)
@@ -107,7 +132,7 @@ static struct net_link parse_link(const struct nlmsghdr *h)
 
 	get_string(a.by[IFLA_IFNAME], l.name, sizeof(l.name));
 	get_mac(a.by[IFLA_ADDRESS], l.mac);
-	get_kind(a.by[IFLA_LINKINFO], &l);
+	get_kind(&a, &l);
 	if (a.by[IFLA_MTU])
 		l.mtu = mnl_attr_get_u32(a.by[IFLA_MTU]);
 	if (a.by[IFLA_MASTER])
@@ -121,7 +146,18 @@ static bool same_link(const struct net_link *a, const struct net_link *b)
 	return strcmp(a->name, b->name) == 0 &&
 	       memcmp(a->mac, b->mac, 6) == 0 && a->mtu == b->mtu &&
 	       a->up == b->up && a->master == b->master &&
+	       a->parent == b->parent && a->vlan == b->vlan &&
+	       a->vlan_filtering == b->vlan_filtering &&
 	       strcmp(a->kind, b->kind) == 0;
+}
+
+static void apply_features(struct netcache_link *l)
+{
+	const uint64_t native = XDP_ACT_BASIC | XDP_ACT_REDIRECT;
+
+	l->link.xdp_target = l->features & XDP_ACT_NDO_XMIT;
+	l->link.xdp_native =
+		(l->features & native) == native && l->link.mtu <= XDP_MTU_MAX;
 }
 
 static bool fdb_of_port(void *arg, struct netmap_node *node)
@@ -166,14 +202,11 @@ static unsigned int link_message(struct netcache *c, const struct nlmsghdr *h)
 	if (l) {
 		if (l->link.master != fresh.master)
 			netmap_remove_if(&c->fdb, fdb_of_port, &fresh.ifindex);
-		fresh.xdp_target = l->link.xdp_target;
 		l->link = fresh;
+		apply_features(l);
 		return NETCACHE_CHANGED | NETCACHE_ROUTES;
 	}
 	l = netmap_need(&c->links, &key, sizeof(*l));
-	/* Until the kernel itself says so, if it can: a tap always does; into a
-	 * veth only while its peer has GRO or a program. */
-	fresh.xdp_target = strcmp(fresh.kind, "tun") == 0;
 	l->link = fresh;
 	return NETCACHE_CHANGED | NETCACHE_ROUTES | NETCACHE_NEW_LINK;
 }
@@ -182,12 +215,15 @@ bool netcache_features(struct netcache *c, int ifindex, uint64_t features)
 {
 	struct netmap_key key = netmap_key(ifindex, NULL);
 	struct netcache_link *l = netmap_find(&c->links, &key);
-	bool takes = features & XDP_ACT_NDO_XMIT;
+	struct net_link before;
 
-	if (!l || l->link.xdp_target == takes)
+	if (!l)
 		return false;
-	l->link.xdp_target = takes;
-	return true;
+	before = l->link;
+	l->features = features;
+	apply_features(l);
+	return before.xdp_target != l->link.xdp_target ||
+	       before.xdp_native != l->link.xdp_native;
 }
 
 /* addresses */
@@ -204,6 +240,17 @@ static bool is_ours(const struct net_attributes *a)
 	len = strlen(label);
 	return len >= strlen(NET_LABEL) &&
 	       strcmp(label + len - strlen(NET_LABEL), NET_LABEL) == 0;
+}
+
+/* IFA_F_SECONDARY is a temporary address where it is IPv6. */
+static bool is_source(const struct ifaddrmsg *m, const struct net_attributes *a)
+{
+	uint32_t flags = a->by[IFA_FLAGS] ? mnl_attr_get_u32(a->by[IFA_FLAGS])
+					  : m->ifa_flags;
+
+	return m->ifa_scope < RT_SCOPE_LINK &&
+	       !(flags & (IFA_F_SECONDARY | IFA_F_TENTATIVE | IFA_F_DADFAILED |
+			  IFA_F_DEPRECATED));
 }
 
 static struct net_address *find_address(const struct netcache *c,
@@ -233,6 +280,7 @@ static unsigned int address_message(struct netcache *c,
 	    !get_ip(a.by[IFA_ADDRESS], m->ifa_family, &x.address))
 		return 0;
 	x.ours = is_ours(&a);
+	x.source = !x.ours && is_source(m, &a);
 	old = find_address(c, &x);
 	if (h->nlmsg_type == RTM_DELADDR) {
 		if (!old)
@@ -241,8 +289,8 @@ static unsigned int address_message(struct netcache *c,
 	} else if (!old) {
 		*(struct net_address *)MEM_PUSH(c->addresses,
 						c->address_count) = x;
-	} else if (old->ours != x.ours) {
-		old->ours = x.ours;
+	} else if (old->ours != x.ours || old->source != x.source) {
+		*old = x;
 	} else {
 		return 0;
 	}
@@ -285,6 +333,7 @@ static unsigned int neigh_message(struct netcache *c, const struct nlmsghdr *h)
 	struct netmap_key key;
 	uint8_t mac[6];
 	struct ip to;
+	bool same;
 
 	if (m->ndm_family == AF_BRIDGE)
 		return fdb_message(c, h, &a);
@@ -297,11 +346,11 @@ static unsigned int neigh_message(struct netcache *c, const struct nlmsghdr *h)
 	    !get_mac(a.by[NDA_LLADDR], mac))
 		return netmap_remove(&c->neighs, &key) ? NETCACHE_CHANGED : 0;
 	n = netmap_find(&c->neighs, &key);
-	if (n && memcmp(n->mac, mac, 6) == 0)
-		return 0;
+	same = n && memcmp(n->mac, mac, 6) == 0;
 	n = netmap_need(&c->neighs, &key, sizeof(*n));
 	memcpy(n->mac, mac, 6);
-	return NETCACHE_CHANGED;
+	n->state = m->ndm_state;
+	return same ? 0 : NETCACHE_CHANGED;
 }
 
 unsigned int netcache_message(struct netcache *c, const struct nlmsghdr *h)

@@ -19,11 +19,18 @@
 struct netcache_link { /* by (ifindex) */
 	struct netmap_node node;
 	struct net_link link;
+	uint64_t features; /* NETDEV_XDP_ACT_*, as far as is known */
 };
+
+/* From linux/netdev.h, which older headers lack. */
+#define XDP_ACT_BASIC 1u /* runs programs */
+#define XDP_ACT_REDIRECT 2u /* whose frames may go elsewhere */
+#define XDP_ACT_NDO_XMIT 4u /* takes such frames */
 
 struct netcache_neigh { /* by (interface, address) */
 	struct netmap_node node;
 	uint8_t mac[6];
+	uint16_t state; /* NUD_*, as last told */
 };
 
 struct netcache_fdb { /* by (bridge, MAC) */

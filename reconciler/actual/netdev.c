@@ -1,10 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
+#include <linux/ethtool.h>
 #include <linux/genetlink.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "actual/netlink_priv.h"
+#include "base/mem.h"
 
 /* From linux/netdev.h, which the headers of older kernels lack. */
 #define NETDEV_CMD_DEV_GET 1
@@ -86,14 +93,69 @@ static int on_device(const struct nlmsghdr *h, void *arg)
 	return MNL_CB_OK;
 }
 
+/*
+ * What kernels before 6.3 don't say.  A driver whose support depends on more
+ * (bonds: on their ports) is left out; tc serves there, too.
+ */
+static const char *const native_drivers[] = {
+	"bnxt_en",    "cpsw",	 "ena",	    "fsl_dpaa2_eth", "fsl_enetc",
+	"hv_netvsc",  "i40e",	 "ice",	    "igb",	     "igc",
+	"ixgbe",      "ixgbevf", "mlx4_en", "mlx5_core",     "mvneta",
+	"mvpp2",      "nfp",	 "nicvf",   "qede",	     "sfc",
+	"st_gmac",    "stmmac",	 "tun",	    "veth",	     "vif",
+	"virtio_net",
+};
+
+static bool is_native_driver(const char *ifname)
+{
+	struct ethtool_drvinfo info = { .cmd = ETHTOOL_GDRVINFO };
+	struct ifreq request = { .ifr_data = (char *)&info };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool found = false;
+
+	if (fd < 0)
+		return false;
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", ifname);
+	if (ioctl(fd, SIOCETHTOOL, &request) == 0)
+		for (size_t i = 0; i < ARRAY_SIZE(native_drivers); i++)
+			found |= !strcmp(info.driver, native_drivers[i]);
+	close(fd);
+	return found;
+}
+
+/* Frames go into a tap at any time, into a veth only while its peer has GRO
+ * or a program: so that isn't counted on. */
+uint64_t netdev_guess(const struct net_link *l)
+{
+	uint64_t features = 0;
+
+	if (is_native_driver(l->name))
+		features |= XDP_ACT_BASIC | XDP_ACT_REDIRECT;
+	if (strcmp(l->kind, "tun") == 0)
+		features |= XDP_ACT_NDO_XMIT;
+	return features;
+}
+
+static void guess(struct netcache *c, int ifindex)
+{
+	const struct netcache_link *l = NULL;
+
+	while ((l = netmap_next(&c->links, l)))
+		if (!ifindex || l->link.ifindex == ifindex)
+			netcache_features(c, l->link.ifindex,
+					  netdev_guess(&l->link));
+}
+
 int netdev_ask(struct netdev *d, struct netcache *c, int ifindex)
 {
 	_Alignas(8) char buffer[256];
 	struct reading r = { c, false };
 	struct nlmsghdr *h;
 
-	if (!d->family)
+	if (!d->family) {
+		guess(c, ifindex);
 		return 0;
+	}
 	h = start(buffer, d->family, NETDEV_CMD_DEV_GET);
 	if (ifindex)
 		mnl_attr_put_u32(h, NETDEV_A_DEV_IFINDEX, (uint32_t)ifindex);

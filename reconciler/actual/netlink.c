@@ -61,6 +61,34 @@ static int dump(struct net *n, struct netcache *c, uint16_t type, int family)
 	return netsock_ask(&n->ask, h, on_dumped, c);
 }
 
+bool net_native(int ifindex)
+{
+	_Alignas(8) char buffer[256];
+	struct nlmsghdr *h = mnl_nlmsg_put_header(buffer);
+	const struct netcache_link *l;
+	struct netcache c = { 0 };
+	struct netdev netdev;
+	struct netsock ask;
+	struct ifinfomsg *m;
+	bool native = false;
+
+	if (netsock_open(&ask, NETLINK_ROUTE))
+		return false;
+	netdev_open(&netdev);
+	h->nlmsg_type = RTM_GETLINK;
+	m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	m->ifi_index = ifindex;
+	if (!netsock_ask(&ask, h, on_dumped, &c) &&
+	    !netdev_ask(&netdev, &c, ifindex)) {
+		l = netcache_link(&c, ifindex);
+		native = l && l->link.xdp_native;
+	}
+	netdev_close(&netdev);
+	netsock_close(&ask);
+	netcache_release(&c);
+	return native;
+}
+
 static int read_all(struct net *n, struct netcache *c)
 {
 	static const struct {
@@ -299,6 +327,24 @@ const struct net_address *net_find_address(const struct net *n,
 	return NULL;
 }
 
+bool net_source(const struct net *n, int ifindex, int family, struct ip *ret)
+{
+	const struct net_address *found = NULL;
+
+	for (size_t i = 0; i < n->cache.address_count; i++) {
+		const struct net_address *a = &n->cache.addresses[i];
+
+		if (!a->source || a->address.family != family)
+			continue;
+		if (!found ||
+		    (a->ifindex == ifindex && found->ifindex != ifindex))
+			found = a;
+	}
+	if (found)
+		*ret = found->address;
+	return found;
+}
+
 /* The port behind which a bridge has seen that MAC; NULL: not seen. */
 static const struct net_link *bridge_port(const struct net *n, int bridge,
 					  const uint8_t mac[6])
@@ -308,6 +354,28 @@ static const struct net_link *bridge_port(const struct net *n, int bridge,
 	const struct net_link *port = f ? net_link(n, f->port) : NULL;
 
 	return port && port->master == bridge ? port : NULL;
+}
+
+/*
+ * Where a frame for that MAC must be put, when the route points to `out`, and
+ * the tag that it needs there.  NULL: the bridge hasn't seen the MAC.
+ */
+static const struct net_link *frame_port(const struct net *n,
+					 const struct net_link *out,
+					 const uint8_t mac[6],
+					 uint16_t *ret_vlan)
+{
+	const struct net_link *port = out, *parent;
+
+	*ret_vlan = 0;
+	if (out->bridge)
+		port = bridge_port(n, out->ifindex, mac);
+	parent = port && port->vlan ? net_link(n, port->parent) : NULL;
+	if (!parent || parent->vlan_filtering ||
+	    strcmp(parent->kind, "vlan") == 0)
+		return port;
+	*ret_vlan = port->vlan;
+	return parent->bridge ? bridge_port(n, parent->ifindex, mac) : parent;
 }
 
 static uint16_t smallest_mtu(uint32_t a, uint32_t b, uint32_t c)
@@ -345,7 +413,7 @@ int net_path(const struct net *n, const struct ip *to, struct net_path *ret)
 	if (!next)
 		return 0;
 	memcpy(ret->dst_mac, next->mac, 6);
-	port = out->bridge ? bridge_port(n, out->ifindex, next->mac) : out;
+	port = frame_port(n, out, next->mac, &ret->vlan);
 	if (!port)
 		return 0;
 	ret->port_ifindex = port->ifindex;

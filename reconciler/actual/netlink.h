@@ -33,8 +33,12 @@ struct net_link {
 	bool up;
 	int master; /* ifindex of its bridge, 0: none */
 	bool bridge; /* is a bridge itself */
-	char kind[16]; /* "veth", "tun", "bridge", ""... */
+	bool vlan_filtering; /* a bridge whose ports are in VLANs */
+	char kind[16]; /* "veth", "tun", "bridge", "vlan", ""... */
+	int parent; /* of a VLAN device, 0: in another namespace */
+	uint16_t vlan; /* 802.1Q id of a VLAN device; 0: isn't one */
 	bool xdp_target; /* takes frames redirected by native XDP */
+	bool xdp_native; /* runs native XDP programs, at the MTU it has */
 };
 /* NULL: none such.  Pointers are good until the loop runs again. */
 const struct net_link *net_link(const struct net *n, int ifindex);
@@ -49,22 +53,39 @@ struct net_address {
 	int prefix;
 	int ifindex;
 	bool ours; /* put there by xlb */
+	bool source; /* one that the kernel itself would send from */
 };
 void net_addresses(const struct net *n,
 		   void (*fn)(void *arg, const struct net_address *a),
 		   void *arg);
 const struct net_address *net_find_address(const struct net *n,
 					   const struct ip *a);
+/*
+ * This host's own address of that family, to send from: of the interface
+ * (usually the uplink), else of any other; never a VIP of ours, and of global
+ * scope.  false: there is none.
+ */
+bool net_source(const struct net *n, int ifindex, int family, struct ip *ret);
+
+/* net_link.xdp_native, asked of the kernel now; false also on failure. */
+bool net_native(int ifindex);
 
 /*
  * How a packet to `to` leaves this host now: the route's interface, the next
  * hop's MAC, and, behind a bridge, the port.  known == false: not resolved
  * yet; net_resolve() starts that, and changed() tells.
+ *
+ * XDP can't redirect to a VLAN device, so where the route or the bridge's table
+ * names one, the port is its parent (or the port of a bridge that this
+ * is), and vlan is the tag to put on the frame.  Tags in tags, 802.1ad and
+ * VLAN devices on bridges that filter VLANs aren't looked through: then the
+ * port is the VLAN device itself, which is no xdp_target, and vlan is 0.
  */
 struct net_path {
 	bool known;
 	int route_ifindex; /* where the route points: bridge or device */
 	int port_ifindex; /* where the frame goes: bridge port, or the same */
+	uint16_t vlan; /* the tag it must have; 0: none */
 	uint8_t dst_mac[6];
 	uint8_t src_mac[6];
 	uint16_t mtu;
@@ -81,6 +102,15 @@ int net_path(const struct net *n, const struct ip *to, struct net_path *ret);
  * Nothing happens when the path is known.  0 or -errno as of net_path().
  */
 int net_resolve(struct net *n, const struct ip *to);
+/*
+ * To be called now and then (each resync) for every address that packets are
+ * sent to.  They bypass the kernel, which therefore takes the next hop for
+ * unused: an entry of its neighbour table that has become stale is probed, one
+ * that is gone or failed is asked for.  One that is fresh, or being asked for,
+ * costs nothing; so does the second address behind the same gateway.  0 or
+ * -errno as of net_path().
+ */
+int net_keep(struct net *n, const struct ip *to);
 
 /*
  * Tell the kernel the MAC behind an address on one of our links, where that is

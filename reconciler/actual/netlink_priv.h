@@ -23,8 +23,9 @@ int netsock_subscribe(int protocol, const uint32_t *groups, size_t count,
 		      struct mnl_socket **ret);
 
 /*
- * The netdev family of generic netlink (Linux 6.3) says which devices take
- * frames from XDP.  All of these do nothing where it doesn't exist.
+ * The netdev family of generic netlink (Linux 6.3) says which devices run XDP
+ * programs and take frames from them.  Where it doesn't exist, drivers are
+ * known by name, and there are no notifications.
  */
 struct netdev {
 	struct netsock ask;
@@ -36,6 +37,8 @@ void netdev_open(struct netdev *d);
 void netdev_close(struct netdev *d);
 /* Ask about one device, or, ifindex 0, about all. 0 or -errno. */
 int netdev_ask(struct netdev *d, struct netcache *c, int ifindex);
+/* XDP_ACT_* as they are told where the kernel doesn't say. */
+uint64_t netdev_guess(const struct net_link *l);
 /* A notification; true when the cache changed. */
 bool netdev_message(const struct netdev *d, struct netcache *c,
 		    const struct nlmsghdr *h);

@@ -72,6 +72,38 @@ int net_resolve(struct net *n, const struct ip *to)
 	return error == -ENOENT ? ask_neighbour(n, r) : error;
 }
 
+int net_keep(struct net *n, const struct ip *to)
+{
+	const struct ndmsg probe = { .ndm_state = NUD_PROBE };
+	const struct ndmsg use = { .ndm_state = NUD_NONE,
+				   .ndm_flags = NTF_USE };
+	const struct netroute *r = netroute_find(n->routes, to);
+	struct netcache_neigh *next;
+	struct netmap_key key;
+	struct net_path path;
+	int error;
+
+	if (r->error)
+		return r->error;
+	key = netmap_key(r->ifindex, &r->next);
+	next = netmap_find(&n->cache.neighs, &key);
+	/* To use what the kernel is asking for already changes nothing. */
+	if (!next)
+		return neigh_request(n, RTM_NEWNEIGH, NLM_F_CREATE, r, &use,
+				     NULL);
+	if (next->state & NUD_STALE) {
+		/* As the event will say, unless an answer comes before it. */
+		next->state = NUD_PROBE;
+		error = neigh_request(n, RTM_NEWNEIGH, NLM_F_REPLACE, r, &probe,
+				      NULL);
+		/* Gone, and that event is on its way. */
+		return error == -ENOENT ? 0 : error;
+	}
+	/* The MAC is known, but where the bridge has it may be not. */
+	error = net_path(n, to, &path);
+	return error || path.known ? error : net_resolve(n, to);
+}
+
 int net_learn(struct net *n, const struct ip *to, const uint8_t mac[6])
 {
 	const struct ndmsg stale = { .ndm_state = NUD_STALE };

@@ -10,12 +10,14 @@ int cmd_check(const struct options *opt)
 	diag_list_print(&diags, &out);
 	fputs(buf_str(&out), stderr);
 	buf_reset(&out);
-	if (spec && opt->print)
+	if (spec && opt->print) {
 		spec_print(spec, &out);
-	else if (spec)
+	} else if (spec) {
 		buf_addf(&out, "%s is valid: %zu service%s\n", opt->file,
 			 spec->service_count,
 			 spec->service_count == 1 ? "" : "s");
+		spec_notes(spec, &out);
+	}
 	fputs(buf_str(&out), stdout);
 	buf_release(&out);
 	diag_list_release(&diags);

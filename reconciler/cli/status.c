@@ -256,10 +256,11 @@ static json_t *interfaces_json(const struct world *w)
 
 	for (size_t i = 0; i < w->interface_count; i++)
 		json_array_append_new(
-			list, json_pack("{s:s, s:s, s:s}", "name",
-					w->interfaces[i].name, "xdp",
-					states[w->interfaces[i].xdp], "replies",
-					states[w->interfaces[i].reply]));
+			list,
+			json_pack("{s:s, s:s, s:s}", "name",
+				  w->interfaces[i].name, "xdp",
+				  states[w->interfaces[i].hooks[DATAPATH_XDP]],
+				  "replies", states[w->interfaces[i].reply]));
 	return list;
 }
 

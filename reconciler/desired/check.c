@@ -104,15 +104,28 @@ static void check_backend(const struct service_spec *s,
 			 b->name);
 }
 
-static void check_dsr_ports(const struct service_spec *s,
-			    struct diag_list *diags)
+/* Only nat rewrites ports: the others' packets arrive as they were sent. */
+static void check_kept_ports(const struct service_spec *s,
+			     struct diag_list *diags)
 {
 	for (size_t i = 0; i < s->port_count; i++)
 		if (s->ports[i].target != s->ports[i].listen)
 			complain(diags, &s->ports[i].src,
 				 "use the same port, or \"forwarding: nat\"",
-				 "dsr can't change the port %u to %u",
+				 "%s can't change the port %u to %u",
+				 forwarding_name(s->forwarding),
 				 s->ports[i].listen, s->ports[i].target);
+}
+
+/* Connections are recounted from what is remembered of them. */
+static void check_counted(const struct service_spec *s, struct diag_list *diags)
+{
+	if (s->algorithm == ALGORITHM_LEAST_CONNECTIONS &&
+	    s->protocol == PROTOCOL_UDP && s->udp == UDP_STATELESS)
+		complain(
+			diags, &s->src,
+			"set \"udp: sticky\", or another algorithm",
+			"least_connections has nothing to count where datagrams are stateless");
 }
 
 static void check_boot(const struct service_spec *s, struct diag_list *diags)
@@ -141,8 +154,9 @@ static void check_service(const struct service_spec *s, struct diag_list *diags)
 			"declare \"backends\" or a \"pool\"",
 			"the service \"%s\" has no backends: its packets are dropped",
 			s->name);
-	if (s->forwarding == FORWARDING_DSR)
-		check_dsr_ports(s, diags);
+	if (s->forwarding != FORWARDING_NAT)
+		check_kept_ports(s, diags);
+	check_counted(s, diags);
 	for (size_t i = 0; i < s->backend_count; i++)
 		check_backend(s, &s->backends[i], diags);
 	check_boot(s, diags);

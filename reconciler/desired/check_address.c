@@ -590,7 +590,8 @@ static void check_service_addresses(const struct tables *t,
 	}
 	if (!complete)
 		return;
-	check_families(t, s);
+	if (s->forwarding == FORWARDING_NAT || s->forwarding == FORWARDING_DSR)
+		check_families(t, s); /* the others put any in any */
 	check_room(t, s);
 }
 

@@ -40,4 +40,10 @@ struct spec *spec_read(const char *path, struct diag_list *diags,
 /* Canonical form, with defaults filled in; parses back to the same spec. */
 void spec_print(const struct spec *s, struct buf *out);
 
+/*
+ * What is neither wrong nor doubtful but good to know, a line each with its
+ * place: services that track every flow, and why.
+ */
+void spec_notes(const struct spec *s, struct buf *out);
+
 #endif

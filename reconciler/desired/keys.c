@@ -392,17 +392,21 @@ void read_percent(struct reader *r, const struct key *k, const struct node *v,
 		*(double *)field = percent;
 }
 
+/* "use a or b", "use a, b or c": those that work. */
 static const char *list_choices(struct reader *r, const struct choice *c)
 {
 	AUTO_BUF struct buf b = BUF_INIT;
-	const char *sep = "use ";
+	const char *held = NULL; /* until it is known whether it is the last */
 
 	for (; c->name; c++) {
 		if (c->value == CHOICE_LATER)
 			continue;
-		buf_addf(&b, "%s%s", sep, c->name);
-		sep = " or ";
+		if (held)
+			buf_addf(&b, "%s%s", b.len ? ", " : "use ", held);
+		held = c->name;
 	}
+	if (held)
+		buf_addf(&b, "%s%s", b.len ? " or " : "use ", held);
 	return arena_dup(r->arena, buf_str(&b));
 }
 

@@ -13,8 +13,8 @@
 const struct choice hook_names[] = {
 	{ "auto", HOOK_AUTO },
 	{ "xdp", HOOK_XDP },
-	LATER("xdp_generic"),
-	LATER("tc"),
+	{ "xdp_generic", HOOK_XDP_GENERIC },
+	{ "tc", HOOK_TC },
 	END,
 };
 const struct choice announce_names[] = {
@@ -31,23 +31,27 @@ const struct choice protocol_names[] = {
 };
 const struct choice algorithm_names[] = {
 	{ "maglev", ALGORITHM_MAGLEV },
+	{ "source_hash", ALGORITHM_SOURCE_HASH },
 	{ "round_robin", ALGORITHM_ROUND_ROBIN },
-	LATER("source_hash"),
-	LATER("weighted_round_robin"),
-	LATER("random"),
-	LATER("least_connections"),
-	LATER("least_load"),
+	{ "weighted_round_robin", ALGORITHM_WEIGHTED_ROUND_ROBIN },
+	{ "random", ALGORITHM_RANDOM },
+	{ "least_connections", ALGORITHM_LEAST_CONNECTIONS },
+	{ "least_load", ALGORITHM_LEAST_LOAD },
 	LATER("free_slots"),
 	END,
 };
 const struct choice forwarding_names[] = {
 	{ "nat", FORWARDING_NAT },
 	{ "dsr", FORWARDING_DSR },
-	LATER("ipip"),
-	LATER("gue"),
+	{ "ipip", FORWARDING_IPIP },
+	{ "gue", FORWARDING_GUE },
 	END,
 };
-const struct choice udp_names[] = { { "stateless", 0 }, LATER("sticky"), END };
+const struct choice udp_names[] = {
+	{ "stateless", UDP_STATELESS },
+	{ "sticky", UDP_STICKY },
+	END,
+};
 const struct choice state_names[] = {
 	{ "active", BACKEND_ACTIVE },
 	{ "drain", BACKEND_DRAIN },

@@ -90,7 +90,7 @@ static const struct key node_keys[] = {
 	    .choices = announce_names),
 	KEY("vms", read_word, 0, .choices = vms_names),
 	KEY("direct_clients", read_prefixes, 0),
-	KEY_LATER("seed_file", NULL),
+	KEY("seed_file", read_path, offsetof(struct node_spec, seed_file)),
 	KEY_LATER("listen", NULL),
 	KEY("resync", read_duration, offsetof(struct node_spec, resync),
 	    .min = NS_SECOND, .max = NS_HOUR),

@@ -16,7 +16,7 @@
 struct service_reading {
 	struct service_spec s;
 	struct pool_ref ref;
-	const struct node *health, *scaling, *udp;
+	const struct node *health, *scaling, *udp, *affinity;
 };
 
 static void read_service_name(struct reader *r, const struct key *k,
@@ -247,7 +247,7 @@ static const struct key service_keys[] = {
 	KEY("forwarding", read_choice, FIELD(forwarding),
 	    .choices = forwarding_names),
 	KEY("udp", read_keep, offsetof(struct service_reading, udp)),
-	KEY_LATER("affinity", NULL),
+	KEY("affinity", read_keep, offsetof(struct service_reading, affinity)),
 	KEY("idle_timeout", read_duration, FIELD(idle_timeout),
 	    .min = NS_SECOND, .max = NS_DAY),
 	KEY("drain", read_duration, FIELD(drain), .max = NS_DAY),
@@ -266,10 +266,55 @@ static const struct key service_keys[] = {
 };
 KEY_TABLE(service_table, "a service", service_keys);
 
-static const struct key udp_key =
-	KEY("udp", read_word, 0, .choices = udp_names);
+static const struct key affinity_keys[] = {
+	KEY("timeout", read_duration,
+	    offsetof(struct service_spec, affinity_timeout), .min = NS_SECOND,
+	    .max = NS_DAY),
+};
+KEY_TABLE(affinity_table, "affinity", affinity_keys);
 
-static void read_policies(struct reader *r, struct service_reading *sr)
+static const struct key udp_key =
+	KEY("udp", read_choice, 0, .choices = udp_names);
+
+static void read_udp(struct reader *r, struct service_reading *sr)
+{
+	int mode = UDP_STATELESS;
+
+	if (!sr->udp)
+		return;
+	if (sr->s.protocol != PROTOCOL_UDP)
+		complain(r->diags, &sr->udp->src,
+			 "remove it, or set \"protocol: udp\"",
+			 "\"udp\" is for udp services");
+	else
+		read_choice(r, &udp_key, sr->udp, &mode);
+	sr->s.udp = (enum udp_mode)mode;
+}
+
+/* Refused where it would say nothing, if what says so could be read. */
+static void read_affinity(struct reader *r, struct service_reading *sr,
+			  size_t before)
+{
+	struct service_spec *s = &sr->s;
+
+	read_mapping(r, &affinity_table, sr->affinity, s);
+	if (r->diags->errors != before)
+		return;
+	if (s->algorithm != ALGORITHM_SOURCE_HASH)
+		complain(r->diags, &sr->affinity->src,
+			 "remove it, or set \"algorithm: source_hash\"",
+			 "%s knows no clients: \"affinity\" is for source_hash",
+			 algorithm_name(s->algorithm));
+	else if (s->protocol == PROTOCOL_UDP && s->udp == UDP_STATELESS)
+		complain(
+			r->diags, &sr->affinity->src,
+			"remove it, or set \"udp: sticky\"",
+			"where datagrams are stateless nothing is remembered of a client");
+}
+
+/* before: errors there were when the service began. */
+static void read_policies(struct reader *r, struct service_reading *sr,
+			  size_t before)
 {
 	struct service_spec *s = &sr->s;
 
@@ -281,25 +326,24 @@ static void read_policies(struct reader *r, struct service_reading *sr)
 		health_read(r, sr->health, s->protocol, &s->health);
 	if (sr->scaling)
 		scaling_read(r, sr->scaling, &s->scaling);
-	if (sr->udp && s->protocol != PROTOCOL_UDP)
-		complain(r->diags, &sr->udp->src,
-			 "remove it, or set \"protocol: udp\"",
-			 "\"udp\" is for udp services");
-	else if (sr->udp)
-		read_word(r, &udp_key, sr->udp, NULL);
+	read_udp(r, sr);
+	if (sr->affinity)
+		read_affinity(r, sr, before);
 }
 
 static void read_service(struct reader *r, const struct node *n, struct spec *s)
 {
 	struct service_reading sr = {
 		.s = { .src = n->src,
+		       .affinity_timeout = 5 * NS_MINUTE,
 		       .drain = NS_MINUTE,
 		       .drain_quiet = 5 * NS_SECOND },
 	};
+	size_t before = r->diags->errors;
 
 	if (!read_mapping(r, &service_table, n, &sr))
 		return;
-	read_policies(r, &sr);
+	read_policies(r, &sr, before);
 	if (!sr.s.name)
 		return;
 	sr.ref.service = s->service_count;

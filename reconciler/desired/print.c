@@ -74,6 +74,7 @@ static void print_node(struct buf *out, const struct node_spec *n)
 		print_prefix(out, &n->direct_clients[i]);
 	}
 	buf_adds(out, "]\n");
+	print_key_text(out, "  seed_file: ", n->seed_file);
 	print_key_duration(out, "  resync: ", n->resync);
 }
 
@@ -263,14 +264,29 @@ static void print_listen(struct buf *out, const struct service_spec *s)
 	buf_adds(out, "]\n");
 }
 
+/* What is remembered of flows and clients, where that can be said. */
+static void print_memory(struct buf *out, const struct service_spec *s)
+{
+	bool udp = s->protocol == PROTOCOL_UDP;
+
+	if (udp)
+		buf_addf(out, "    udp: %s\n",
+			 choice_name(udp_names, (int)s->udp));
+	if (s->algorithm != ALGORITHM_SOURCE_HASH ||
+	    (udp && s->udp == UDP_STATELESS))
+		return;
+	buf_adds(out, "    affinity: {timeout: ");
+	print_duration(out, s->affinity_timeout);
+	buf_adds(out, "}\n");
+}
+
 static void print_service(struct buf *out, const struct service_spec *s)
 {
 	print_key_text(out, "  - name: ", s->name);
 	print_listen(out, s);
 	buf_addf(out, "    algorithm: %s\n    forwarding: %s\n",
 		 algorithm_name(s->algorithm), forwarding_name(s->forwarding));
-	if (s->protocol == PROTOCOL_UDP)
-		buf_adds(out, "    udp: stateless\n");
+	print_memory(out, s);
 	print_key_duration(out, "    idle_timeout: ", s->idle_timeout);
 	print_key_duration(out, "    drain: ", s->drain);
 	if (s->drain_quiet)

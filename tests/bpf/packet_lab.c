@@ -10,7 +10,7 @@
  * It stays on one CPU, for round robin goes by CPU.
  *
  *   backend ID [v4=A] [v6=A] [dst=MAC] [src=MAC] [ifindex=N] [port=N] [mtu=N]
- *           [generation=N] [tx] [stack] [no_hop]
+ *           [generation=N] [vlan=N] [tx] [stack] [no_hop]
  *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N] [dsr]
  *           [rr] [random] [two] [counted] [sticky] [client=TICKS]
  *                               rr: the slots are the schedule too
@@ -23,8 +23,9 @@
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
  *   now N
- *   xdp HEX                     ok VERDICT HEX
- *   tc HEX [ifindex=N] [gso=N]  the same
+ *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
+ *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
+ *   tc HEX [ifindex=N] [gso=N]  the same, of the reply program
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
  *   events                      ok NO_ROOM RATE
@@ -72,7 +73,7 @@
 
 struct lab {
 	struct datapath *d;
-	int xdp, tc; /* the pinned programs */
+	int xdp, uplink, tc; /* the pinned programs */
 	struct xlb_vip *vips;
 	size_t vip_count;
 	struct reply_entry *replies;
@@ -192,6 +193,7 @@ static int do_backend(struct lab *lab, const struct command *c)
 	line.port = htons((uint16_t)number(c, "port", 0));
 	line.mtu = (uint16_t)number(c, "mtu", 1500);
 	line.generation = (uint8_t)number(c, "generation", 1);
+	line.vlan = (uint16_t)number(c, "vlan", 0);
 	line.flags = (uint8_t)((flag(c, "tx") ? XLB_BACKEND_TX : 0) |
 			       (flag(c, "stack") ? XLB_BACKEND_STACK : 0));
 	return answer(datapath_set_backend(lab->d, number_at(c, 1), &line));
@@ -406,11 +408,17 @@ static int do_xdp(struct lab *lab, const struct command *c)
 	static const char *const verdicts[] = { "aborted", "drop", "pass", "tx",
 						"redirect" };
 	uint8_t in[PACKET_MAX], out[PACKET_MAX];
+	uint32_t len = (uint32_t)from_hex(word(c, 1), in, sizeof(in));
+	struct xdp_md md = { .data_end = len,
+			     .ingress_ifindex = number(c, "ifindex", 0) };
 	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_out = out,
-		    .data_size_in =
-			    (uint32_t)from_hex(word(c, 1), in, sizeof(in)),
-		    .data_size_out = sizeof(out), .repeat = 1);
+		    .data_size_in = len, .data_size_out = sizeof(out),
+		    .repeat = 1);
 
+	if (md.ingress_ifindex) {
+		o.ctx_in = &md;
+		o.ctx_size_in = sizeof(md);
+	}
 	if (bpf_prog_test_run_opts(lab->xdp, &o))
 		return fail("test run", errno);
 	return print_result(o.retval < ARRAY_SIZE(verdicts) ? verdicts[o.retval]
@@ -433,11 +441,11 @@ static const char *tc_verdict(uint32_t retval)
 	}
 }
 
-static int do_tc(struct lab *lab, const struct command *c)
+static int run_tc(int prog, const struct command *c, const char *interface)
 {
 	uint8_t in[PACKET_MAX], out[PACKET_MAX];
 	struct __sk_buff skb = { .ifindex = number(c, "ifindex",
-						   if_nametoindex("guest0")),
+						   if_nametoindex(interface)),
 				 .gso_size = number(c, "gso", 0) };
 	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_out = out,
 		    .data_size_in =
@@ -447,9 +455,19 @@ static int do_tc(struct lab *lab, const struct command *c)
 
 	if (skb.gso_size)
 		skb.gso_segs = 2;
-	if (bpf_prog_test_run_opts(lab->tc, &o))
+	if (bpf_prog_test_run_opts(prog, &o))
 		return fail("test run", errno);
 	return print_result(tc_verdict(o.retval), out, o.data_size_out);
+}
+
+static int do_tc(struct lab *lab, const struct command *c)
+{
+	return run_tc(lab->tc, c, "guest0");
+}
+
+static int do_uplink(struct lab *lab, const struct command *c)
+{
+	return run_tc(lab->uplink, c, "lo");
 }
 
 /* --- what is counted --- */
@@ -609,7 +627,8 @@ static const struct {
 	{ "reply", do_reply },	   { "replies", do_replies },
 	{ "direct", do_direct },   { "directs", do_directs },
 	{ "now", do_now },	   { "xdp", do_xdp },
-	{ "tc", do_tc },	   { "count", do_count },
+	{ "uplink", do_uplink },   { "tc", do_tc },
+	{ "count", do_count },
 	{ "drops", do_drops },	   { "remembered", do_remembered },
 	{ "forget", do_forget },   { "ifindex", do_ifindex },
 	{ "events", do_events },   { "memories", do_memories },
@@ -700,8 +719,9 @@ static int lab_open(struct lab *lab)
 	if (err)
 		return err;
 	lab->xdp = bpf_obj_get(BPFFS "/prog_xdp");
+	lab->uplink = bpf_obj_get(BPFFS "/prog_tc");
 	lab->tc = bpf_obj_get(BPFFS "/prog_reply");
-	if (lab->xdp < 0 || lab->tc < 0)
+	if (lab->xdp < 0 || lab->uplink < 0 || lab->tc < 0)
 		return -errno;
 	/* A program that is attached somewhere runs without the grace period
 	 * that each test run of another one costs. */

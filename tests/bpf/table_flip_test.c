@@ -299,7 +299,8 @@ static int set_up(void **state)
 {
 	const struct datapath_config cfg = { .bpffs = BPFFS,
 					     .slots = 128U << LOG2,
-					     .flow_seed = 1 };
+					     .flow_seed = 1,
+					     .features = XLB_FEATURE_ALL };
 	struct diag_list diags = { 0 };
 	AUTO_BUF struct buf said = BUF_INIT;
 

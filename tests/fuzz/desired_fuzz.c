@@ -34,6 +34,8 @@ static void check_print(const struct spec *s)
 	struct buf once = BUF_INIT, twice = BUF_INIT;
 	struct spec *again;
 
+	spec_notes(s, &once);
+	buf_reset(&once);
 	spec_print(s, &once);
 	again = parse(once.data, once.len);
 	if (!again)

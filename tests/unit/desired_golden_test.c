@@ -2,7 +2,7 @@
 /*
  * tests/golden/desired/NAME.yaml must give NAME.err (what is said about it)
  * when that exists, and NAME.out (the canonical form) when that exists; a
- * file with errors has no canonical form.  Run from the top of the
+ * file with errors has no canonical form; NAME.notes is what `check` adds.  Run from the top of the
  * repository.  GOLDEN_UPDATE=1 writes the expected files instead.
  */
 #include <setjmp.h>
@@ -82,7 +82,9 @@ static void golden(void **state)
 {
 	const char *path = *state, *name = path + strlen(FOLDER);
 	char *err = with_suffix(path, ".err"), *out = with_suffix(path, ".out");
+	char *notes = with_suffix(path, ".notes");
 	struct buf in = BUF_INIT, said = BUF_INIT, printed = BUF_INIT;
+	struct buf noted = BUF_INIT;
 	struct diag_list diags = { 0 };
 	struct spec *s;
 
@@ -94,7 +96,9 @@ static void golden(void **state)
 	if (s) {
 		spec_print(s, &printed);
 		check_stable(&printed);
+		spec_notes(s, &noted);
 	}
+	compare(notes, &noted);
 	/* Cases about what is said needn't repeat the canonical form. */
 	if (!s || !said.len)
 		compare(out, &printed);
@@ -103,8 +107,10 @@ static void golden(void **state)
 	buf_release(&in);
 	buf_release(&said);
 	buf_release(&printed);
+	buf_release(&noted);
 	free(err);
 	free(out);
+	free(notes);
 }
 
 int main(void)

@@ -210,6 +210,11 @@ static void defaults(void **state)
 	assert_int_equal(web->drain_quiet, 5 * SECOND);
 	assert_int_equal(web->algorithm, ALGORITHM_MAGLEV);
 	assert_int_equal(web->forwarding, FORWARDING_NAT);
+	assert_int_equal(web->affinity_timeout, 300 * SECOND);
+	assert_int_equal(dns->udp, UDP_STATELESS);
+	assert_null(s->node.seed_file);
+	assert_false(service_tracks(web));
+	assert_false(service_tracks(dns));
 	assert_int_equal(web->health.type, HEALTH_TCP);
 	assert_int_equal(dns->health.type, HEALTH_RUNNING);
 	assert_int_equal(web->health.interval, 2 * SECOND);
@@ -221,6 +226,60 @@ static void defaults(void **state)
 	assert_int_equal(service_max_backends(web), 1);
 	assert_int_equal(service_vip_ports(web), 1);
 	assert_int_equal(strlen(s->sha256), 64);
+	spec_free(s);
+}
+
+/* What a service remembers follows from three of its keys. */
+static void tracking(void **state)
+{
+	static const struct {
+		const char *protocol, *keys;
+		bool tracks;
+	} cases[] = {
+		{ "tcp", "algorithm: maglev", false },
+		{ "tcp", "algorithm: source_hash", false },
+		{ "tcp", "algorithm: round_robin", true },
+		{ "tcp", "algorithm: weighted_round_robin", true },
+		{ "tcp", "algorithm: random", true },
+		{ "tcp", "algorithm: least_connections", true },
+		{ "tcp", "algorithm: least_load", true },
+		{ "udp", "udp: stateless", false },
+		{ "udp", "udp: sticky", true },
+		{ "udp", "algorithm: source_hash, udp: sticky", true },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char *text = mem_printf(
+			"version: 1\nservices:\n  - {name: web, vips: [192.0.2.10],"
+			" ports: [80], protocol: %s, %s,"
+			" backends: [{address: 10.0.0.1}]}\n",
+			cases[i].protocol, cases[i].keys);
+		struct spec *s = parse_fine(text);
+		AUTO_BUF struct buf notes = BUF_INIT;
+
+		spec_notes(s, &notes);
+		if (service_tracks(&s->services[0]) != cases[i].tracks ||
+		    !strstr(buf_str(&notes), "tracks every flow") !=
+			    !cases[i].tracks)
+			fail_msg("%s: %s", text, buf_str(&notes));
+		spec_free(s);
+		free(text);
+	}
+}
+
+/* Relative to the file's folder, as other paths are. */
+static void seed_files(void **state)
+{
+	struct spec *s = parse_fine("version: 1\nservices: []\n"
+				    "node: {seed_file: ./keys/seed}\n");
+
+	(void)state;
+	assert_string_equal(s->node.seed_file, "/etc/xlb/keys/seed");
+	spec_free(s);
+	s = parse_fine("version: 1\nservices: []\n"
+		       "node: {seed_file: /run/seed}\n");
+	assert_string_equal(s->node.seed_file, "/run/seed");
 	spec_free(s);
 }
 
@@ -459,21 +518,44 @@ static void random_scaling(struct buf *b)
 		 random_below(1000), random_below(1000), random_below(9) + 1);
 }
 
+/* flows: something is remembered of some. */
+static void random_algorithm(struct buf *b, bool flows)
+{
+	const char *name =
+		PICK("maglev", "round_robin", "weighted_round_robin", "random",
+		     "least_load", "source_hash", "least_connections");
+
+	if (!flows && !strcmp(name, "least_connections"))
+		return;
+	buf_addf(b, "    algorithm: %s\n", name);
+	if (flows && !strcmp(name, "source_hash") && random_below(2))
+		buf_addf(b, "    affinity: {timeout: %u.%us}\n",
+			 random_below(3000) + 1, random_below(1000));
+}
+
 /* Service n of a file: addresses follow from n, so that nothing collides. */
 static void random_service(struct buf *b, uint32_t n)
 {
 	const char *protocol = PICK("tcp", "udp");
+	const char *forwarding = PICK("nat", "dsr", "ipip", "gue");
+	const char *udp = PICK("", "    udp: stateless\n", "    udp: sticky\n");
+	uint32_t listen = random_below(9000) + 10000;
+	bool is_nat = !strcmp(forwarding, "nat");
 
 	buf_addf(
 		b,
 		"  - name: s%u\n    vips: [192.0.%u.%u, \"2001:db8::%x\"]\n"
 		"    protocol: %s\n    ports: [%u, {listen: %u, target: %u}]\n",
 		n, 2 + n / 200, 1 + n % 200, n + 1, protocol,
-		random_below(9000) + 1, random_below(9000) + 10000,
-		random_below(9000) + 30000);
-	buf_addf(b, "    algorithm: %s\n    drain: %u%s\n    drain_quiet: %s\n",
-		 PICK("maglev", "round_robin"), random_below(20) + 1,
+		random_below(9000) + 1, listen,
+		is_nat ? random_below(9000) + 30000 : listen);
+	buf_addf(b,
+		 "    forwarding: %s\n    drain: %u%s\n    drain_quiet: %s\n",
+		 forwarding, random_below(20) + 1,
 		 PICK("ms", "s", "m", "h", ".25s"), PICK("off", "5s", "750ms"));
+	if (!strcmp(protocol, "udp"))
+		buf_adds(b, udp);
+	random_algorithm(b, !strcmp(protocol, "tcp") || strstr(udp, "sticky"));
 	buf_adds(b, "    backends:\n");
 	for (uint32_t i = 0; i < random_below(4); i++)
 		buf_addf(
@@ -595,6 +677,8 @@ int main(void)
 		cmocka_unit_test(misreadings),
 		cmocka_unit_test(distances),
 		cmocka_unit_test(defaults),
+		cmocka_unit_test(tracking),
+		cmocka_unit_test(seed_files),
 		cmocka_unit_test(template_hashes),
 		cmocka_unit_test(several_files),
 		cmocka_unit_test(caps),

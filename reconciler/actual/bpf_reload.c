@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Programs that take the place of others, with more features, with a larger
+ * table of slots, or of another build.  The programs are loaded only when the
+ * digest of their bytes and constants isn't the one in the control block, so
+ * that starting the same binary again changes nothing.
+ *
+ *   1. Load the programs; with more slots: on new maps, with all that the old
+ *      ones hold.  Stage every pin under another name.  So far nothing has
+ *      changed, and nothing later needs memory.
+ *   2. Clear the digest.
+ *   3. Swap the programs at every attachment, each atomically.  Both sets do
+ *      the same with the same packet, as both see the same contents.
+ *   4. Rename the pins into place: programs, stamps, slots.  (A reader takes
+ *      slots before stamps, so it never sees more slots than stamps.)
+ *   5. Write features, then the digest.
+ *
+ * Nobody writes a slot before 5 is done.  So whatever was reached when the
+ * process died, either copy of the slots is right; the next start finds no
+ * digest, loads programs on the maps that are pinned then, and swaps them in
+ * wherever anything of ours is attached.
+ */
+#include "actual/bpf_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static const enum map_index grown[] = { MAP_MOVED, MAP_SLOTS };
+#define GROWN 2
+_Static_assert(sizeof(grown) / sizeof(grown[0]) == GROWN, "all of them");
+
+struct successor {
+	struct programs programs;
+	uint32_t features;
+	bool grows;
+	int map_fd[MAP_COUNT]; /* ours, or, of those that grow, the new one */
+	struct mapping mapped[GROWN];
+};
+
+static struct xlb_control *control_of(const struct datapath *d)
+{
+	struct xlb_tables *tables = d->mapped[MAP_TABLES].mem;
+
+	return &tables->control;
+}
+
+static int complain(const struct datapath *d, int err, const char *what,
+		    struct diag_list *diags)
+{
+	diag_add(diags, SEVERITY_ERROR, NULL,
+		 err == -ENOMEM ? "declare a smaller max" : NULL,
+		 "can't %s in %s: %s", what, d->dir, strerror(-err));
+	return err;
+}
+
+/* New maps with the contents of the old. */
+static int grow(const struct datapath *d, struct successor *s, uint32_t slots)
+{
+	const uint32_t per_entry[GROWN] = { XLB_MOVED_LINE, XLB_LINE_SLOTS };
+
+	s->grows = true;
+	for (int k = 0; k < GROWN; k++) {
+		enum map_index i = grown[k];
+		const struct mapping *old = &d->mapped[i];
+		int fd = map_like(d, i, slots / per_entry[k] + 1);
+		int err;
+
+		s->map_fd[i] = fd;
+		if (fd < 0)
+			return fd;
+		err = mapping_make(d, fd, &s->mapped[k]);
+		if (err)
+			return err;
+		memcpy(s->mapped[k].mem, old->mem,
+		       old->size < s->mapped[k].size ? old->size
+						     : s->mapped[k].size);
+	}
+	return 0;
+}
+
+static int stage(const struct datapath *d, const struct successor *s)
+{
+	int err = 0;
+
+	for (int i = 0; i < PROG_COUNT && !err; i++)
+		err = pin_stage(d, prog_pins[i], s->programs.fd[i]);
+	for (int k = 0; k < GROWN && s->grows && !err; k++)
+		err = pin_stage(d, map_names[grown[k]], s->map_fd[grown[k]]);
+	return err;
+}
+
+static int commit(const struct datapath *d, const struct successor *s)
+{
+	int err = 0;
+
+	for (int i = 0; i < PROG_COUNT && !err; i++)
+		err = pin_commit(d, prog_pins[i]);
+	for (int k = 0; k < GROWN && s->grows && !err; k++)
+		err = pin_commit(d, map_names[grown[k]]);
+	return err;
+}
+
+/* What ran before runs again; d itself still stands for that. */
+static void restore(struct datapath *d, const struct successor *s,
+		    const uint8_t build[32])
+{
+	struct diag_list ignored = { 0 };
+	int err = 0;
+
+	/* At the first start there was nothing. */
+	if (d->programs.fd[PROG_XDP] < 0)
+		return;
+	for (int i = 0; i < PROG_COUNT && !err; i++)
+		err = pin_put(d, prog_pins[i], d->programs.fd[i]);
+	for (int k = 0; k < GROWN && s->grows && !err; k++)
+		err = pin_put(d, map_names[grown[k]], d->map_fd[grown[k]]);
+	if (attach_swap(d, &d->programs, &ignored) == 0 && !err)
+		memcpy(control_of(d)->build, build, 32);
+	diag_list_release(&ignored);
+}
+
+/* Steps 2 to 4. */
+static int install(struct datapath *d, const struct successor *s,
+		   struct diag_list *diags)
+{
+	struct xlb_control *control = control_of(d);
+	uint8_t build[32];
+	int err;
+
+	memcpy(build, control->build, sizeof(build));
+	memset(control->build, 0, sizeof(control->build));
+	err = attach_swap(d, &s->programs, diags);
+	if (!err) {
+		err = commit(d, s);
+		if (err)
+			complain(d, err, "pin the programs", diags);
+	}
+	if (err)
+		restore(d, s, build);
+	return err;
+}
+
+/* From here on d stands for the successor, which is left empty. */
+static void adopt(struct datapath *d, struct successor *s)
+{
+	struct programs old = d->programs;
+
+	d->programs = s->programs;
+	s->programs = old;
+	for (int k = 0; k < GROWN && s->grows; k++) {
+		struct mapping mapped = d->mapped[grown[k]];
+		int fd = d->map_fd[grown[k]];
+
+		d->mapped[grown[k]] = s->mapped[k];
+		s->mapped[k] = mapped;
+		d->map_fd[grown[k]] = s->map_fd[grown[k]];
+		s->map_fd[grown[k]] = fd;
+	}
+	view_update(d);
+	__atomic_store_n(&control_of(d)->features, s->features,
+			 __ATOMIC_RELEASE);
+	build_digest(d, s->features, control_of(d)->build);
+}
+
+static void successor_release(struct datapath *d, struct successor *s)
+{
+	programs_release(&s->programs);
+	for (int k = 0; k < GROWN && s->grows; k++) {
+		mapping_drop(&s->mapped[k]);
+		if (s->map_fd[grown[k]] >= 0 &&
+		    s->map_fd[grown[k]] != d->map_fd[grown[k]])
+			close(s->map_fd[grown[k]]);
+	}
+	pins_unstage(d);
+}
+
+static int succeed(struct datapath *d, uint32_t features, uint32_t slots,
+		   struct diag_list *diags)
+{
+	struct successor s = { .features = features,
+			       .programs.fd = { -1, -1, -1 } };
+	int err = 0;
+
+	memcpy(s.map_fd, d->map_fd, sizeof(s.map_fd));
+	if (slots > d->view.slot_count) {
+		err = grow(d, &s, slots);
+		if (err)
+			complain(d, err, "make room for more slots", diags);
+	}
+	if (!err)
+		err = programs_load(d, s.map_fd, features, &s.programs, diags);
+	if (!err) {
+		err = stage(d, &s);
+		if (err)
+			complain(d, err, "pin the programs", diags);
+	}
+	if (!err)
+		err = install(d, &s, diags);
+	if (!err)
+		adopt(d, &s);
+	successor_release(d, &s);
+	return err;
+}
+
+int load_programs(struct datapath *d, const struct datapath_config *cfg,
+		  struct diag_list *diags)
+{
+	uint32_t features = cfg->features | control_of(d)->features;
+	uint8_t digest[32];
+
+	if (d->read_only) {
+		programs_pinned(d, &d->programs);
+		return 0;
+	}
+	pins_unstage(d);
+	build_digest(d, features, digest);
+	if (!programs_pinned(d, &d->programs) ||
+	    memcmp(digest, control_of(d)->build, sizeof(digest)) != 0 ||
+	    cfg->slots > d->view.slot_count)
+		return succeed(d, features, cfg->slots, diags);
+	return attach_swap(d, &d->programs, diags);
+}
+
+/*
+ * The grace period is for what the caller does next: packets that are under
+ * way in the old programs must not meet what only the new ones know.
+ */
+int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
+		    struct diag_list *diags)
+{
+	int err;
+
+	features |= control_of(d)->features;
+	if (features == control_of(d)->features && slots <= d->view.slot_count)
+		return 0;
+	if (d->read_only)
+		return -EPERM;
+	err = succeed(d, features, slots, diags);
+	if (!err)
+		datapath_grace(d);
+	return err;
+}
