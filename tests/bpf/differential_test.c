@@ -226,7 +226,8 @@ static void make_backend(struct world *w, uint32_t id, bool plain)
 	be.sum4 = ip_sum(&a4);
 	memcpy(be.addr6, a6.words, 16);
 	be.sum6 = ip_sum(&a6);
-	be.generation = (uint8_t)below(w, 256);
+	/* Never one that a memory may still have. */
+	be.generation = w->model.backends[id].generation + 1;
 	be.port = once_in(w, 3) ? htons((uint16_t)(1 + below(w, 65535))) : 0;
 	make_hop(w, id, 4, be.l2_v4);
 	make_hop(w, id, 6, be.l2_v6);
@@ -442,21 +443,38 @@ static int make_world(struct world *w, uint64_t seed, uint64_t history)
 
 /* --- changes --- */
 
-static bool is_gone(const void *arg, uint32_t id)
+static enum slot_fate fate(const void *arg, uint32_t id)
 {
-	return id == *(const uint32_t *)arg;
+	return id == *(const uint32_t *)arg ? SLOT_GONE : SLOT_STAYS;
+}
+
+static enum slot_kind slot_kind(const struct service *s)
+{
+	if (s->vip.proto == IPPROTO_TCP || s->vip.flags & XLB_VIP_STICKY)
+		return tracks_all(s) ? SLOTS_TRACKED : SLOTS_HASHED;
+	return tracks_all(s) ? SLOTS_PICKED : SLOTS_FORGETFUL;
+}
+
+static bool word_moves(uint32_t word)
+{
+	return XLB_SLOT_STATE(word) == XLB_MOVING ||
+	       XLB_SLOT_STATE(word) == XLB_HELD;
 }
 
 /* By the rules of the reconciler; gone: a backend that died, or 0. */
-static void plan_slot(struct world *w, uint32_t slot, uint32_t want,
-		      uint32_t gone)
+static void plan_word(struct world *w, const struct service *s, uint32_t slot,
+		      uint32_t want, uint32_t gone)
 {
+	const struct slot_rules rules = {
+		.kind = slot_kind(s),
+		.held = s->style == STYLE_SOURCE_HASH,
+		.fate = fate,
+		.arg = &gone,
+	};
 	uint32_t old = w->model.slots[slot];
-	uint32_t word = slot_next(old, want, is_gone, &gone);
-	bool was_moving = XLB_SLOT_STATE(old) == XLB_MOVING ||
-			  XLB_SLOT_STATE(old) == XLB_HELD;
+	uint32_t word = slot_next(old, want, &rules);
 
-	if (XLB_SLOT_STATE(word) == XLB_MOVING && !was_moving)
+	if (word_moves(word) && !word_moves(old))
 		w->moved[slot] = (uint8_t)w->model.now;
 	set_word(w, slot, word);
 }
@@ -464,22 +482,6 @@ static void plan_slot(struct world *w, uint32_t slot, uint32_t want,
 static struct service *any_service(struct world *w)
 {
 	return &w->services[below(w, w->service_count)];
-}
-
-static bool is_stateless(const struct service *s)
-{
-	return s->vip.proto == IPPROTO_UDP && !(s->vip.flags & XLB_VIP_STICKY);
-}
-
-static void plan_word(struct world *w, const struct service *s, uint32_t slot,
-		      uint32_t want, uint32_t gone)
-{
-	if (is_stateless(s))
-		set_word(w, slot,
-			 XLB_SLOT(want, want,
-				  XLB_SLOT_STATE(w->model.slots[slot])));
-	else
-		plan_slot(w, slot, want, gone);
 }
 
 /* Some slots get other owners, as when a table is compiled anew. */
@@ -546,13 +548,33 @@ static void forget(struct world *w, uint32_t line, int way)
 	w->lab.lines[line].entry[way] = 0;
 }
 
+/* How long a memory of the service lasts, in ticks. */
+static uint32_t lifetime(const struct service *s)
+{
+	uint32_t ticks = s->vip.affinity_ticks;
+
+	return s->style == STYLE_SOURCE_HASH && ticks > IDLE ? ticks : IDLE;
+}
+
+static const struct service *service_of(const struct world *w,
+					const struct model_key *key)
+{
+	unsigned int n = 0;
+
+	while (n + 1 < w->service_count &&
+	       memcmp(w->services[n].vip.addr, key->vip, 16) != 0)
+		n++;
+	return &w->services[n];
+}
+
 /* Which memories a sweep takes away. */
 static bool sweep_takes(struct world *w, const struct model_memory *e)
 {
 	if (!w->kind->lawful && once_in(w, 16))
 		return true;
 	return !model_alive(&w->model, e) ||
-	       (uint8_t)(w->model.now - e->time) > IDLE + 1;
+	       (uint8_t)(w->model.now - e->time) >
+		       lifetime(service_of(w, &e->key)) + 1;
 }
 
 static void sweep_memories(struct world *w)
@@ -590,7 +612,12 @@ static void sweep_slot(struct world *w, const struct service *s, uint32_t i)
 	uint32_t cur = XLB_SLOT_CUR(word);
 	uint8_t since = (uint8_t)(w->model.now - w->moved[slot]);
 
-	if (XLB_SLOT_STATE(word) == XLB_MOVING && since > IDLE)
+	if (XLB_SLOT_STATE(word) == XLB_HELD && since > s->vip.affinity_ticks) {
+		/* Until now flows began at prev without being remembered. */
+		set_word(w, slot,
+			 XLB_SLOT(cur, XLB_SLOT_PREV(word), XLB_MOVING));
+		w->moved[slot] = (uint8_t)w->model.now;
+	} else if (XLB_SLOT_STATE(word) == XLB_MOVING && since > lifetime(s))
 		set_word(w, slot, XLB_SLOT(cur, cur, XLB_SETTLED));
 	else if (XLB_SLOT_STATE(word) == XLB_SETTLED && !tracks_all(s) &&
 		 !slot_is_remembered(w, s, i))
@@ -860,8 +887,9 @@ static size_t make_any(struct world *w, struct flow *f, uint8_t *frame)
 	if (once_in(w, 60))
 		size = 14 + below(w, (uint32_t)size - 13);
 	packet_view(frame, size, &v);
-	if (once_in(w, 60) && v.reach == REACH_PORTS)
-		frame[v.l4 + below(w, (uint32_t)(size - v.l4))] ^=
+	/* Not in the ports: that would be another flow, of any line. */
+	if (once_in(w, 60) && v.reach == REACH_PORTS && size > v.l4 + 4)
+		frame[v.l4 + 4 + below(w, (uint32_t)(size - v.l4 - 4))] ^=
 			(uint8_t)(1 + below(w, 255));
 	return size;
 }
@@ -1011,6 +1039,14 @@ static bool explain(const struct world *w, const char *why, size_t in_size,
 	printf("# verdict %d backend %u, the model %d backend %u reason %d\n",
 	       verdict, seen_backend(w, verdict, w->out, size), w->due.verdict,
 	       w->due.backend, w->due.reason);
+	for (unsigned int n = 0; n < w->service_count; n++) {
+		const struct service *s = &w->services[n];
+
+		printf("# service %u: style %d, flags %04x, %u slots\n", n,
+		       s->style, s->vip.flags, 1U << s->log2);
+	}
+	printf("# now %02x, slot word %08x\n", w->model.now & 0xff,
+	       w->due.word);
 	print_frame("in", w->frame, in_size);
 	print_frame("out", w->out, size);
 	print_frame("due", w->due.frame, w->due.size);

@@ -705,6 +705,7 @@ static uint32_t backend_of(struct step *s)
 	s->hash = model_hash(s->m, s->vip, &s->key);
 	s->word = s->m->slots[s->vip->slot_base +
 			      (uint32_t)(s->hash >> 32 >> s->vip->slot_shift)];
+	s->due->word = s->word;
 	return s->vip->proto == IPPROTO_TCP ? tcp_backend(s) : udp_backend(s);
 }
 

@@ -100,6 +100,7 @@ struct model_due {
 	uint8_t frame[PACKET_MAX];
 	size_t size;
 	uint32_t mtu; /* an answer "too big" is due, saying so; else 0 */
+	uint32_t word; /* of the slot that was looked at */
 	uint32_t line[2]; /* lines of memories that were looked at */
 	unsigned int lines;
 	const char *illegal; /* a choice that the program should not have had */
