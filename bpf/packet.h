@@ -86,34 +86,55 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
+/*
+ * A packet of a client that sticks went to this backend.  A SYN may be
+ * forged, so that only one that is remembered counts.
+ */
+static __always_inline void packet_stuck(const struct packet *p,
+					 const struct xlb_vip *vip, __u32 id)
+{
+	if (affinity_keep(p->hash.client, p->dest, vip->affinity_ticks, id))
+		affinity_make(p->hash.client, p->dest, id);
+}
+
 /* A packet whose slot is under change, or whose flow is remembered anyway. */
 static __always_inline __u32 packet_tracked(struct packet *p,
 					    const struct xlb_vip *vip,
-					    __u32 word, void *end)
+					    __u64 word, void *end)
 {
 	struct xlb_flow_line *line = memory_line(p->hash.flow);
-	struct flow f = { .hash = p->hash,
-			  .dest = p->dest,
-			  .key = memory_key(p->hash.flow, p->dest) };
+	__u64 key = memory_key(p->hash.flow, p->dest);
 	struct tcphdr *tcp = (void *)p->ports;
+	__u64 segment = 0, answer;
+	bool made = false;
 	__u32 id;
 
 	if (!line)
 		return 0;
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		f.flags = ((__u8 *)tcp)[13];
-		f.seq = bpf_ntohl(tcp->seq);
-		if (likely(!(f.flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
-			   !by_client(vip))) {
-			id = memory_at_home(line, f.key, f.seq);
-			if (likely(id))
-				return id;
-		}
-		f.payload = packet_payload(p, tcp);
+		__u8 flags = ((__u8 *)tcp)[13];
+		__u32 seq = bpf_ntohl(tcp->seq);
+
+		id = select_simple(vip, line, key, (__u32)word, flags, seq);
+		if (likely(id))
+			return id;
+		segment = SEGMENT(seq, packet_payload(p, tcp), flags);
 	}
-	id = select_tracked(vip, word, &f, line);
+	if (by_client(vip))
+		word = WORD_AND_STUCK(word,
+				      affinity_backend(p->hash.client, p->dest,
+						       vip->affinity_ticks));
+	answer = select_tracked(vip, line, key, word, segment);
+	id = ANSWER_TARGET(answer);
+	if (ANSWER_CLASS(answer)) {
+		made = remember(vip, line, key, answer, segment);
+		if (!made)
+			id = ANSWER_INSTEAD(answer);
+	}
+	if (by_client(vip) && id && (made || !p->new_flow))
+		packet_stuck(p, vip, id);
 	if (p->proto == IPPROTO_UDP)
-		p->new_flow = f.remembered;
+		p->new_flow = made;
 	return id;
 }
 

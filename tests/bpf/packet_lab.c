@@ -11,9 +11,9 @@
  *
  *   backend ID [v4=A] [v6=A] [dst=MAC] [src=MAC] [ifindex=N] [port=N] [mtu=N]
  *           [generation=N] [vlan=N] [tx] [stack] [no_hop]
- *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N] [dsr]
- *           [rr] [random] [two] [counted] [sticky] [client=TICKS]
- *                               rr: the slots are the schedule too
+ *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N]
+ *           [dsr|ipip|gue] [rr] [random] [two] [counted] [sticky]
+ *           [client=TICKS]      rr: the slots are the schedule too
  *   vips                        the vip lines since the last time are the table
  *   fill BASE COUNT CUR PREV rest|moving|settled|held
  *   maglev|rr BASE LOG2 ID...   a table of these backends, at rest; settled
@@ -22,6 +22,7 @@
  *   reply ADDRESS PORT tcp|udp VIP PORT service=N backend=N
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
+ *   sources [v4=A] [v6=A]       outer ones of gue
  *   now N
  *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
  *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
@@ -217,6 +218,15 @@ static uint16_t vip_flags(const struct command *c)
 	return (uint16_t)flags;
 }
 
+static uint8_t forwarding_of(const struct command *c)
+{
+	if (flag(c, "dsr"))
+		return XLB_DSR;
+	if (flag(c, "ipip"))
+		return XLB_IPIP;
+	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
+}
+
 static int do_vip(struct lab *lab, const struct command *c)
 {
 	struct xlb_vip *v = MEM_PUSH(lab->vips, lab->vip_count);
@@ -233,7 +243,7 @@ static int do_vip(struct lab *lab, const struct command *c)
 	v->target_port = htons((uint16_t)number(c, "target", port));
 	v->addr_sum = ip_sum(&a);
 	v->port_sum = fold((uint16_t)~v->port + (uint32_t)v->target_port);
-	v->forwarding = flag(c, "dsr") ? XLB_DSR : XLB_NAT;
+	v->forwarding = forwarding_of(c);
 	v->slot_base = number(c, "base", 0);
 	v->slot_shift = (uint8_t)(32 - number(c, "log2", 8));
 	v->schedule_base = v->slot_base;
@@ -368,6 +378,18 @@ static int do_directs(struct lab *lab, const struct command *c)
 	free(lab->directs);
 	lab->directs = NULL;
 	return answer(err);
+}
+
+static int do_sources(struct lab *lab, const struct command *c)
+{
+	const char *v4 = option(c, "v4"), *v6 = option(c, "v6");
+	struct ip a4, a6;
+
+	if ((v4 && !ip_parse(v4, &a4)) || (v6 && !ip_parse(v6, &a6)))
+		return answer(-EINVAL);
+	datapath_set_sources(lab->d, v4 ? a4.words : NULL,
+			     v6 ? a6.words : NULL);
+	return answer(0);
 }
 
 static int do_now(struct lab *lab, const struct command *c)
@@ -594,8 +616,8 @@ static int do_attach(struct lab *lab, const struct command *c)
 
 	return said(strcmp(word(c, 0), "attach")
 			    ? datapath_reply_attach(lab->d, ifindex, &diags)
-			    : datapath_attach(lab->d, DATAPATH_XDP,
-					      word(c, 1), ifindex, &diags),
+			    : datapath_attach(lab->d, DATAPATH_XDP, word(c, 1),
+					      ifindex, &diags),
 		    &diags);
 }
 
@@ -621,20 +643,34 @@ static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
 } verbs[] = {
-	{ "backend", do_backend }, { "vip", do_vip },
-	{ "vips", do_vips },	   { "fill", do_fill },
-	{ "maglev", do_table },	   { "rr", do_table },
-	{ "reply", do_reply },	   { "replies", do_replies },
-	{ "direct", do_direct },   { "directs", do_directs },
-	{ "now", do_now },	   { "xdp", do_xdp },
-	{ "uplink", do_uplink },   { "tc", do_tc },
+	{ "backend", do_backend },
+	{ "vip", do_vip },
+	{ "vips", do_vips },
+	{ "fill", do_fill },
+	{ "maglev", do_table },
+	{ "rr", do_table },
+	{ "reply", do_reply },
+	{ "replies", do_replies },
+	{ "direct", do_direct },
+	{ "directs", do_directs },
+	{ "sources", do_sources },
+	{ "now", do_now },
+	{ "xdp", do_xdp },
+	{ "tc", do_tc },
 	{ "count", do_count },
-	{ "drops", do_drops },	   { "remembered", do_remembered },
-	{ "forget", do_forget },   { "ifindex", do_ifindex },
-	{ "events", do_events },   { "memories", do_memories },
-	{ "load", do_load },	   { "loads", do_loads },
-	{ "attach", do_attach },   { "attach_reply", do_attach },
-	{ "detach", do_detach },   { "outdate", do_outdate },
+	{ "drops", do_drops },
+	{ "remembered", do_remembered },
+	{ "forget", do_forget },
+	{ "ifindex", do_ifindex },
+	{ "attach", do_attach },
+	{ "attach_reply", do_attach },
+	{ "detach", do_detach },
+	{ "outdate", do_outdate },
+	{ "uplink", do_uplink },
+	{ "events", do_events },
+	{ "memories", do_memories },
+	{ "load", do_load },
+	{ "loads", do_loads },
 };
 
 static int run_command(struct lab *lab, char *line)
