@@ -85,8 +85,9 @@ demo: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all guest
 	@examples/demo/demo.py
 
-bench: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+bench:
+	@tools/deps.sh bench
+	@$(MAKE) --no-print-directory -j$$(nproc) all bench-bin guest
 	@tests/bench/run.py
 
 soak: deps

@@ -38,9 +38,8 @@ struct headers {
 /* What was decided about a packet. */
 struct choice {
 	struct xlb_vip vip; /* a copy: the table may change meanwhile */
-	struct flow flow;
+	struct tracked flow;
 	__u32 backend;
-	bool new_flow;
 };
 
 /* The packet in hand. */
@@ -244,19 +243,16 @@ static __always_inline struct ports *ports_at(struct context *ctx,
 static __always_inline int chosen(struct rare *r, const struct xlb_vip *vip,
 				  const struct packet *p, void *end)
 {
-	struct flow *f = &r->choice.flow;
 	struct tcphdr *tcp = (void *)p->ports;
 
 	r->choice.vip = *vip;
-	r->choice.new_flow = p->new_flow;
-	*f = (struct flow){ .hash = p->hash,
-			    .dest = p->dest,
-			    .key = memory_key(p->hash.flow, p->dest) };
-	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		f->flags = ((__u8 *)tcp)[13];
-		f->seq = bpf_ntohl(tcp->seq);
-		f->payload = packet_payload(p, tcp);
-	}
+	r->choice.flow = (struct tracked){ .hash = p->hash,
+					   .dest = p->dest,
+					   .new_flow = p->new_flow };
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end)
+		r->choice.flow.segment = SEGMENT(bpf_ntohl(tcp->seq),
+						 packet_payload(p, tcp),
+						 ((__u8 *)tcp)[13]);
 	return GO_ON;
 }
 
@@ -314,19 +310,19 @@ __noinline int decide(struct rare *r)
 {
 	struct xlb_fragment value = {};
 	struct choice *c = &r->choice;
+	struct xlb_flow_line *line;
 	__u32 word;
 
 	if (!r)
 		return VERDICT_DROP;
 	word = slot_of(&c->vip, c->flow.hash);
-	if (slot_decides(&c->vip, word)) {
+	line = memory_line(c->flow.hash.flow);
+	if (slot_decides(&c->vip, word) || !line)
 		c->backend = XLB_SLOT_CUR(word);
-	} else {
-		c->backend = select_tracked(&c->vip, word, &c->flow,
-					    memory_line(c->flow.hash.flow));
-		if (c->vip.proto == IPPROTO_UDP)
-			c->new_flow = c->flow.remembered;
-	}
+	else
+		c->backend = tracked_backend(
+			&c->flow, &c->vip, line,
+			memory_key(c->flow.hash.flow, c->flow.dest), word);
 	if (!c->backend)
 		return drop(XLB_DROP_NO_BACKEND);
 	value.backend = c->backend;
@@ -355,7 +351,7 @@ __noinline int send_v4(struct context *ctx, struct rare *r)
 	if (!packet_whole(ctx, &p, ip, ctx_end(ctx)))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = r->choice.flow.hash;
-	p.new_flow = r->choice.new_flow;
+	p.new_flow = r->choice.flow.new_flow;
 	return forward_v4(ctx, ip, &p, &r->choice.vip, r->choice.backend);
 }
 
@@ -377,7 +373,7 @@ __noinline int send_v6(struct context *ctx, struct rare *r)
 	if (!packet_whole(ctx, &p, ip, ctx_end(ctx)))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = r->choice.flow.hash;
-	p.new_flow = r->choice.new_flow;
+	p.new_flow = r->choice.flow.new_flow;
 	return forward_v6(ctx, ip, &p, &r->choice.vip, r->choice.backend);
 }
 

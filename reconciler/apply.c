@@ -26,7 +26,9 @@ static int load(struct reconciler *r, const struct change *c,
 	struct datapath_config cfg = { .bpffs = r->opt->bpffs,
 				       .slots = room_for(c->load.slots),
 				       .features = c->load.features,
-				       .flow_seed = r->flow_seed };
+				       .flow_seed = c->load.has_seed
+							    ? c->load.seed
+							    : r->flow_seed };
 
 	return datapath_open(&cfg, &r->dp, diags);
 }

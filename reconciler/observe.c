@@ -81,6 +81,7 @@ static void gather_kernel(struct gather *g)
 	k->services = g->view->services;
 	k->features = g->view->control->features;
 	k->tick = g->view->control->tick;
+	k->flow_seed = g->view->control->flow_seed;
 	k->source4 = g->view->control->source4;
 	memcpy(k->source6, g->view->control->source6, sizeof(k->source6));
 	if (g->view->control->next_backend)
@@ -730,6 +731,9 @@ static void gather_node(struct gather *g)
 {
 	net_addresses(g->r->net, add_address, g);
 	gather_sources(g);
+	if (g->spec->node.seed_file)
+		g->w->seed_error = identity_seed_file(g->spec->node.seed_file,
+						      &g->w->seed);
 	g->w->forwards6_all = forwards("ipv6", "all");
 	for (size_t i = 0; i < g->spec->node.interface_count; i++)
 		add_interface(g, g->spec->node.interfaces[i].name);

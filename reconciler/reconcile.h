@@ -209,6 +209,9 @@ void reconciler_saved(void *arg); /* the file was saved */
 void identity_read(const char *state_dir, bool read_only, char owner[17],
 		   uint64_t *ret_seed, char run_id[17]);
 
+/* The seed that node.seed_file stands for; 0 or -errno (-ENODATA: empty). */
+int identity_seed_file(const char *path, uint64_t *ret_seed);
+
 /*
  * observe.c: what is, into plain values.  observe() also makes probes and
  * drains follow spec, which must then stay until another one is observed;

@@ -31,7 +31,7 @@ struct sweeper {
 	struct loads *loads;
 	bool busy; /* slots, as the last round left them */
 	bool checked; /* this process has had a round */
-	uint64_t no_room; /* flows so far */
+	uint64_t no_room; /* flows so far that weren't remembered */
 	uint32_t no_room_at; /* tick */
 	bool no_room_ever;
 	struct sweep_service services[XLB_SERVICES];
@@ -153,16 +153,20 @@ static void read_services(struct sweeper *s)
 
 /* ---- one round ---- */
 
-/* Whatever came before this process came just now. */
+/*
+ * A SYN that is past the rate goes to prev unremembered, too, and its first
+ * data may take a while.  Whatever came before this process came just now.
+ */
 static uint32_t since_no_room(struct sweeper *s)
 {
 	uint32_t now = datapath_view(s->r->dp)->control->now;
-	uint64_t events[XLB_EVENT_MAX] = { 0 };
+	uint64_t events[XLB_EVENT_MAX] = { 0 }, count;
+	int err = datapath_events(s->r->dp, events);
 
-	if (datapath_events(s->r->dp, events))
-		events[XLB_EVENT_NO_ROOM] = s->no_room + 1;
-	if (events[XLB_EVENT_NO_ROOM] != s->no_room) {
-		s->no_room = events[XLB_EVENT_NO_ROOM];
+	count = err ? s->no_room + 1
+		    : events[XLB_EVENT_NO_ROOM] + events[XLB_EVENT_RATE];
+	if (count != s->no_room) {
+		s->no_room = count;
 		s->no_room_at = now;
 		s->no_room_ever = true;
 	}

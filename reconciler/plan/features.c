@@ -3,6 +3,7 @@
  * What the programs have to be made for: features that declared services use,
  * room for their slots, the length of a tick, and outer source addresses.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "plan/internal.h"
@@ -130,6 +131,8 @@ static void plan_programs(struct planning *p)
 		k->loaded ? ACTION_CHANGE : ACTION_ADD, "node/programs");
 	c->load.features = needed;
 	c->load.slots = p->slots_needed;
+	c->load.has_seed = p->spec->node.seed_file != NULL;
+	c->load.seed = p->world->seed;
 	if (!k->loaded)
 		c->detail = "load programs and maps";
 	else if (missing)
@@ -183,8 +186,39 @@ static void plan_sources(struct planning *p)
 	memcpy(c->sources, sources, sizeof(c->sources));
 }
 
+/* Every flow would go elsewhere, and no slot would know where it was. */
+static void check_seed(struct planning *p)
+{
+	const struct world *w = p->world;
+	const char *path = p->spec->node.seed_file;
+	const struct source *src = &p->spec->node.src;
+	enum severity severity = w->settled && w->kernel.loaded
+					 ? SEVERITY_WARNING
+					 : SEVERITY_ERROR;
+
+	if (!path)
+		return;
+	if (w->seed_error == -ENODATA)
+		diag_add(&p->plan->diags, severity, src,
+			 "put some random bytes into it, the same for all "
+			 "balancers",
+			 "the seed file %s is empty", path);
+	else if (w->seed_error)
+		diag_add(&p->plan->diags, severity, src, NULL,
+			 "the seed file %s can't be read: %s", path,
+			 strerror(-w->seed_error));
+	else if (w->kernel.loaded && w->seed != w->kernel.flow_seed)
+		diag_add(&p->plan->diags, severity, src,
+			 "stop xlb, run `xlb-reconcile destroy`, and start it "
+			 "again; or put the seed back",
+			 "the tables were made with another seed than that in "
+			 "%s, and every connection would move",
+			 path);
+}
+
 void plan_load(struct planning *p)
 {
+	check_seed(p);
 	plan_programs(p);
 	plan_tick(p);
 	plan_sources(p);

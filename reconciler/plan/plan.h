@@ -94,6 +94,8 @@ struct change {
 		struct {
 			uint32_t features; /* XLB_FEATURE_* that are needed */
 			uint32_t slots; /* at least so many */
+			bool has_seed;
+			uint64_t seed; /* of flow hashes */
 		} load;
 		uint32_t tick; /* seconds */
 		struct ip sources[2]; /* IPv4, IPv6; family 0: none */

@@ -29,6 +29,7 @@ struct world_kernel {
 	size_t owner_count;
 	uint32_t features; /* of the loaded programs */
 	uint32_t tick; /* seconds */
+	uint64_t flow_seed;
 	uint32_t source4, source6[4]; /* outer addresses, network order */
 };
 
@@ -145,6 +146,9 @@ struct world {
 	/* What this host itself sends from, out of the first uplink: IPv4,
 	 * IPv6; family 0: not known. */
 	struct ip sources[2];
+	/* Of node.seed_file, where it is declared; -errno: can't be read. */
+	uint64_t seed;
+	int seed_error;
 	struct world_service *services; /* sorted by name; of file and kernel */
 	size_t service_count;
 	struct world_vm *vms; /* sorted by name */

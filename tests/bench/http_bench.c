@@ -10,8 +10,8 @@
  *   bulk   one answer without an end on each connection
  *   upload one request without an end on each connection
  *
- * and answers each with the seconds measured, answers, bytes of answers and
- * failures.  All but new connect before the time begins.
+ * and answers each with the seconds measured, answers, bytes moved, failures
+ * and how many connections came about.  All but new connect before the time begins.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -289,9 +289,9 @@ static void measure(void)
 	began = now_ns();
 	run.timed = true;
 	go_on_until(began + run.duration);
-	printf("%.6f %llu %llu %llu\n", (double)(now_ns() - began) / 1e9,
+	printf("%.6f %llu %llu %llu %zu\n", (double)(now_ns() - began) / 1e9,
 	       (unsigned long long)run.answers, (unsigned long long)run.bytes,
-	       (unsigned long long)run.failures);
+	       (unsigned long long)run.failures, run.connected);
 	fflush(stdout);
 	for (size_t i = 0; i < run.count; i++)
 		drop(&connections[i]);

@@ -19,7 +19,6 @@ def main():
     lab.enter()
     try:
         with lab.Lab() as made:
-            made.lb.ip("link set uplink mtu 1500")
             done = made.client.run([lab.BUILD / "bench" / "live_bench", "eth0", made.lb.path,
                                     "uplink", ROUNDS], check=False, timeout=300)
     except sandbox.Stopped as why:

@@ -6,8 +6,7 @@ import subprocess
 
 HEAD = """set terminal pngcairo size {width},{height} font "sans,11" background "white"
 set output "{out}"
-set title "{title}" font "sans,13"
-set label 1 "{below}" at graph 0, screen 0 offset 0,1.2 font "sans,9" textcolor rgb "#666666"
+set title "{title}\\n{{/=9 {below}}}" font "sans,13"
 set style fill solid 0.85 noborder
 set grid x lc rgb "#dddddd" lt 1
 set border 3 lc rgb "#444444"
@@ -16,7 +15,7 @@ set xlabel "{xlabel}"
 set xrange [0:{most}]
 set yrange [{bottom}:0.5]
 set bmargin 6
-set rmargin 12
+set rmargin 9
 set lmargin {left}
 set key {key}
 unset ytics
@@ -63,30 +62,28 @@ def bars(rows):
 
 
 def plot(rows, out, title, xlabel, below):
-    """rows from top to bottom; the figure stands behind its bar."""
-    most = max(max(edge(row, "high"), row["goal"] or 0) for row in rows) * 1.12
+    """rows from top to bottom; the figures stand at their right."""
+    most = max(max(edge(row, "high"), row["goal"] or 0) for row in rows) * 1.04
     blocks, draws = bars(rows)
     whiskers = [f"{row['value']} {-i} {edge(row, 'low')} {edge(row, 'high')}"
                 for i, row in enumerate(rows)]
     goals = [f"{row['goal']} {-i - 0.45} {row['goal']} {-i + 0.45}"
              for i, row in enumerate(rows) if row["goal"] is not None]
-    labels = [f'{max(edge(row, "high"), row["goal"] or 0)} {-i} "{row["value"]:.3g}"'
-              for i, row in enumerate(rows)]
-    blocks += data_block("whiskers", whiskers) + data_block("labels", labels)
+    blocks += data_block("whiskers", whiskers)
     draws.append('$whiskers using 1:2:3:4 with xerrorbars pt 0 lw 1.5 lc rgb "#222222" '
                  'title "95 % interval"')
     if goals:
         blocks += data_block("goals", goals)
         draws.append('$goals using 1:2:(0):($4-$2) with vectors nohead lw 2.5 dt 1 '
                      'lc rgb "#111111" title "goal"')
-    draws.append('$labels using 1:2:3 with labels left offset 0.8,0 font "sans,10" notitle')
     names = [text(row["label"]) for row in rows]
     script = blocks + HEAD.format(
-        width=1100, height=150 + 27 * len(rows), out=out, title=text(title), xlabel=xlabel,
+        width=1100, height=165 + 27 * len(rows), out=out, title=text(title), xlabel=xlabel,
         below=text(below), most=most, bottom=-len(rows) + 0.5,
         left=max(map(len, names)) * 0.95 + 3, key="outside bottom right horizontal")
     script += "".join(f'set label {10 + i} "{name}" at graph 0, first {-i} right offset -1,0\n'
-                      for i, name in enumerate(names))
+                      f'set label {510 + i} "{rows[i]["value"]:.3g}" at graph 1, first {-i} '
+                      'left offset 1,0\n' for i, name in enumerate(names))
     script += "plot " + ", \\\n     ".join(draws) + "\n"
     out.with_suffix(".gnuplot").write_text(script)
     done = subprocess.run(["gnuplot", out.with_suffix(".gnuplot")], capture_output=True,

@@ -206,6 +206,15 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)((sum & 0xffff) + (sum >> 16));
 }
 
+static uint8_t forwarding_of(const struct command *c)
+{
+	if (flag(c, "dsr"))
+		return XLB_DSR;
+	if (flag(c, "ipip"))
+		return XLB_IPIP;
+	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
+}
+
 static uint16_t vip_flags(const struct command *c)
 {
 	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
@@ -216,15 +225,6 @@ static uint16_t vip_flags(const struct command *c)
 			     (option(c, "client") ? XLB_VIP_CLIENT_HASH : 0);
 
 	return (uint16_t)flags;
-}
-
-static uint8_t forwarding_of(const struct command *c)
-{
-	if (flag(c, "dsr"))
-		return XLB_DSR;
-	if (flag(c, "ipip"))
-		return XLB_IPIP;
-	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
 }
 
 static int do_vip(struct lab *lab, const struct command *c)
@@ -643,34 +643,20 @@ static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
 } verbs[] = {
-	{ "backend", do_backend },
-	{ "vip", do_vip },
-	{ "vips", do_vips },
-	{ "fill", do_fill },
-	{ "maglev", do_table },
-	{ "rr", do_table },
-	{ "reply", do_reply },
-	{ "replies", do_replies },
-	{ "direct", do_direct },
-	{ "directs", do_directs },
-	{ "sources", do_sources },
-	{ "now", do_now },
-	{ "xdp", do_xdp },
-	{ "tc", do_tc },
-	{ "count", do_count },
-	{ "drops", do_drops },
-	{ "remembered", do_remembered },
-	{ "forget", do_forget },
-	{ "ifindex", do_ifindex },
-	{ "attach", do_attach },
-	{ "attach_reply", do_attach },
-	{ "detach", do_detach },
-	{ "outdate", do_outdate },
-	{ "uplink", do_uplink },
-	{ "events", do_events },
-	{ "memories", do_memories },
-	{ "load", do_load },
-	{ "loads", do_loads },
+	{ "backend", do_backend }, { "vip", do_vip },
+	{ "vips", do_vips },	   { "fill", do_fill },
+	{ "maglev", do_table },	   { "rr", do_table },
+	{ "reply", do_reply },	   { "replies", do_replies },
+	{ "direct", do_direct },   { "directs", do_directs },
+	{ "sources", do_sources }, { "now", do_now },
+	{ "xdp", do_xdp },	   { "uplink", do_uplink },
+	{ "tc", do_tc },	   { "count", do_count },
+	{ "drops", do_drops },	   { "remembered", do_remembered },
+	{ "forget", do_forget },   { "ifindex", do_ifindex },
+	{ "events", do_events },   { "memories", do_memories },
+	{ "load", do_load },	   { "loads", do_loads },
+	{ "attach", do_attach },   { "attach_reply", do_attach },
+	{ "detach", do_detach },   { "outdate", do_outdate },
 };
 
 static int run_command(struct lab *lab, char *line)
