@@ -51,8 +51,8 @@ FAULTS = [
     ("a promoted handshake leaves the old memory", "track.h",
      "if (m->known)\n", "if (m->known == 1)\n"),
     ("IPv6 packets take the next hop of IPv4", "forward.h",
-     "return leave(ctx, p->data, be, be->l2_v6, nat);",
-     "return leave(ctx, p->data, be, be->l2_v4, nat);"),
+     "count_packet(id, p->bytes, p->new_flow);\n\treturn leave(ctx, p->data, be, be->l2_v6,",
+     "count_packet(id, p->bytes, p->new_flow);\n\treturn leave(ctx, p->data, be, be->l2_v4,"),
     ("the checksum doesn't follow the port", "rewrite.h",
      "delta += csum_change16(r->ports->dest, r->port);", ""),
     ("the IPv4 header's checksum doesn't follow the hop limit", "rewrite.h",
@@ -88,7 +88,7 @@ class Faults:
     def copy(self, name):
         folder = self.scratch / name
         folder.mkdir(parents=True)
-        shutil.copytree(os.environ.get("FAULTS_BPF") or ROOT / "bpf", folder / "bpf")
+        shutil.copytree(ROOT / "bpf", folder / "bpf")
         return folder
 
     def differential(self, folder, seconds):
@@ -98,7 +98,7 @@ class Faults:
             return None, said
         done = subprocess.run(
             [self.build / "tests" / "bpf" / "differential_test", "--object", folder / "xdp.o",
-             "--seconds", str(seconds), "--seed", self.seed],
+             "--seconds", str(seconds), "--seed", self.seed, "--first"],
             capture_output=True, text=True, check=False, cwd=ROOT)
         return done.returncode == 0, done.stdout + done.stderr
 

@@ -385,14 +385,6 @@ static uint32_t slots_of(const struct xlb_vip *vip)
 	return 1U << (32 - vip->slot_shift);
 }
 
-static uint32_t pick_schedule(struct step *s)
-{
-	uint32_t mask = (1U << (32 - s->vip->schedule_shift)) - 1;
-	uint32_t at = s->m->cursors[s->vip->service]++ & mask;
-
-	return XLB_SLOT_CUR(s->m->slots[s->vip->schedule_base + at]);
-}
-
 static bool is_candidate(const struct step *s, uint32_t id)
 {
 	for (uint32_t i = 0; i < slots_of(s->vip); i++)
@@ -422,14 +414,15 @@ static uint32_t pick_by_load(struct step *s)
 }
 
 /* The half-open or sighted memory that the program made of this packet. */
-static uint32_t pick_by_memory(struct step *s, const struct model_key *key)
+static uint32_t pick_by_memory(struct step *s, const struct model_key *key,
+			       uint32_t base, uint32_t count)
 {
 	struct model_line *line = line_at(s, s->hash);
 	enum xlb_flow_class class =
 		key->kind == KEY_HALF ? XLB_FLOW_HALF_OPEN : XLB_FLOW_SIGHTED;
 
-	for (uint32_t i = 0; i < slots_of(s->vip); i++) {
-		uint32_t id = XLB_SLOT_CUR(s->m->slots[s->vip->slot_base + i]);
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t id = XLB_SLOT_CUR(s->m->slots[base + i]);
 		struct model_memory e = make_memory(s, key, class, id);
 
 		if (id && way_seen(s, line, model_word(&e)) >= 0)
@@ -438,15 +431,34 @@ static uint32_t pick_by_memory(struct step *s, const struct model_key *key)
 	return 0;
 }
 
-static uint32_t pick_any(struct step *s)
+/* Of these words; 0: nothing says so. */
+static uint32_t pick_seen(struct step *s, uint32_t base, uint32_t count)
 {
 	struct model_key key =
 		s->tcp.syn ? half_key(s, s->tcp.seq + 1) : s->key;
-	uint32_t id = pick_by_memory(s, &key);
+	uint32_t id = pick_by_memory(s, &key, base, count);
 
 	key.seq += s->tcp.payload;
 	if (!id && s->tcp.syn)
-		id = pick_by_memory(s, &key);
+		id = pick_by_memory(s, &key, base, count);
+	return id;
+}
+
+/* Each CPU walks the schedule; who is past the rate may take no turn. */
+static uint32_t pick_schedule(struct step *s)
+{
+	uint32_t count = 1U << (32 - s->vip->schedule_shift);
+	uint32_t at = s->m->cursors[s->vip->service]++ & (count - 1);
+
+	if (s->m->drained && s->vip->proto == IPPROTO_TCP)
+		return pick_seen(s, s->vip->schedule_base, count);
+	return XLB_SLOT_CUR(s->m->slots[s->vip->schedule_base + at]);
+}
+
+static uint32_t pick_any(struct step *s)
+{
+	uint32_t id = pick_seen(s, s->vip->slot_base, slots_of(s->vip));
+
 	if (!id)
 		id = s->seen->backend;
 	/* Seen was perhaps where a flow goes that could not be remembered. */
@@ -1032,6 +1044,10 @@ static void icmp_error(struct step *s, const struct packet_view *v)
 	s->vip = model_vip(s->m, q.family, q.src, q.sport, q.proto);
 	if (!s->vip || memcmp(v->dst, q.src, 16) != 0)
 		return;
+	if (v->l3 + v->ip_len > v->size || v->ip_len < 2 * v->l3_len + 8 + 8) {
+		drop(s, XLB_DROP_MALFORMED);
+		return;
+	}
 	step_key(s, q.dst, q.dport);
 	s->looks_only = true;
 	id = backend_of(s);

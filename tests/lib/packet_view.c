@@ -40,7 +40,11 @@ static void view_v4(struct packet_view *v)
 {
 	uint16_t frag;
 
-	if (v->l3 + 20 > v->size || v->frame[v->l3] >> 4 != 4)
+	if (v->l3 + 20 > v->size)
+		return;
+	memcpy(v->src, v->frame + v->l3 + 12, 4);
+	memcpy(v->dst, v->frame + v->l3 + 16, 4);
+	if (v->frame[v->l3] >> 4 != 4)
 		return;
 	v->reach = REACH_IP;
 	v->l3_len = (v->frame[v->l3] & 15) * 4U;
@@ -53,8 +57,6 @@ static void view_v4(struct packet_view *v)
 				  : PART_WHOLE;
 	v->hops = v->frame[v->l3 + 8];
 	v->proto = v->fragment_proto = v->frame[v->l3 + 9];
-	memcpy(v->src, v->frame + v->l3 + 12, 4);
-	memcpy(v->dst, v->frame + v->l3 + 16, 4);
 	if (v->l3_len < 20)
 		return;
 	v->options = v->l3_len > 20;
@@ -105,15 +107,17 @@ static void view_v6(struct packet_view *v)
 {
 	uint8_t type;
 
-	if (v->l3 + 40 > v->size || v->frame[v->l3] >> 4 != 6)
+	if (v->l3 + 40 > v->size)
+		return;
+	memcpy(v->src, v->frame + v->l3 + 8, 16);
+	memcpy(v->dst, v->frame + v->l3 + 24, 16);
+	if (v->frame[v->l3] >> 4 != 6)
 		return;
 	v->reach = REACH_IP;
 	v->l3_len = 40;
 	v->ip_len = word_at(v, v->l3 + 4) + 40U;
 	v->hops = v->frame[v->l3 + 7];
 	v->may_not_fragment = true;
-	memcpy(v->src, v->frame + v->l3 + 8, 16);
-	memcpy(v->dst, v->frame + v->l3 + 24, 16);
 	type = v->frame[v->l3 + 6];
 	for (v->l4 = v->l3 + 40;; v->extensions++) {
 		size_t len;
