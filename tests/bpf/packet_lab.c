@@ -726,6 +726,10 @@ static int tables_open(struct lab *lab, const char *folder)
 	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
+	/* The program for tc is loaded once an interface asks for it. */
+	if (!err)
+		err = datapath_attach(lab->d, DATAPATH_TC, "lo",
+				      (int)if_nametoindex("lo"), &diags);
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);
