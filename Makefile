@@ -85,8 +85,9 @@ demo: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) all guest
 	@examples/demo/demo.py
 
-bench: deps
-	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+bench:
+	@tools/deps.sh bench
+	@$(MAKE) --no-print-directory -j$$(nproc) all bench-bin guest
 	@tests/bench/run.py
 
 soak: deps
@@ -108,6 +109,7 @@ guest:
 # Made here, because the tests run where no package can be fetched.
 image: guest
 	@tests/lib/image.sh $(abspath $(B))/tests/image/web.qcow2 $(abspath $(B))/guest
+	@tests/lib/kernel.sh $(abspath $(B))/tests/kernel/6.12 6.12
 
 lint:
 	@tests/lint.sh
@@ -136,7 +138,7 @@ $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
 
 # The benches' own programs wrap those of bpf/.
-$(B)/bench/%.bpf.o: tests/bench/%.bpf.c tests/bench/wrapper.h $(wildcard bpf/*.h)
+$(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h tests/bench/*.h)
 	@mkdir -p $(@D)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<

@@ -34,8 +34,8 @@ static __always_inline int balance_v4(struct context *ctx)
 
 	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx) ||
 	    !plain_v4(ip))
-		return rare_v4(ctx);
-	return deliver_v4(ctx, ip, ports, ip->protocol, NULL);
+		return rare(ctx);
+	return deliver_v4(ctx, ip, ports, ip->protocol);
 }
 
 static __always_inline int balance_v6(struct context *ctx)
@@ -45,8 +45,8 @@ static __always_inline int balance_v6(struct context *ctx)
 
 	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx) ||
 	    !plain_v6(ip))
-		return rare_v6(ctx);
-	return deliver_v6(ctx, ip, ports, ip->nexthdr, NULL);
+		return rare(ctx);
+	return deliver_v6(ctx, ip, ports, ip->nexthdr);
 }
 
 static __always_inline int balance(struct context *ctx)
@@ -55,7 +55,7 @@ static __always_inline int balance(struct context *ctx)
 	__be16 type;
 
 	if (ctx_tag_aside(ctx))
-		return rare_tagged(ctx);
+		return rare(ctx);
 	ctx_linear(ctx, HOT_BYTES);
 	data = ctx_data(ctx);
 	if (data + sizeof(struct ethhdr) > ctx_end(ctx))
@@ -67,7 +67,7 @@ static __always_inline int balance(struct context *ctx)
 	if (HAS(V6) && type == bpf_htons(ETH_P_IPV6))
 		return balance_v6(ctx);
 	if (is_tag(type))
-		return rare_tagged(ctx);
+		return rare(ctx);
 	return VERDICT_PASS;
 }
 

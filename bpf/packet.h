@@ -13,10 +13,10 @@ struct packet {
 	__u32 len; /* bytes from the IP header on, of one packet on the wire */
 	__u32 total; /* the same of the packet in hand, which may be several */
 	__u32 bytes; /* of the frame */
-	__u64 hash; /* of the flow, see flow_hash_v4() */
+	struct flow_hash hash;
 	__u64 dest; /* of the VIP's address and protocol */
 	__u8 proto;
-	bool new_flow; /* a SYN */
+	bool new_flow; /* a SYN, or a flow of datagrams that is remembered */
 };
 
 /* len: bytes from the IP header on, as it says. */
@@ -86,26 +86,84 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
-/* A packet whose slot is under change, or that round robin places. */
-static __always_inline __u32 packet_tracked(const struct packet *p,
-					    const struct xlb_vip *vip,
-					    __u32 word, void *end)
-{
-	struct flow f = { .hash = p->hash,
-			  .dest = p->dest,
-			  .syn = p->new_flow };
-	struct tcphdr *tcp = (void *)p->ports;
+/* A flow whose slot doesn't decide alone, and what its packet says. */
+struct tracked {
+	struct flow_hash hash;
+	__u64 dest; /* of the VIP's address and protocol */
+	__u64 segment; /* see SEGMENT(); 0 for a datagram */
+	bool new_flow; /* a SYN; then, of datagrams: is remembered now */
+};
 
-	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		f.seq = bpf_ntohl(tcp->seq);
-		if (p->new_flow)
-			f.payload = packet_payload(p, tcp);
+/*
+ * A packet of a client that sticks went to this backend.  A SYN may be
+ * forged, so that only one that is remembered counts.
+ */
+static __always_inline void tracked_stuck(const struct tracked *t,
+					  const struct xlb_vip *vip, __u32 id)
+{
+	if (affinity_keep(t->hash.client, t->dest, vip->affinity_ticks, id))
+		affinity_make(t->hash.client, t->dest, id);
+}
+
+/* Its backend; 0: there is none. */
+static __always_inline __u32 tracked_backend(struct tracked *t,
+					     const struct xlb_vip *vip,
+					     struct xlb_flow_line *line,
+					     __u64 key, __u64 word)
+{
+	bool made = false;
+	__u64 answer;
+	__u32 id;
+
+	if (by_client(vip))
+		word = WORD_AND_STUCK(word,
+				      affinity_backend(t->hash.client, t->dest,
+						       vip->affinity_ticks));
+	answer = select_tracked(vip, line, key, word, t->segment);
+	id = ANSWER_TARGET(answer);
+	if (ANSWER_CLASS(answer)) {
+		made = remember(vip, line, key, answer, t->segment);
+		if (!made)
+			id = ANSWER_INSTEAD(answer);
 	}
-	return select_tracked(vip, word, &f);
+	if (by_client(vip) && id && (made || !t->new_flow))
+		tracked_stuck(t, vip, id);
+	if (vip->proto == IPPROTO_UDP)
+		t->new_flow = made;
+	return id;
+}
+
+/* A packet whose slot is under change, or whose flow is remembered anyway. */
+static __always_inline __u32 packet_tracked(struct packet *p,
+					    const struct xlb_vip *vip,
+					    __u64 word, void *end)
+{
+	struct xlb_flow_line *line = memory_line(p->hash.flow);
+	__u64 key = memory_key(p->hash.flow, p->dest);
+	struct tcphdr *tcp = (void *)p->ports;
+	struct tracked t = { .hash = p->hash,
+			     .dest = p->dest,
+			     .new_flow = p->new_flow };
+	__u32 id;
+
+	if (!line)
+		return 0;
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
+		__u8 flags = ((__u8 *)tcp)[13];
+		__u32 seq = bpf_ntohl(tcp->seq);
+
+		id = select_simple(vip, line, key, (__u32)word, flags, seq);
+		if (likely(id))
+			return id;
+		t.segment = SEGMENT(seq, packet_payload(p, tcp), flags);
+	}
+	id = tracked_backend(&t, vip, line, key, word);
+	p->new_flow = t.new_flow;
+	return id;
 }
 
 /* The packet's backend; 0: there is none. */
-static __always_inline __u32 packet_backend(const struct packet *p,
+static __always_inline __u32 packet_backend(struct packet *p,
 					    const struct xlb_vip *vip,
 					    void *end)
 {

@@ -37,8 +37,6 @@ static __always_inline __u32 quoted_owner(const struct xlb_vip *vip,
 
 	if (slot_decides(vip, word))
 		return XLB_SLOT_CUR(word);
-	if (vip->proto == IPPROTO_UDP)
-		return 0;
 	flow_choices(vip, word, f);
 	return track_peek(f);
 }

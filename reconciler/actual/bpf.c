@@ -444,6 +444,16 @@ static bool slot_moves(uint32_t word)
 	       XLB_SLOT_STATE(word) == XLB_HELD;
 }
 
+/*
+ * The time of a slot that goes on moving goes on; one that was held has
+ * flows of prev that began until now.
+ */
+static bool keeps_stamp(uint32_t old, uint32_t word)
+{
+	return slot_moves(old) && (XLB_SLOT_STATE(old) != XLB_HELD ||
+				   XLB_SLOT_STATE(word) == XLB_HELD);
+}
+
 static void stamp_slot(struct datapath *d, const struct slot_write *w,
 		       uint32_t i)
 {
@@ -451,8 +461,8 @@ static void stamp_slot(struct datapath *d, const struct slot_write *w,
 	const uint32_t *slots = d->mapped[MAP_SLOTS].mem;
 	uint32_t to = w->base + i;
 	uint32_t from = w->from == UINT32_MAX ? to : w->from + (i >> w->shift);
-	bool moves =
-		slot_moves(slots[from]) && (!w->fresh || w->from != UINT32_MAX);
+	bool moves = keeps_stamp(slots[from], w->words[i]) &&
+		     (!w->fresh || w->from != UINT32_MAX);
 
 	if (!slot_moves(w->words[i]))
 		return;
