@@ -108,6 +108,7 @@ guest:
 # Made here, because the tests run where no package can be fetched.
 image: guest
 	@tests/lib/image.sh $(abspath $(B))/tests/image/web.qcow2 $(abspath $(B))/guest
+	@tests/lib/kernel.sh $(abspath $(B))/tests/kernel/6.12 6.12
 
 lint:
 	@tests/lint.sh
