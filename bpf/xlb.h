@@ -245,7 +245,7 @@ struct xlb_control {
 struct xlb_tables {
 	struct xlb_control control;
 	__u8 pad[4096 - sizeof(struct xlb_control)];
-	__u16 displacement[2 * XLB_VIP_BUCKETS];
+	__u32 displacement[2 * XLB_VIP_BUCKETS]; /* see xlb_vip_hash() */
 	struct xlb_vip vips[2 * XLB_VIP_LINES];
 	struct xlb_backend backends[XLB_BACKENDS];
 	struct xlb_load loads[XLB_BACKENDS];
@@ -351,6 +351,9 @@ _Static_assert(sizeof(struct xlb_address_key) == 20, "no padding in a key");
 /*
  * Hash of a VIP (address words as in struct xlb_vip, port in network order).
  * bucket = h >> 52; line = ((u32)(h >> 32) ^ displacement[bucket]) % LINES.
+ * The upper half of a displacement is a filter: bit (h >> 48) % 16 is set for
+ * each of the bucket's keys, so that most of what is for nobody never comes to
+ * a line.
  */
 static inline __attribute__((always_inline)) __u64
 xlb_vip_hash(__u64 addr_lo, __u64 addr_hi, __u16 port, __u8 proto, int v6,
