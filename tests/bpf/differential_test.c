@@ -347,12 +347,19 @@ static void make_vip(struct world *w, struct service *s, unsigned int n)
 	s->vip.flags |= style_flags(s);
 }
 
+/* Past the rate a SYN may or may not take its turn, which can't be seen. */
+static enum style any_pick(struct world *w)
+{
+	return w->kind->drained ? STYLE_RANDOM + below(w, 2)
+				: STYLE_SCHEDULE + below(w, 3);
+}
+
 static void make_service(struct world *w, unsigned int n)
 {
 	struct service *s = &w->services[n];
 
 	s->log2 = (uint8_t)(2 + below(w, 5));
-	s->style = below(w, 3) ? below(w, 2) : below(w, STYLES);
+	s->style = below(w, 3) ? below(w, 2) : any_pick(w);
 	/* A client's memory is to have another line than its flows'. */
 	if (s->style == STYLE_SOURCE_HASH && w->kind->flow_log2 <= s->log2)
 		s->log2 = 1;
@@ -705,8 +712,7 @@ static int change_style(struct world *w)
 
 	if (s->style == STYLE_SOURCE_HASH || s->vip.proto == IPPROTO_UDP)
 		return 0;
-	s->style = s->style == STYLE_MAGLEV ? STYLE_SCHEDULE + below(w, 3)
-					    : STYLE_MAGLEV;
+	s->style = s->style == STYLE_MAGLEV ? any_pick(w) : STYLE_MAGLEV;
 	for (uint32_t i = 0; s->style != STYLE_MAGLEV && i < 1U << s->log2;
 	     i++) {
 		uint32_t word = w->model.slots[s->vip.slot_base + i];

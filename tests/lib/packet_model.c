@@ -425,7 +425,9 @@ static uint32_t pick_by_memory(struct step *s, const struct model_key *key,
 		uint32_t id = XLB_SLOT_CUR(s->m->slots[base + i]);
 		struct model_memory e = make_memory(s, key, class, id);
 
-		if (id && way_seen(s, line, model_word(&e)) >= 0)
+		if (id &&
+		    (way_seen(s, line, model_word(&e)) >= 0 ||
+		     (id == s->seen->backend && holds(line, model_word(&e)))))
 			return id;
 	}
 	return 0;
@@ -444,14 +446,12 @@ static uint32_t pick_seen(struct step *s, uint32_t base, uint32_t count)
 	return id;
 }
 
-/* Each CPU walks the schedule; who is past the rate may take no turn. */
+/* Each CPU walks the schedule by itself. */
 static uint32_t pick_schedule(struct step *s)
 {
 	uint32_t count = 1U << (32 - s->vip->schedule_shift);
 	uint32_t at = s->m->cursors[s->vip->service]++ & (count - 1);
 
-	if (s->m->drained && s->vip->proto == IPPROTO_TCP)
-		return pick_seen(s, s->vip->schedule_base, count);
 	return XLB_SLOT_CUR(s->m->slots[s->vip->schedule_base + at]);
 }
 
