@@ -214,8 +214,9 @@ static struct model_memory *find(struct step *s, struct model_line *line,
 
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
 		struct model_memory *e = &line->way[i];
-		int fits = 2 * (e->backend == s->seen->backend) +
-			   (seen[i] != model_word(e));
+		int fits = 4 * (e->backend == s->seen->backend) +
+			   2 * (seen[i] != model_word(e)) +
+			   (e->time == (uint8_t)s->m->now);
 
 		if (!is_of(s, e, key, classes) || fits <= best)
 			continue;
