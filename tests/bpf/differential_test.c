@@ -212,9 +212,10 @@ static void make_hop(struct world *w, uint32_t id, uint8_t family, __u64 l2[2])
 	memcpy(l2, b, 16);
 }
 
-static void make_backend(struct world *w, uint32_t id, bool plain)
+static void make_backend(struct world *w, uint32_t id, uint8_t generation,
+			 bool plain)
 {
-	struct xlb_backend be = { .mtu = 1500 };
+	struct xlb_backend be = { .mtu = 1500, .generation = generation };
 	struct ip a4 = { .family = AF_INET }, a6 = { .family = AF_INET6 };
 
 	for (int i = 0; i < 16; i++)
@@ -227,8 +228,6 @@ static void make_backend(struct world *w, uint32_t id, bool plain)
 	be.sum4 = ip_sum(&a4);
 	memcpy(be.addr6, a6.words, 16);
 	be.sum6 = ip_sum(&a6);
-	/* Never one that a memory may still have. */
-	be.generation = w->model.backends[id].generation + 1;
 	be.port = once_in(w, 3) ? htons((uint16_t)(1 + below(w, 65535))) : 0;
 	make_hop(w, id, 4, be.l2_v4);
 	make_hop(w, id, 6, be.l2_v6);
@@ -347,12 +346,19 @@ static void make_vip(struct world *w, struct service *s, unsigned int n)
 	s->vip.flags |= style_flags(s);
 }
 
+/* Past the rate a SYN may or may not take its turn, which can't be seen. */
+static enum style any_pick(struct world *w)
+{
+	return w->kind->drained ? STYLE_RANDOM + below(w, 2)
+				: STYLE_SCHEDULE + below(w, 3);
+}
+
 static void make_service(struct world *w, unsigned int n)
 {
 	struct service *s = &w->services[n];
 
 	s->log2 = (uint8_t)(2 + below(w, 5));
-	s->style = below(w, 3) ? below(w, 2) : below(w, STYLES);
+	s->style = below(w, 3) ? below(w, 2) : any_pick(w);
 	/* A client's memory is to have another line than its flows'. */
 	if (s->style == STYLE_SOURCE_HASH && w->kind->flow_log2 <= s->log2)
 		s->log2 = 1;
@@ -362,7 +368,7 @@ static void make_service(struct world *w, unsigned int n)
 		s->members[i] = 1 + (n * MEMBERS + i) +
 				below(w, 1500) * SERVICES * MEMBERS;
 		/* What is picked must not be known by where it goes. */
-		make_backend(w, s->members[i],
+		make_backend(w, s->members[i], (uint8_t)below(w, 256),
 			     w->kind->lawful || tracks_all(s));
 	}
 	fill_slots(w, s);
@@ -698,6 +704,11 @@ static int change_backend(struct world *w)
 	return 0;
 }
 
+static uint8_t generation(const struct world *w, uint32_t id)
+{
+	return w->model.backends[id].generation;
+}
+
 /* From hashing to an algorithm that remembers everything, and back. */
 static int change_style(struct world *w)
 {
@@ -705,8 +716,7 @@ static int change_style(struct world *w)
 
 	if (s->style == STYLE_SOURCE_HASH || s->vip.proto == IPPROTO_UDP)
 		return 0;
-	s->style = s->style == STYLE_MAGLEV ? STYLE_SCHEDULE + below(w, 3)
-					    : STYLE_MAGLEV;
+	s->style = s->style == STYLE_MAGLEV ? any_pick(w) : STYLE_MAGLEV;
 	for (uint32_t i = 0; s->style != STYLE_MAGLEV && i < 1U << s->log2;
 	     i++) {
 		uint32_t word = w->model.slots[s->vip.slot_base + i];
@@ -717,7 +727,8 @@ static int change_style(struct world *w)
 	}
 	s->vip.flags = style_flags(s);
 	for (unsigned int i = 0; !w->kind->lawful && i < MEMBERS; i++)
-		make_backend(w, s->members[i], true);
+		make_backend(w, s->members[i], generation(w, s->members[i]) + 1,
+			     true);
 	if (!w->kind->lawful)
 		fill_slots(w, s);
 	return flip(w);
@@ -769,11 +780,14 @@ static struct packet_spec spec_of(struct world *w, const struct flow *f)
 
 static void any_oddity(struct world *w, struct packet_spec *p)
 {
-	if (once_in(w, 30))
+	/* Of a dropped SYN that has two memories too little can be seen. */
+	bool syn = p->proto == IPPROTO_TCP && p->flags & TCP_SYN;
+
+	if (once_in(w, 30) && !(syn && p->payload))
 		p->hops = (uint8_t)below(w, 2);
 	if (once_in(w, 30))
 		p->tcp_options = (uint8_t)below(w, 11);
-	if (once_in(w, 60))
+	if (once_in(w, 60) && !syn)
 		p->payload = 1300 + below(w, 160);
 	if (once_in(w, 16)) {
 		p->tags = below(w, 4);
@@ -798,7 +812,9 @@ static void any_segment(struct world *w, struct flow *f, struct packet_spec *p)
 	case 0:
 	case 1: /* a new connection */
 		f->syn_seq = (uint32_t)random_next(&w->rng);
-		f->syn_data = once_in(w, 4) ? (uint8_t)below(w, 64) : 0;
+		f->syn_data = !w->kind->drained && once_in(w, 4)
+				      ? (uint8_t)below(w, 64)
+				      : 0;
 		f->seq = f->syn_seq + 1;
 		/* fall through */
 	case 2: /* or the same again */
