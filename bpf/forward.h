@@ -1,25 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A packet whose backend is known: rewritten (nat) or not (dsr), given the
- * next hop's Ethernet header, and sent.  The header stands ready in the
- * backend's line and is stored by two wide writes.
+ * A packet whose backend is known: rewritten (nat), put behind other headers
+ * (ipip, gue) or left as it is (dsr), and sent to the next hop.
  */
 #ifndef FORWARD_H
 #define FORWARD_H
 
-#include "count.h"
+#include "encap.h"
+#include "hop.h"
 #include "icmp.h"
 #include "packet.h"
 #include "rewrite.h"
-
-static __always_inline const struct xlb_backend *backend_line(__u32 id)
-{
-	const struct xlb_backend *be =
-		&tables.backends[MASK(id, XLB_BACKENDS - 1)];
-
-	asm volatile("" : "+r"(be)); /* keep the sum, as for the VIP's line */
-	return be;
-}
 
 static __always_inline bool is_nat(__u32 forwarding)
 {
@@ -32,40 +23,15 @@ static __always_inline __be16 backend_port(const struct xlb_backend *be,
 	return be->port ? be->port : vip->target_port;
 }
 
-/* mtu 0: no limit. */
-static __always_inline bool over_mtu(__u32 len, __u16 mtu)
-{
-	return len - 1 > (__u16)(mtu - 1);
-}
-
 /*
- * Out by the next hop of l2, the backend's words of the packet's family.
- * A backend behind the host's stack gets what was rewritten for it that way;
- * dsr can't, because the host owns the address that the packet still has.
+ * Has the backend a way out in this family?  The stack finds its own, but only
+ * with the backend's address: the VIP is the host's.
  */
-static __always_inline int leave(struct context *ctx, void *data,
-				 const struct xlb_backend *be,
-				 const __u64 l2[2], bool nat)
-{
-	__u64 low = *(volatile const __u64 *)&l2[0];
-	__u64 high = *(volatile const __u64 *)&l2[1];
-
-	if (unlikely(be->flags & XLB_BACKEND_STACK))
-		return nat ? VERDICT_PASS : drop(XLB_DROP_NO_NEXT_HOP);
-	if (!ctx_ethernet(ctx, data, low, high, be->vlan))
-		return drop(XLB_DROP_ENCAP);
-	if ((be->flags & XLB_BACKEND_TX) &&
-	    (!HAS(UPLINKS) || ctx_ifindex(ctx) == (__u32)(high >> 32)))
-		return ctx_return(ctx);
-	return ctx_redirect((__u32)(high >> 32));
-}
-
-/* Has the backend a way out in this family?  The stack finds its own. */
 static __always_inline bool reachable(const struct xlb_backend *be,
-				      const __u64 l2[2], bool v6)
+				      const __u64 l2[2], bool v6, bool nat)
 {
 	if (be->flags & XLB_BACKEND_STACK)
-		return v6 ? be->addr6[0] | be->addr6[3] : be->addr4;
+		return nat && (v6 ? be->addr6[0] | be->addr6[3] : be->addr4);
 	return l2[0] != 0;
 }
 
@@ -91,6 +57,47 @@ rewrite_to(const struct xlb_backend *be, const struct packet *p, __be16 port)
 	};
 }
 
+static __always_inline __u32 class_v6(const struct ipv6hdr *ip)
+{
+	return (bpf_ntohl(*(const __be32 *)ip) >> 20) & 0xff;
+}
+
+/*
+ * Behind other headers; hash: what says which packets stay together.  The
+ * commonest, ipip of IPv4 in IPv4, without a call.
+ */
+static __always_inline int wrap_v4(struct context *ctx, const struct packet *p,
+				   __u32 forwarding, __u32 id, __u64 hash,
+				   __u32 tos)
+{
+	const struct shape plain = SHAPE(false, false, IPPROTO_IPIP);
+	const struct xlb_backend *be = backend_line(id);
+	__u32 how = ENCAP_HOW(forwarding, p->new_flow, tos);
+	bool is_plain = !is_gue(forwarding) && be->addr4;
+	__u32 room = is_plain ? encap_bytes(false, false)
+			      : encap_room(be, forwarding, false);
+
+	if (unlikely(over_mtu(p->len + room, be->mtu)))
+		return icmp_too_big_v4(ctx, be->mtu - room);
+	if (likely(is_plain))
+		return encap_send(ctx, plain, id, p->bytes, flow_mark(hash),
+				  p->total, how);
+	return encap_v4(ctx, id, hash, p->total, how);
+}
+
+static __always_inline int wrap_v6(struct context *ctx, const struct packet *p,
+				   __u32 forwarding, __u32 id, __u64 hash,
+				   __u32 tos)
+{
+	const struct xlb_backend *be = backend_line(id);
+	__u32 room = encap_room(be, forwarding, true);
+
+	if (unlikely(over_mtu(p->len + room, be->mtu)))
+		return icmp_too_big_v6(ctx, be->mtu - room);
+	return encap_v6(ctx, id, hash, p->total,
+			ENCAP_HOW(forwarding, p->new_flow, tos));
+}
+
 static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 				      const struct packet *p,
 				      const struct xlb_vip *vip, __u32 id)
@@ -98,7 +105,10 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
-	if (unlikely(!reachable(be, be->l2_v4, false)))
+	if (is_encap(vip->forwarding))
+		return wrap_v4(ctx, p, vip->forwarding, id, p->hash.flow,
+			       ip->tos);
+	if (unlikely(!reachable(be, be->l2_v4, false, nat)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
 		return icmp_too_big_v4(ctx, be->mtu);
@@ -122,7 +132,10 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
-	if (unlikely(!reachable(be, be->l2_v6, true)))
+	if (is_encap(vip->forwarding))
+		return wrap_v6(ctx, p, vip->forwarding, id, p->hash.flow,
+			       class_v6(ip));
+	if (unlikely(!reachable(be, be->l2_v6, true, nat)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
 		return icmp_too_big_v6(ctx, be->mtu);
@@ -151,7 +164,10 @@ static __always_inline int forward_later_v4(struct context *ctx,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(forwarding);
 
-	if (!reachable(be, be->l2_v4, false))
+	if (is_encap(forwarding))
+		return wrap_v4(ctx, p, forwarding, id, ip->saddr * MIX_A,
+			       ip->tos);
+	if (!reachable(be, be->l2_v4, false, nat))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (over_mtu(p->len, be->mtu))
 		return icmp_too_big_v4(ctx, be->mtu);
@@ -174,9 +190,13 @@ static __always_inline int forward_later_v6(struct context *ctx,
 					    __u32 forwarding, __u32 id)
 {
 	const struct xlb_backend *be = backend_line(id);
+	const __u64 *src = (const __u64 *)&ip->saddr;
 	bool nat = is_nat(forwarding);
 
-	if (!reachable(be, be->l2_v6, true))
+	if (is_encap(forwarding))
+		return wrap_v6(ctx, p, forwarding, id,
+			       (src[0] ^ src[1]) * MIX_A, class_v6(ip));
+	if (!reachable(be, be->l2_v6, true, nat))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (over_mtu(p->len, be->mtu))
 		return icmp_too_big_v6(ctx, be->mtu);

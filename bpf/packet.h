@@ -13,10 +13,10 @@ struct packet {
 	__u32 len; /* bytes from the IP header on, of one packet on the wire */
 	__u32 total; /* the same of the packet in hand, which may be several */
 	__u32 bytes; /* of the frame */
-	__u64 hash; /* of the flow, see flow_hash_v4() */
+	struct flow_hash hash;
 	__u64 dest; /* of the VIP's address and protocol */
 	__u8 proto;
-	bool new_flow; /* a SYN */
+	bool new_flow; /* a SYN, or a flow of datagrams that is remembered */
 };
 
 /* len: bytes from the IP header on, as it says. */
@@ -86,26 +86,47 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
-/* A packet whose slot is under change, or that round robin places. */
-static __always_inline __u32 packet_tracked(const struct packet *p,
+/* What select_flow() asks for. */
+static __always_inline struct flow packet_flow(const struct packet *p,
+					       void *end)
+{
+	struct flow f = { .hash = p->hash, .dest = p->dest };
+	struct tcphdr *tcp = (void *)p->ports;
+
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end)
+		f.segment = SEGMENT(bpf_ntohl(tcp->seq), packet_payload(p, tcp),
+				    ((__u8 *)tcp)[13]);
+	return f;
+}
+
+/* A packet whose slot is under change, or whose flow is remembered anyway. */
+static __always_inline __u32 packet_tracked(struct packet *p,
 					    const struct xlb_vip *vip,
 					    __u32 word, void *end)
 {
-	struct flow f = { .hash = p->hash,
-			  .dest = p->dest,
-			  .syn = p->new_flow };
+	struct xlb_flow_line *line = memory_line(p->hash.flow);
+	__u64 key = memory_key(p->hash.flow, p->dest);
 	struct tcphdr *tcp = (void *)p->ports;
+	struct flow f;
+	__u32 id;
 
+	if (!line)
+		return 0;
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		f.seq = bpf_ntohl(tcp->seq);
-		if (p->new_flow)
-			f.payload = packet_payload(p, tcp);
+		id = select_simple(vip, line, key, word, ((__u8 *)tcp)[13],
+				   bpf_ntohl(tcp->seq));
+		if (likely(id))
+			return id;
 	}
-	return select_tracked(vip, word, &f);
+	f = packet_flow(p, end);
+	id = select_in(vip, line, key, word, &f);
+	if (p->proto == IPPROTO_UDP)
+		p->new_flow = f.made;
+	return id;
 }
 
 /* The packet's backend; 0: there is none. */
-static __always_inline __u32 packet_backend(const struct packet *p,
+static __always_inline __u32 packet_backend(struct packet *p,
 					    const struct xlb_vip *vip,
 					    void *end)
 {

@@ -1,7 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Which backend: the flow's hash indexes the service's table of slots.  At
- * rest that is all; a slot under change, and round robin, ask track.h.
+ * Which backend.  The flow's hash indexes the service's table of slots, and
+ * at rest the word found there is all there is to know.
+ *
+ * Else the flow may be remembered, and the memory comes before the slot:
+ *
+ * SYN    a half-open memory of the same sequence number: its backend.  Else a
+ *        new flow: to the owner of the slot, to the backend its client sticks
+ *        to, or to the one that the algorithm picks.  Where the packets after
+ *        it would go elsewhere it is remembered as half-open, under the number
+ *        that the next one must carry; if it can't be, it goes where they go.
+ *        No other memory is ever touched by a SYN, which may be forged.
+ * other  a half-open memory with this sequence number becomes established;
+ *        else the memory of the flow; else the slot: while it moves, prev,
+ *        which is remembered, at first as seen once.
+ * UDP    the same without the handshake, where flows stick; else nothing is
+ *        remembered.
  */
 #ifndef SELECT_H
 #define SELECT_H
@@ -11,28 +25,68 @@
 
 const volatile __u64 flow_seed = 0;
 
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
 /*
- * Seeded hash of a flow.  Its high 32 bits index the service's table and the
- * lines of memories.
+ * The high bits of the flow's hash are its client's where clients stick, as
+ * many as index the service's table: so a client's flows share a slot but not
+ * a line of memories.
  */
-static __always_inline __u64 flow_hash_v4(const struct xlb_vip *vip,
-					  __be32 client, __u32 ports)
+static __always_inline struct flow_hash flow_hash_of(const struct xlb_vip *vip,
+						     __u64 flow, __u64 client)
+{
+	__u64 low = (1ULL << 32 << (vip->slot_shift & 31)) - 1;
+
+	return (struct flow_hash){ .flow = (client & ~low) | (flow & low),
+				   .client = client };
+}
+
+static __always_inline bool by_client(const struct xlb_vip *vip)
+{
+	return HAS(CLIENT_HASH) && vip && (vip->flags & XLB_VIP_CLIENT_HASH);
+}
+
+static __always_inline __u64 mix_v4(__be32 client, __u32 ports)
 {
 	__u64 hash = (((__u64)client << 32 | ports) ^ flow_seed) * MIX_A;
 
-	(void)vip;
 	return (hash ^ (hash >> 32)) * MIX_B;
 }
 
-static __always_inline __u64 flow_hash_v6(const struct xlb_vip *vip, __u64 lo,
-					  __u64 hi, __u32 ports)
+static __always_inline __u64 mix_v6(__u64 lo, __u64 hi, __u32 ports)
 {
 	__u64 hash =
 		(lo ^ flow_seed) * MIX_A + (hi ^ (flow_seed >> 32)) * MIX_B;
 
-	(void)vip;
 	hash = (hash ^ (hash >> 32) ^ (__u64)ports << 16) * MIX_A;
 	return (hash ^ (hash >> 32)) * MIX_B;
+}
+
+/*
+ * Seeded hash of a flow.  Its high 32 bits index the service's table and the
+ * lines of memories.
+ */
+static __always_inline struct flow_hash flow_hash_v4(const struct xlb_vip *vip,
+						     __be32 client, __u32 ports)
+{
+	__u64 flow = mix_v4(client, ports);
+
+	if (by_client(vip))
+		return flow_hash_of(vip, flow, mix_v4(client, 0));
+	return (struct flow_hash){ .flow = flow, .client = flow };
+}
+
+static __always_inline struct flow_hash
+flow_hash_v6(const struct xlb_vip *vip, __u64 lo, __u64 hi, __u32 ports)
+{
+	__u64 flow = mix_v6(lo, hi, ports);
+
+	if (by_client(vip))
+		return flow_hash_of(vip, flow, mix_v6(lo, hi, 0));
+	return (struct flow_hash){ .flow = flow, .client = flow };
 }
 
 static __always_inline __u64 flow_dest_v4(__be32 vip, __u8 proto)
@@ -55,67 +109,366 @@ static __always_inline __u32 slot_read(__u32 index)
 	return *(volatile __u32 *)&line->slot[MASK(index, XLB_LINE_SLOTS - 1)];
 }
 
-static __always_inline __u32 slot_of(const struct xlb_vip *vip, __u64 hash)
+static __always_inline __u32 slot_of(const struct xlb_vip *vip,
+				     struct flow_hash hash)
 {
 	return slot_read(vip->slot_base +
-			 ((__u32)(hash >> 32) >> (vip->slot_shift & 31)));
+			 ((__u32)(hash.flow >> 32) >> (vip->slot_shift & 31)));
 }
 
 /* Is the slot's word all there is to know? */
 static __always_inline bool slot_decides(const struct xlb_vip *vip, __u32 word)
 {
-	if (HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE))
-		return false;
-	return XLB_SLOT_STATE(word) == XLB_REST || vip->proto == IPPROTO_UDP;
+	(void)vip;
+	return XLB_SLOT_STATE(word) == XLB_REST;
 }
 
-/* This CPU's next slot of the service; each CPU walks the table by itself. */
-static __noinline __u32 round_robin_next(const struct xlb_vip *vip)
+static __always_inline bool sticks(const struct xlb_vip *vip)
+{
+	return HAS(STICKY) && (vip->flags & XLB_VIP_STICKY);
+}
+
+static __always_inline bool picks(const struct xlb_vip *vip)
+{
+	return (HAS(SCHEDULE) || HAS(RANDOM) || HAS(TWO_CHOICES)) &&
+	       (vip->flags & XLB_VIP_PICKS);
+}
+
+/* What a word says of the flows of its slot. */
+struct choices {
+	__u32 owner; /* backend of a new one */
+	__u32 fallback; /* of one that isn't remembered */
+	bool moving; /* the fallback is to be remembered */
+};
+
+static __always_inline struct choices choices_of(__u64 word)
+{
+	__u32 cur = XLB_SLOT_CUR(word), prev = XLB_SLOT_PREV(word);
+	__u32 state = XLB_SLOT_STATE((__u32)word);
+	bool moving = prev && (state == XLB_MOVING || state == XLB_HELD);
+
+	return (struct choices){
+		.owner = moving && state == XLB_HELD ? prev : cur,
+		.fallback = moving ? prev : cur,
+		.moving = moving,
+	};
+}
+
+/*
+ * The same for a flow that is only asked about: of datagrams that aren't
+ * remembered nobody knows where they went.
+ */
+static __always_inline void flow_choices(const struct xlb_vip *vip, __u32 word,
+					 struct flow *f)
+{
+	bool unknown = vip->proto == IPPROTO_UDP && !sticks(vip);
+
+	f->fallback = unknown ? 0 : choices_of(word).fallback;
+}
+
+/* This CPU's next of the schedule; each CPU walks it by itself. */
+static __always_inline __u32 pick_turn(const struct xlb_vip *vip)
 {
 	__u32 key = bpf_get_smp_processor_id() * XLB_SERVICES +
 		    (vip->service & (XLB_SERVICES - 1));
 	__u32 *cursor = bpf_map_lookup_elem(&cursors, &key);
-	__u32 shift = vip->slot_shift & 31;
+	__u32 shift = vip->schedule_shift & 31;
 
 	if (!cursor)
 		return 0;
-	return XLB_SLOT_CUR(
-		slot_read(vip->slot_base + ((*cursor)++ << shift >> shift)));
+	return XLB_SLOT_CUR(slot_read(vip->schedule_base +
+				      ((*cursor)++ << shift >> shift)));
 }
 
-/* The choices that a flow has, from the word of the slot it hashes to. */
-static __always_inline void flow_choices(const struct xlb_vip *vip, __u32 word,
-					 struct flow *f)
+/* The owner of the slot that the high bits of a random number name. */
+static __always_inline __u32 pick_any(const struct xlb_vip *vip, __u32 random)
 {
-	__u32 state = XLB_SLOT_STATE(word);
+	return XLB_SLOT_CUR(
+		slot_read(vip->slot_base + (random >> (vip->slot_shift & 31))));
+}
 
-	f->owner = f->fallback = XLB_SLOT_CUR(word);
-	if (HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE)) {
-		f->keep_new = true;
-		return;
-	}
-	if (state != XLB_MOVING)
-		return;
-	f->keep_new = f->keep_old = true;
-	if (XLB_SLOT_PREV(word))
-		f->fallback = XLB_SLOT_PREV(word);
+static __always_inline struct xlb_load *load_of(__u32 backend)
+{
+	return &tables.loads[MASK(backend, XLB_BACKENDS - 1)];
+}
+
+/* No table has more than 2^16 slots: one random number is two slots. */
+static __always_inline __u32 pick_lesser(const struct xlb_vip *vip)
+{
+	__u32 random = bpf_get_prandom_u32();
+	__u32 one = pick_any(vip, random);
+	__u32 two = pick_any(vip, random << 16);
+
+	if (!one || !two)
+		return one ? one : two;
+	return *(volatile __u32 *)&load_of(two)->load <
+			       *(volatile __u32 *)&load_of(one)->load
+		       ? two
+		       : one;
+}
+
+/* The backend of a new flow as the algorithm has it; 0: the slot has it. */
+__noinline __u32 pick(const struct xlb_vip *vip)
+{
+	if (!vip)
+		return 0;
+	if (HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE))
+		return pick_turn(vip);
+	if (HAS(TWO_CHOICES) && (vip->flags & XLB_VIP_TWO_CHOICES))
+		return pick_lesser(vip);
+	if (HAS(RANDOM) && (vip->flags & XLB_VIP_RANDOM))
+		return pick_any(vip, bpf_get_prandom_u32());
+	return 0;
+}
+
+/* A new flow went there. */
+static __always_inline void load_add(const struct xlb_vip *vip, __u32 backend)
+{
+	struct xlb_load *l = load_of(backend);
+
+	if (HAS(TWO_CHOICES) && (vip->flags & XLB_VIP_TWO_CHOICES))
+		__sync_fetch_and_add(&l->load, l->step);
 }
 
 /*
- * The backend of a packet whose slot doesn't decide alone.  f carries hash,
- * dest, seq, payload and syn.
+ * A word and, above it in the same argument, the backend that the flow's
+ * client sticks to.
  */
-static __always_inline __u32 select_tracked(const struct xlb_vip *vip,
-					    __u32 word, struct flow *f)
-{
-	bool turns = HAS(SCHEDULE) && (vip->flags & XLB_VIP_SCHEDULE);
+#define WORD_AND_STUCK(word, stuck) ((word) | (__u64)(stuck) << 32)
+#define WORD_STUCK(w) ((__u32)((w) >> 32))
 
-	flow_choices(vip, word, f);
-	if (turns && (f->syn || vip->proto == IPPROTO_UDP))
-		f->owner = round_robin_next(vip) ?: f->owner;
+/* What of a TCP segment matters, as one argument. */
+#define SEGMENT(seq, payload, flags) \
+	((__u64)(seq) << 32 | (__u64)(flags) << 16 | (__u64)(__u16)(payload))
+#define SEGMENT_SEQ(s) ((__u32)((s) >> 32))
+#define SEGMENT_PAYLOAD(s) ((__u32)(__u16)(s))
+#define SEGMENT_FLAGS(s) ((__u8)((s) >> 16))
+
+/*
+ * What is to be done with a packet: it goes to `target`, once that is
+ * remembered in this class (established: nothing is to be); if it can't be,
+ * to `instead`.
+ */
+#define ANSWER(target, instead, class) \
+	((__u64)(class) << 32 | (__u64)(instead) << 16 | (target))
+#define ANSWER_TARGET(a) ((__u32)(a)&0x7fffu)
+#define ANSWER_INSTEAD(a) ((__u32)(a) >> 16)
+#define ANSWER_CLASS(a) ((__u32)((a) >> 32))
+
+static __always_inline bool is_syn(__u8 flags)
+{
+	return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline __u32 flow_target(const struct xlb_vip *vip, __u64 word,
+					 __u32 owner)
+{
+	__u32 id = picks(vip) ? pick(vip) : WORD_STUCK(word);
+
+	return id ? id : owner;
+}
+
+static __always_inline __u64 select_syn(const struct xlb_vip *vip,
+					struct xlb_flow_line *line, __u64 key,
+					__u64 word, __u64 segment)
+{
+	struct choices c = choices_of(word);
+	__u32 id, known;
+	struct memory m;
+
+	memory_find(line, memory_tag(key),
+		    memory_seq_tag(key, SEGMENT_SEQ(segment) + 1), &m);
+	if (m.half) {
+		memory_renew(line, m.half_way, m.half, XLB_FLOW_HALF_OPEN);
+		return XLB_FLOW_BACKEND(m.half);
+	}
+	known = XLB_FLOW_BACKEND(m.known);
+	id = flow_target(vip, word, c.owner);
+	if (!id || (id == c.fallback && !known && !picks(vip) &&
+		    XLB_SLOT_STATE((__u32)word) != XLB_MOVING))
+		return id;
+	return ANSWER(id, known ? known : c.fallback, XLB_FLOW_HALF_OPEN);
+}
+
+/* The class of a memory after this segment; not half-open. */
+static __always_inline enum xlb_flow_class
+class_after(const struct xlb_vip *vip, __u64 segment, __u64 known)
+{
+	if (!(vip->flags & XLB_VIP_COUNTED))
+		return XLB_FLOW_ESTABLISHED;
+	if (SEGMENT_FLAGS(segment) & (TCP_FIN | TCP_RST))
+		return XLB_FLOW_CLOSING;
+	if (XLB_FLOW_CLASS(known) == XLB_FLOW_CLOSING &&
+	    !SEGMENT_PAYLOAD(segment))
+		return XLB_FLOW_CLOSING;
+	return XLB_FLOW_ESTABLISHED;
+}
+
+static __always_inline __u64 select_other(const struct xlb_vip *vip,
+					  struct xlb_flow_line *line, __u64 key,
+					  __u64 word, __u64 segment)
+{
+	struct choices c = choices_of(word);
+	__u32 tag = memory_tag(key);
+	struct memory m;
+
+	memory_find(line, tag, memory_seq_tag(key, SEGMENT_SEQ(segment)), &m);
+	if (m.half) {
+		memory_promote(line, &m, tag, class_after(vip, segment, 0));
+		return XLB_FLOW_BACKEND(m.half);
+	}
+	if (m.known) {
+		memory_renew(line, m.known_way, m.known,
+			     class_after(vip, segment, m.known));
+		return XLB_FLOW_BACKEND(m.known);
+	}
+	if (!c.moving)
+		return c.fallback;
+	return ANSWER(c.fallback, c.fallback, XLB_FLOW_SIGHTED);
+}
+
+static __always_inline __u64 select_datagram(const struct xlb_vip *vip,
+					     struct xlb_flow_line *line,
+					     __u64 key, __u64 word)
+{
+	struct choices c = choices_of(word);
+	__u32 tag = memory_tag(key), id;
+	struct memory m;
+
+	memory_find(line, tag, tag, &m);
+	if (m.known) {
+		memory_renew(line, m.known_way, m.known, XLB_FLOW_ESTABLISHED);
+		return XLB_FLOW_BACKEND(m.known);
+	}
+	id = flow_target(vip, word, c.owner);
+	return id ? ANSWER(id, c.fallback, XLB_FLOW_SIGHTED) : 0;
+}
+
+/* Datagrams whose flows aren't remembered: each is a flow of its own. */
+static __always_inline __u64 select_stateless(const struct xlb_vip *vip,
+					      __u64 word)
+{
+	__u32 id = pick(vip);
+
+	if (!id)
+		return XLB_SLOT_CUR(word);
+	load_add(vip, id);
+	return id;
+}
+
+/*
+ * What to do with a packet whose slot doesn't decide alone (0: nobody takes
+ * it), see ANSWER().  line and key: of the flow; word: with the client's
+ * backend; segment: TCP only.
+ */
+__noinline __u64 select_tracked(const struct xlb_vip *vip,
+				struct xlb_flow_line *line, __u64 key,
+				__u64 word, __u64 segment)
+{
+	if (!vip || !line)
+		return 0;
 	if (vip->proto == IPPROTO_UDP)
-		return f->owner;
-	return track_select(f);
+		return sticks(vip) ? select_datagram(vip, line, key, word)
+				   : select_stateless(vip, word);
+	if (is_syn(SEGMENT_FLAGS(segment)))
+		return select_syn(vip, line, key, word, segment);
+	return select_other(vip, line, key, word, segment);
+}
+
+/*
+ * What most TCP packets of a slot under change get, without a call.  0: not
+ * so simple; ask select_tracked().  Under a flood of SYNs that is past the
+ * rate a SYN of nobody that is known costs no more than this.
+ */
+static __always_inline __u32 select_simple(const struct xlb_vip *vip,
+					   const struct xlb_flow_line *line,
+					   __u64 key, __u32 word, __u8 flags,
+					   __u32 seq)
+{
+	if (by_client(vip))
+		return 0;
+	if (likely(!(flags & (TCP_SYN | TCP_FIN | TCP_RST))))
+		return memory_at_home(line, key, seq);
+	if (!is_syn(flags) || !memory_without(line, memory_tag(key),
+					      memory_seq_tag(key, seq + 1)))
+		return 0;
+	if ((picks(vip) || XLB_SLOT_STATE(word) == XLB_MOVING) &&
+	    !tokens_gone())
+		return 0;
+	return choices_of(word).fallback;
+}
+
+/* The target is remembered; or it can't be: false. */
+static __always_inline bool remember(const struct xlb_vip *vip,
+				     struct xlb_flow_line *line, __u64 key,
+				     __u64 answer, __u64 segment)
+{
+	__u32 id = ANSWER_TARGET(answer);
+
+	if (ANSWER_CLASS(answer) == XLB_FLOW_HALF_OPEN) {
+		if (!track_half_open(line, key, id, SEGMENT_SEQ(segment) + 1,
+				     SEGMENT_PAYLOAD(segment)))
+			return false;
+		load_add(vip, id);
+		return true;
+	}
+	if (!track_sighted(line, key, id))
+		return false;
+	if (vip->proto == IPPROTO_UDP)
+		load_add(vip, id);
+	return true;
+}
+
+/*
+ * A packet of a client that sticks went to this backend.  A SYN may be
+ * forged, so that only one that is remembered counts.
+ */
+static __always_inline void flow_stuck(const struct xlb_vip *vip,
+				       const struct flow *f, __u32 id)
+{
+	if (!f->made && is_syn(SEGMENT_FLAGS(f->segment)))
+		return;
+	if (affinity_keep(f->hash.client, f->dest, vip->affinity_ticks, id))
+		affinity_make(f->hash.client, f->dest, id);
+}
+
+/* The same as select_flow(), where line and key are known. */
+static __always_inline __u32 select_in(const struct xlb_vip *vip,
+				       struct xlb_flow_line *line, __u64 key,
+				       __u64 word, struct flow *f)
+{
+	__u64 answer;
+	__u32 id;
+
+	f->made = false;
+	if (by_client(vip))
+		word = WORD_AND_STUCK(word,
+				      affinity_backend(f->hash.client, f->dest,
+						       vip->affinity_ticks));
+	answer = select_tracked(vip, line, key, word, f->segment);
+	id = ANSWER_TARGET(answer);
+	if (ANSWER_CLASS(answer)) {
+		f->made = remember(vip, line, key, answer, f->segment);
+		if (!f->made)
+			id = ANSWER_INSTEAD(answer);
+	}
+	if (by_client(vip) && id)
+		flow_stuck(vip, f, id);
+	return id;
+}
+
+/*
+ * The backend of a packet whose slot doesn't decide alone; 0: nobody takes it.
+ * f carries hash, dest and segment, and gets `made`.
+ */
+static __always_inline __u32 select_flow(const struct xlb_vip *vip, __u32 word,
+					 struct flow *f)
+{
+	struct xlb_flow_line *line = memory_line(f->hash.flow);
+
+	if (!line)
+		return 0;
+	return select_in(vip, line, memory_key(f->hash.flow, f->dest), word, f);
 }
 
 #endif

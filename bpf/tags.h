@@ -30,7 +30,7 @@ static __always_inline void tags_aside(struct context *ctx, struct tags *t)
 }
 
 /* The outer tag goes first; the next one is then the outer one. */
-static __noinline bool tags_strip(struct context *ctx,
+static __always_inline bool tags_strip(struct context *ctx,
 				       const struct tags *t)
 {
 	for (__u32 i = 0; i < MAX_TAGS; i++)
@@ -45,7 +45,7 @@ static __always_inline bool tags_push(struct context *ctx,
 	return !bpf_skb_vlan_push(ctx, tag->type, bpf_ntohs(tag->tci));
 }
 
-static __noinline bool tags_restore(struct context *ctx, struct tags *t)
+static __always_inline bool tags_restore(struct context *ctx, struct tags *t)
 {
 	if (t->count > 1 && !tags_push(ctx, &t->tag[1]))
 		return false;
@@ -63,18 +63,17 @@ struct mac_addresses {
 	__u32 word[3];
 };
 
-static __noinline bool tags_strip(struct context *ctx,
+static __always_inline bool tags_strip(struct context *ctx,
 				       const struct tags *t)
 {
 	struct mac_addresses mac;
 
 	return !ctx_load_bytes(ctx, 0, &mac, sizeof(mac)) &&
-	       !bpf_xdp_adjust_head(ctx,
-				    (int)(t->count * sizeof(t->tag[0]))) &&
+	       !bpf_xdp_adjust_head(ctx, (int)(t->count * sizeof(t->tag[0]))) &&
 	       !ctx_store_bytes(ctx, 0, &mac, sizeof(mac));
 }
 
-static __noinline bool tags_restore(struct context *ctx, struct tags *t)
+static __always_inline bool tags_restore(struct context *ctx, struct tags *t)
 {
 	struct mac_addresses mac;
 

@@ -10,19 +10,29 @@
  * It stays on one CPU, for round robin goes by CPU.
  *
  *   backend ID [v4=A] [v6=A] [dst=MAC] [src=MAC] [ifindex=N] [port=N] [mtu=N]
- *           [generation=N] [tx] [stack] [no_hop]
- *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N] [dsr] [rr]
+ *           [generation=N] [vlan=N] [tx] [stack] [no_hop]
+ *   vip ADDRESS PORT tcp|udp service=N [target=N] [base=N] [log2=N]
+ *           [dsr|ipip|gue] [rr] [random] [two] [counted] [sticky]
+ *           [client=TICKS]      rr: the slots are the schedule too
  *   vips                        the vip lines since the last time are the table
- *   fill BASE COUNT CUR PREV rest|moving|settled
- *   maglev|rr BASE LOG2 ID...   a table at rest of these backends
+ *   fill BASE COUNT CUR PREV rest|moving|settled|held
+ *   maglev|rr BASE LOG2 ID...   a table of these backends, at rest; settled
+ *   load ID LOAD STEP
+ *   loads ID                    ok LOAD
  *   reply ADDRESS PORT tcp|udp VIP PORT service=N backend=N
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
- *   now N
- *   xdp HEX                     ok VERDICT HEX
- *   tc HEX [ifindex=N] [gso=N]  the same
+ *   sources [v4=A] [v6=A]       outer ones of gue
+ *   now N                       ticks until the clock's low byte is N
+ *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
+ *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
+ *   tc HEX [ifindex=N] [gso=N]  the same, of the reply program
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
+ *   events                      ok NO_ROOM RATE
+ *   tokens N                    the buckets of half-open memories hold so many,
+ *                               and the clock isn't asked for the next 63
+ *   memories                    ok [LINE:CLASS:BACKEND:TIME]...
  *   remembered ID               ok N
  *   forget ID                   ok N
  *   ifindex NAME                ok N MAC
@@ -48,6 +58,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/if_link.h>
@@ -66,7 +77,7 @@
 
 struct lab {
 	struct datapath *d;
-	int xdp, tc; /* the pinned programs */
+	int xdp, uplink, tc; /* the pinned programs */
 	struct xlb_vip *vips;
 	size_t vip_count;
 	struct reply_entry *replies;
@@ -186,6 +197,7 @@ static int do_backend(struct lab *lab, const struct command *c)
 	line.port = htons((uint16_t)number(c, "port", 0));
 	line.mtu = (uint16_t)number(c, "mtu", 1500);
 	line.generation = (uint8_t)number(c, "generation", 1);
+	line.vlan = (uint16_t)number(c, "vlan", 0);
 	line.flags = (uint8_t)((flag(c, "tx") ? XLB_BACKEND_TX : 0) |
 			       (flag(c, "stack") ? XLB_BACKEND_STACK : 0));
 	return answer(datapath_set_backend(lab->d, number_at(c, 1), &line));
@@ -195,6 +207,27 @@ static uint16_t fold(uint32_t sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (uint16_t)((sum & 0xffff) + (sum >> 16));
+}
+
+static uint8_t forwarding_of(const struct command *c)
+{
+	if (flag(c, "dsr"))
+		return XLB_DSR;
+	if (flag(c, "ipip"))
+		return XLB_IPIP;
+	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
+}
+
+static uint16_t vip_flags(const struct command *c)
+{
+	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
+			     (flag(c, "random") ? XLB_VIP_RANDOM : 0) |
+			     (flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
+			     (flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
+			     (flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
+			     (option(c, "client") ? XLB_VIP_CLIENT_HASH : 0);
+
+	return (uint16_t)flags;
 }
 
 static int do_vip(struct lab *lab, const struct command *c)
@@ -213,10 +246,13 @@ static int do_vip(struct lab *lab, const struct command *c)
 	v->target_port = htons((uint16_t)number(c, "target", port));
 	v->addr_sum = ip_sum(&a);
 	v->port_sum = fold((uint16_t)~v->port + (uint32_t)v->target_port);
-	v->forwarding = flag(c, "dsr") ? XLB_DSR : XLB_NAT;
+	v->forwarding = forwarding_of(c);
 	v->slot_base = number(c, "base", 0);
 	v->slot_shift = (uint8_t)(32 - number(c, "log2", 8));
-	v->flags = flag(c, "rr") ? XLB_VIP_SCHEDULE : 0;
+	v->schedule_base = v->slot_base;
+	v->schedule_shift = v->slot_shift;
+	v->affinity_ticks = (uint8_t)number(c, "client", 0);
+	v->flags = vip_flags(c);
 	return answer(0);
 }
 
@@ -237,6 +273,8 @@ static enum xlb_slot_state state_of(const char *name)
 {
 	if (!strcmp(name, "moving"))
 		return XLB_MOVING;
+	if (!strcmp(name, "held"))
+		return XLB_HELD;
 	return strcmp(name, "settled") ? XLB_REST : XLB_SETTLED;
 }
 
@@ -273,7 +311,9 @@ static int do_table(struct lab *lab, const struct command *c)
 	(strcmp(word(c, 0), "rr") ? table_maglev : table_round_robin)(
 		members, count, log2, words);
 	for (uint32_t i = 0; i < 1U << log2; i++)
-		words[i] = XLB_SLOT(words[i], words[i], XLB_REST);
+		words[i] = XLB_SLOT(words[i], words[i],
+				    strcmp(word(c, 0), "rr") ? XLB_REST
+							     : XLB_SETTLED);
 	datapath_write_slots(lab->d,
 			     &(struct slot_write){ .base = number_at(c, 1),
 						   .count = 1U << log2,
@@ -343,11 +383,23 @@ static int do_directs(struct lab *lab, const struct command *c)
 	return answer(err);
 }
 
+static int do_sources(struct lab *lab, const struct command *c)
+{
+	const char *v4 = option(c, "v4"), *v6 = option(c, "v6");
+	struct ip a4, a6;
+
+	if ((v4 && !ip_parse(v4, &a4)) || (v6 && !ip_parse(v6, &a6)))
+		return answer(-EINVAL);
+	datapath_set_sources(lab->d, v4 ? a4.words : NULL,
+			     v6 ? a6.words : NULL);
+	return answer(0);
+}
+
 static int do_now(struct lab *lab, const struct command *c)
 {
-	uint32_t now = number_at(c, 1);
+	uint8_t now = (uint8_t)number_at(c, 1);
 
-	while (datapath_view(lab->d)->control->now != now)
+	while ((uint8_t)datapath_view(lab->d)->control->now != now)
 		datapath_tick(lab->d);
 	return answer(0);
 }
@@ -381,11 +433,17 @@ static int do_xdp(struct lab *lab, const struct command *c)
 	static const char *const verdicts[] = { "aborted", "drop", "pass", "tx",
 						"redirect" };
 	uint8_t in[PACKET_MAX], out[PACKET_MAX];
+	uint32_t len = (uint32_t)from_hex(word(c, 1), in, sizeof(in));
+	struct xdp_md md = { .data_end = len,
+			     .ingress_ifindex = number(c, "ifindex", 0) };
 	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_out = out,
-		    .data_size_in =
-			    (uint32_t)from_hex(word(c, 1), in, sizeof(in)),
-		    .data_size_out = sizeof(out), .repeat = 1);
+		    .data_size_in = len, .data_size_out = sizeof(out),
+		    .repeat = 1);
 
+	if (md.ingress_ifindex) {
+		o.ctx_in = &md;
+		o.ctx_size_in = sizeof(md);
+	}
 	if (bpf_prog_test_run_opts(lab->xdp, &o))
 		return fail("test run", errno);
 	return print_result(o.retval < ARRAY_SIZE(verdicts) ? verdicts[o.retval]
@@ -408,11 +466,11 @@ static const char *tc_verdict(uint32_t retval)
 	}
 }
 
-static int do_tc(struct lab *lab, const struct command *c)
+static int run_tc(int prog, const struct command *c, const char *interface)
 {
 	uint8_t in[PACKET_MAX], out[PACKET_MAX];
 	struct __sk_buff skb = { .ifindex = number(c, "ifindex",
-						   if_nametoindex("guest0")),
+						   if_nametoindex(interface)),
 				 .gso_size = number(c, "gso", 0) };
 	LIBBPF_OPTS(bpf_test_run_opts, o, .data_in = in, .data_out = out,
 		    .data_size_in =
@@ -422,9 +480,19 @@ static int do_tc(struct lab *lab, const struct command *c)
 
 	if (skb.gso_size)
 		skb.gso_segs = 2;
-	if (bpf_prog_test_run_opts(lab->tc, &o))
+	if (bpf_prog_test_run_opts(prog, &o))
 		return fail("test run", errno);
 	return print_result(tc_verdict(o.retval), out, o.data_size_out);
+}
+
+static int do_tc(struct lab *lab, const struct command *c)
+{
+	return run_tc(lab->tc, c, "guest0");
+}
+
+static int do_uplink(struct lab *lab, const struct command *c)
+{
+	return run_tc(lab->uplink, c, "lo");
 }
 
 /* --- what is counted --- */
@@ -450,6 +518,79 @@ static int do_drops(struct lab *lab, const struct command *c)
 		if (n[i])
 			printf(" %s=%lu", drop_name(i), (unsigned long)n[i]);
 	putchar('\n');
+	return 0;
+}
+
+static int do_events(struct lab *lab, const struct command *c)
+{
+	uint64_t n[XLB_EVENT_MAX];
+	int err = datapath_events(lab->d, n);
+
+	(void)c;
+	if (err)
+		return answer(err);
+	printf("ok %lu %lu\n", (unsigned long)n[XLB_EVENT_NO_ROOM],
+	       (unsigned long)n[XLB_EVENT_RATE]);
+	return 0;
+}
+
+static int do_tokens(struct lab *lab, const struct command *c)
+{
+	struct {
+		uint64_t refilled;
+		uint32_t tokens;
+		uint32_t skipped;
+	} limits[CPU_SETSIZE] = { 0 };
+	int fd = bpf_obj_get(BPFFS "/limits");
+	struct timespec now;
+	uint32_t key = 0;
+	int err;
+
+	(void)lab;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		limits[i].refilled = (uint64_t)now.tv_sec * 1000000000 +
+				     (uint64_t)now.tv_nsec;
+		limits[i].tokens = number_at(c, 1);
+		limits[i].skipped = 1;
+	}
+	err = bpf_map_update_elem(fd, &key, limits, BPF_ANY) ? -errno : 0;
+	close(fd);
+	return answer(err);
+}
+
+static bool print_memory(void *arg, uint32_t line, uint64_t entry)
+{
+	(void)arg;
+	printf(" %u:%u:%u:%u", line, XLB_FLOW_CLASS(entry),
+	       XLB_FLOW_BACKEND(entry), XLB_FLOW_TIME(entry));
+	return true;
+}
+
+static int do_memories(struct lab *lab, const struct command *c)
+{
+	(void)c;
+	printf("ok");
+	if (datapath_sweep(lab->d, print_memory, NULL))
+		printf(" error");
+	putchar('\n');
+	return 0;
+}
+
+static int do_load(struct lab *lab, const struct command *c)
+{
+	struct xlb_load load = { .load = number_at(c, 2),
+				 .step = number_at(c, 3) };
+
+	datapath_set_load(lab->d, number_at(c, 1), &load);
+	return answer(0);
+}
+
+static int do_loads(struct lab *lab, const struct command *c)
+{
+	uint32_t id = number_at(c, 1) & (XLB_BACKENDS - 1);
+
+	printf("ok %u\n", datapath_view(lab->d)->loads[id].load);
 	return 0;
 }
 
@@ -503,8 +644,8 @@ static int do_attach(struct lab *lab, const struct command *c)
 
 	return said(strcmp(word(c, 0), "attach")
 			    ? datapath_reply_attach(lab->d, ifindex, &diags)
-			    : datapath_attach(lab->d, DATAPATH_XDP,
-					      word(c, 1), ifindex, &diags),
+			    : datapath_attach(lab->d, DATAPATH_XDP, word(c, 1),
+					      ifindex, &diags),
 		    &diags);
 }
 
@@ -530,17 +671,35 @@ static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
 } verbs[] = {
-	{ "backend", do_backend }, { "vip", do_vip },
-	{ "vips", do_vips },	   { "fill", do_fill },
-	{ "maglev", do_table },	   { "rr", do_table },
-	{ "reply", do_reply },	   { "replies", do_replies },
-	{ "direct", do_direct },   { "directs", do_directs },
-	{ "now", do_now },	   { "xdp", do_xdp },
-	{ "tc", do_tc },	   { "count", do_count },
-	{ "drops", do_drops },	   { "remembered", do_remembered },
-	{ "forget", do_forget },   { "ifindex", do_ifindex },
-	{ "attach", do_attach },   { "attach_reply", do_attach },
-	{ "detach", do_detach },   { "outdate", do_outdate },
+	{ "backend", do_backend },
+	{ "vip", do_vip },
+	{ "vips", do_vips },
+	{ "fill", do_fill },
+	{ "maglev", do_table },
+	{ "rr", do_table },
+	{ "reply", do_reply },
+	{ "replies", do_replies },
+	{ "direct", do_direct },
+	{ "directs", do_directs },
+	{ "sources", do_sources },
+	{ "now", do_now },
+	{ "xdp", do_xdp },
+	{ "tc", do_tc },
+	{ "count", do_count },
+	{ "drops", do_drops },
+	{ "remembered", do_remembered },
+	{ "forget", do_forget },
+	{ "ifindex", do_ifindex },
+	{ "attach", do_attach },
+	{ "attach_reply", do_attach },
+	{ "detach", do_detach },
+	{ "outdate", do_outdate },
+	{ "uplink", do_uplink },
+	{ "events", do_events },
+	{ "memories", do_memories },
+	{ "load", do_load },
+	{ "loads", do_loads },
+	{ "tokens", do_tokens },
 };
 
 static int run_command(struct lab *lab, char *line)
@@ -604,12 +763,16 @@ static int tables_open(struct lab *lab, const char *folder)
 	const struct datapath_config cfg = { .bpffs = folder,
 					     .slots = SLOTS,
 					     .flow_lines = 1024,
-					     .flow_seed = 0x5eed,
-					     .features = XLB_FEATURE_ALL };
+					     .features = XLB_FEATURE_ALL,
+					     .flow_seed = 0x5eed };
 	struct diag_list diags = { 0 };
 	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
+	/* The program for tc is loaded once an interface asks for it. */
+	if (!err)
+		err = datapath_attach(lab->d, DATAPATH_TC, "lo",
+				      (int)if_nametoindex("lo"), &diags);
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);
@@ -625,8 +788,9 @@ static int lab_open(struct lab *lab)
 	if (err)
 		return err;
 	lab->xdp = bpf_obj_get(BPFFS "/prog_xdp");
+	lab->uplink = bpf_obj_get(BPFFS "/prog_tc");
 	lab->tc = bpf_obj_get(BPFFS "/prog_reply");
-	if (lab->xdp < 0 || lab->tc < 0)
+	if (lab->xdp < 0 || lab->uplink < 0 || lab->tc < 0)
 		return -errno;
 	/* A program that is attached somewhere runs without the grace period
 	 * that each test run of another one costs. */
