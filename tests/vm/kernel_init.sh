@@ -106,7 +106,12 @@ apply() { # NAME RESULT: /etc/NAME.yaml is what should be
 	mv /run/new.yaml /run/services.yaml
 	echo "applying $1"
 	xlb run --once --timeout 60s
-	echo "RESULT $2 $?"
+	status=$?
+	echo "RESULT $2 $status"
+	[ $status = 0 ] && return
+	# All that follows would fail too, slowly; what the verifier said is last.
+	xlb -v run --once --timeout 2s 2>&1 | tail -n 60
+	poweroff -f
 }
 load() { # NAME ARGUMENTS...
 	name=$1
