@@ -216,7 +216,7 @@ static __always_inline int quoted_ready(struct context *ctx, struct quoted *q,
 {
 	const __u64 *l2 = v6 ? be->l2_v6 : be->l2_v4;
 
-	if (!reachable(be, l2, v6))
+	if (!reachable(be, l2, v6, is_nat(q->vip.forwarding)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	/* There are no errors about errors. */
 	if (over_mtu(q->len, be->mtu))
