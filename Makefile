@@ -187,13 +187,18 @@ $(B)/bench/%: tests/bench/%.c $(BENCH_OBJ) $(B)/tests/libtest.a $(B)/libxlb.a $(
 FUZZ_CFLAGS := -std=gnu17 -O1 -g -fno-omit-frame-pointer \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 FUZZ_SRC_desired := $(wildcard reconciler/desired/*.[ch] reconciler/base/*.[ch])
+FUZZ_LIBS_desired := -lyaml -lnettle
+FUZZ_SRC_packet := $(wildcard reconciler/base/*.[ch]) reconciler/tables/vip_table.c \
+	tests/lib/bpf_lab.c tests/lib/packet_make.c tests/lib/packet_view.c \
+	tests/lib/bpf_lab.h tests/lib/packet_make.h tests/lib/packet_view.h bpf/xlb.h
+FUZZ_LIBS_packet := -lbpf
 
 .SECONDEXPANSION:
-$(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*)
+$(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)
 	@mkdir -p $(@D)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
-		-lyaml -lnettle -lm
+		$(FUZZ_LIBS_$*) -lm
 
 install: all
 	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile

@@ -86,79 +86,42 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
-/* A flow whose slot doesn't decide alone, and what its packet says. */
-struct tracked {
-	struct flow_hash hash;
-	__u64 dest; /* of the VIP's address and protocol */
-	__u64 segment; /* see SEGMENT(); 0 for a datagram */
-	bool new_flow; /* a SYN; then, of datagrams: is remembered now */
-};
-
-/*
- * A packet of a client that sticks went to this backend.  A SYN may be
- * forged, so that only one that is remembered counts.
- */
-static __always_inline void tracked_stuck(const struct tracked *t,
-					  const struct xlb_vip *vip, __u32 id)
+/* What select_flow() asks for. */
+static __always_inline struct flow packet_flow(const struct packet *p,
+					       void *end)
 {
-	if (affinity_keep(t->hash.client, t->dest, vip->affinity_ticks, id))
-		affinity_make(t->hash.client, t->dest, id);
-}
+	struct flow f = { .hash = p->hash, .dest = p->dest };
+	struct tcphdr *tcp = (void *)p->ports;
 
-/* Its backend; 0: there is none. */
-static __always_inline __u32 tracked_backend(struct tracked *t,
-					     const struct xlb_vip *vip,
-					     struct xlb_flow_line *line,
-					     __u64 key, __u64 word)
-{
-	bool made = false;
-	__u64 answer;
-	__u32 id;
-
-	if (by_client(vip))
-		word = WORD_AND_STUCK(word,
-				      affinity_backend(t->hash.client, t->dest,
-						       vip->affinity_ticks));
-	answer = select_tracked(vip, line, key, word, t->segment);
-	id = ANSWER_TARGET(answer);
-	if (ANSWER_CLASS(answer)) {
-		made = remember(vip, line, key, answer, t->segment);
-		if (!made)
-			id = ANSWER_INSTEAD(answer);
-	}
-	if (by_client(vip) && id && (made || !t->new_flow))
-		tracked_stuck(t, vip, id);
-	if (vip->proto == IPPROTO_UDP)
-		t->new_flow = made;
-	return id;
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end)
+		f.segment = SEGMENT(bpf_ntohl(tcp->seq), packet_payload(p, tcp),
+				    ((__u8 *)tcp)[13]);
+	return f;
 }
 
 /* A packet whose slot is under change, or whose flow is remembered anyway. */
 static __always_inline __u32 packet_tracked(struct packet *p,
 					    const struct xlb_vip *vip,
-					    __u64 word, void *end)
+					    __u32 word, void *end)
 {
 	struct xlb_flow_line *line = memory_line(p->hash.flow);
 	__u64 key = memory_key(p->hash.flow, p->dest);
 	struct tcphdr *tcp = (void *)p->ports;
-	struct tracked t = { .hash = p->hash,
-			     .dest = p->dest,
-			     .new_flow = p->new_flow };
+	struct flow f;
 	__u32 id;
 
 	if (!line)
 		return 0;
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		__u8 flags = ((__u8 *)tcp)[13];
-		__u32 seq = bpf_ntohl(tcp->seq);
-
-		id = select_simple(vip, line, key, (__u32)word, flags, seq);
+		id = select_simple(vip, line, key, word, ((__u8 *)tcp)[13],
+				   bpf_ntohl(tcp->seq));
 		if (likely(id))
 			return id;
-		t.segment = SEGMENT(seq, packet_payload(p, tcp), flags);
 	}
-	id = tracked_backend(&t, vip, line, key, word);
-	p->new_flow = t.new_flow;
+	f = packet_flow(p, end);
+	id = select_in(vip, line, key, word, &f);
+	if (p->proto == IPPROTO_UDP)
+		p->new_flow = f.made;
 	return id;
 }
 

@@ -41,6 +41,14 @@ static __always_inline __u32 quoted_owner(const struct xlb_vip *vip,
 	return track_peek(f);
 }
 
+/* len: of the packet, as its header says; least: of what is read of it. */
+static __always_inline bool quoted_whole(struct context *ctx, void *data,
+					 void *end, __u32 len, __u32 least)
+{
+	return len >= least &&
+	       len + (__u32)sizeof(struct ethhdr) <= ctx_length(ctx, data, end);
+}
+
 /*
  * The quoted transport header's source becomes `port`, and its checksum, where
  * it is quoted, follows that and the address's change.  Returns by how much
@@ -63,6 +71,8 @@ static __always_inline __u64 quoted_transport(struct ports *ports, void *end,
 	if (proto == IPPROTO_UDP && !old)
 		return delta;
 	new = csum_add(old, addr_delta + delta);
+	if (proto == IPPROTO_UDP && !new)
+		new = 0xffff; /* 0 would say that there is none */
 	*csum = new;
 	return delta + csum_change16(old, new);
 }
@@ -77,7 +87,7 @@ static __always_inline int quoted_forward_v4(struct context *ctx, void *data,
 	__u32 bytes = ctx_length(ctx, data, end);
 	bool nat = is_nat(vip->forwarding);
 
-	if (!reachable(be, be->l2_v4, false))
+	if (!reachable(be, be->l2_v4, false, nat))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (nat) {
 		__u64 delta = (__u64)(__u16)~vip->addr_sum + be->sum4;
@@ -120,6 +130,8 @@ __noinline int quoted_error_v4(struct context *ctx)
 			      q->inner.protocol);
 	if (!vip || q->ip.daddr != q->inner.saddr)
 		return VERDICT_PASS;
+	if (!quoted_whole(ctx, data, end, bpf_ntohs(q->ip.tot_len), sizeof(*q)))
+		return drop(XLB_DROP_MALFORMED);
 	f.hash = flow_hash_v4(vip, q->inner.daddr,
 			      ports_word(q->ports.dest, q->ports.source));
 	f.dest = flow_dest_v4(q->inner.saddr, q->inner.protocol);
@@ -139,7 +151,7 @@ static __always_inline int quoted_forward_v6(struct context *ctx, void *data,
 	__u32 bytes = ctx_length(ctx, data, end);
 	bool nat = is_nat(vip->forwarding);
 
-	if (!reachable(be, be->l2_v6, true))
+	if (!reachable(be, be->l2_v6, true, nat))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (nat) {
 		__u64 delta = (__u64)(__u16)~vip->addr_sum + be->sum6;
@@ -182,6 +194,10 @@ __noinline int quoted_error_v6(struct context *ctx)
 			      q->inner.nexthdr);
 	if (!vip || to[0] != vip_addr[0] || to[1] != vip_addr[1])
 		return VERDICT_PASS;
+	if (!quoted_whole(ctx, data, end,
+			  bpf_ntohs(q->ip.payload_len) + (__u32)sizeof(q->ip),
+			  sizeof(*q)))
+		return drop(XLB_DROP_MALFORMED);
 	f.hash = flow_hash_v6(vip, client[0], client[1],
 			      ports_word(q->ports.dest, q->ports.source));
 	f.dest = flow_dest_v6(vip_addr[0], vip_addr[1], q->inner.nexthdr);

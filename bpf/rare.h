@@ -38,8 +38,9 @@ struct headers {
 /* What was decided about a packet. */
 struct choice {
 	struct xlb_vip vip; /* a copy: the table may change meanwhile */
-	struct tracked flow;
+	struct flow flow;
 	__u32 backend;
+	bool new_flow;
 };
 
 /* The packet in hand. */
@@ -186,6 +187,29 @@ __noinline int rare_headers(struct context *ctx, struct rare *r)
 	return reason || h->pieces ? VERDICT_PASS : GO_ON;
 }
 
+/* What was decided for the first fragment, or NULL.  6.1 takes no such key
+ * but from the stack. */
+static __always_inline struct xlb_fragment *fragment_first(struct rare *r)
+{
+	struct xlb_fragment_key key = r->headers.key;
+
+	return bpf_map_lookup_elem(&fragments, &key);
+}
+
+/* Later fragments will follow this one. */
+__noinline int fragment_remember(struct rare *r)
+{
+	struct xlb_fragment_key key;
+	struct xlb_fragment value = {};
+
+	if (!r)
+		return 0;
+	key = r->headers.key;
+	value.backend = r->choice.backend;
+	value.forwarding = r->choice.vip.forwarding;
+	return (int)bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
+}
+
 /* A later fragment follows its first one, addresses only. */
 __noinline int later_v4(struct context *ctx, struct rare *r)
 {
@@ -195,7 +219,7 @@ __noinline int later_v4(struct context *ctx, struct rare *r)
 
 	if (!r || (void *)(ip + 1) > ctx_end(ctx))
 		return VERDICT_PASS;
-	first = bpf_map_lookup_elem(&fragments, &r->headers.key);
+	first = fragment_first(r);
 	if (!first)
 		return refuse(&r->headers, XLB_DROP_FRAGMENT);
 	p = packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
@@ -214,7 +238,7 @@ __noinline int later_v6(struct context *ctx, struct rare *r)
 
 	if (!r || (void *)(ip + 1) > ctx_end(ctx))
 		return VERDICT_PASS;
-	first = bpf_map_lookup_elem(&fragments, &r->headers.key);
+	first = fragment_first(r);
 	if (!first)
 		return refuse(&r->headers, XLB_DROP_FRAGMENT);
 	p = packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
@@ -243,16 +267,9 @@ static __always_inline struct ports *ports_at(struct context *ctx,
 static __always_inline int chosen(struct rare *r, const struct xlb_vip *vip,
 				  const struct packet *p, void *end)
 {
-	struct tcphdr *tcp = (void *)p->ports;
-
 	r->choice.vip = *vip;
-	r->choice.flow = (struct tracked){ .hash = p->hash,
-					   .dest = p->dest,
-					   .new_flow = p->new_flow };
-	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end)
-		r->choice.flow.segment = SEGMENT(bpf_ntohl(tcp->seq),
-						 packet_payload(p, tcp),
-						 ((__u8 *)tcp)[13]);
+	r->choice.new_flow = p->new_flow;
+	r->choice.flow = packet_flow(p, end);
 	return GO_ON;
 }
 
@@ -308,28 +325,23 @@ __noinline int choose_v6(struct context *ctx, struct rare *r)
 /* Step: the backend, as packet_backend() says; later fragments follow. */
 __noinline int decide(struct rare *r)
 {
-	struct xlb_fragment value = {};
 	struct choice *c = &r->choice;
-	struct xlb_flow_line *line;
 	__u32 word;
 
 	if (!r)
 		return VERDICT_DROP;
 	word = slot_of(&c->vip, c->flow.hash);
-	line = memory_line(c->flow.hash.flow);
-	if (slot_decides(&c->vip, word) || !line)
+	if (slot_decides(&c->vip, word)) {
 		c->backend = XLB_SLOT_CUR(word);
-	else
-		c->backend = tracked_backend(
-			&c->flow, &c->vip, line,
-			memory_key(c->flow.hash.flow, c->flow.dest), word);
+	} else {
+		c->backend = select_flow(&c->vip, word, &c->flow);
+		if (c->vip.proto == IPPROTO_UDP)
+			c->new_flow = c->flow.made;
+	}
 	if (!c->backend)
 		return drop(XLB_DROP_NO_BACKEND);
-	value.backend = c->backend;
-	value.forwarding = c->vip.forwarding;
 	if (r->headers.more)
-		bpf_map_update_elem(&fragments, &r->headers.key, &value,
-				    BPF_ANY);
+		fragment_remember(r);
 	return GO_ON;
 }
 
@@ -351,7 +363,7 @@ __noinline int send_v4(struct context *ctx, struct rare *r)
 	if (!packet_whole(ctx, &p, ip, ctx_end(ctx)))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = r->choice.flow.hash;
-	p.new_flow = r->choice.flow.new_flow;
+	p.new_flow = r->choice.new_flow;
 	return forward_v4(ctx, ip, &p, &r->choice.vip, r->choice.backend);
 }
 
@@ -373,7 +385,7 @@ __noinline int send_v6(struct context *ctx, struct rare *r)
 	if (!packet_whole(ctx, &p, ip, ctx_end(ctx)))
 		return drop(XLB_DROP_MALFORMED);
 	p.hash = r->choice.flow.hash;
-	p.new_flow = r->choice.flow.new_flow;
+	p.new_flow = r->choice.new_flow;
 	return forward_v6(ctx, ip, &p, &r->choice.vip, r->choice.backend);
 }
 

@@ -46,7 +46,7 @@ static __always_inline struct flow_hash flow_hash_of(const struct xlb_vip *vip,
 
 static __always_inline bool by_client(const struct xlb_vip *vip)
 {
-	return HAS(CLIENT_HASH) && (vip->flags & XLB_VIP_CLIENT_HASH);
+	return HAS(CLIENT_HASH) && vip && (vip->flags & XLB_VIP_CLIENT_HASH);
 }
 
 static __always_inline __u64 mix_v4(__be32 client, __u32 ports)
@@ -417,6 +417,58 @@ static __always_inline bool remember(const struct xlb_vip *vip,
 	if (vip->proto == IPPROTO_UDP)
 		load_add(vip, id);
 	return true;
+}
+
+/*
+ * A packet of a client that sticks went to this backend.  A SYN may be
+ * forged, so that only one that is remembered counts.
+ */
+static __always_inline void flow_stuck(const struct xlb_vip *vip,
+				       const struct flow *f, __u32 id)
+{
+	if (!f->made && is_syn(SEGMENT_FLAGS(f->segment)))
+		return;
+	if (affinity_keep(f->hash.client, f->dest, vip->affinity_ticks, id))
+		affinity_make(f->hash.client, f->dest, id);
+}
+
+/* The same as select_flow(), where line and key are known. */
+static __always_inline __u32 select_in(const struct xlb_vip *vip,
+				       struct xlb_flow_line *line, __u64 key,
+				       __u64 word, struct flow *f)
+{
+	__u64 answer;
+	__u32 id;
+
+	f->made = false;
+	if (by_client(vip))
+		word = WORD_AND_STUCK(word,
+				      affinity_backend(f->hash.client, f->dest,
+						       vip->affinity_ticks));
+	answer = select_tracked(vip, line, key, word, f->segment);
+	id = ANSWER_TARGET(answer);
+	if (ANSWER_CLASS(answer)) {
+		f->made = remember(vip, line, key, answer, f->segment);
+		if (!f->made)
+			id = ANSWER_INSTEAD(answer);
+	}
+	if (by_client(vip) && id)
+		flow_stuck(vip, f, id);
+	return id;
+}
+
+/*
+ * The backend of a packet whose slot doesn't decide alone; 0: nobody takes it.
+ * f carries hash, dest and segment, and gets `made`.
+ */
+static __always_inline __u32 select_flow(const struct xlb_vip *vip, __u32 word,
+					 struct flow *f)
+{
+	struct xlb_flow_line *line = memory_line(f->hash.flow);
+
+	if (!line)
+		return 0;
+	return select_in(vip, line, memory_key(f->hash.flow, f->dest), word, f);
 }
 
 #endif

@@ -37,11 +37,13 @@ struct flow_hash {
 	__u64 client; /* of the client alone; XLB_VIP_CLIENT_HASH only */
 };
 
-/* A flow that is only asked about. */
+/* A packet's flow, as far as its slot doesn't decide alone. */
 struct flow {
 	struct flow_hash hash;
 	__u64 dest; /* of the VIP's address and protocol */
-	__u32 fallback; /* its backend if it isn't remembered */
+	__u64 segment; /* TCP: see SEGMENT() */
+	__u32 fallback; /* asked about only: its backend if not remembered */
+	bool made; /* found out: it is remembered from now on */
 };
 
 /*
