@@ -871,7 +871,7 @@ static void too_big(struct step *s, const struct packet_view *v,
 	drop(s, XLB_DROP_TOO_BIG);
 	if (!v->may_not_fragment || v->size < 14 + 128)
 		return;
-	s->due->verdict = LAB_TX;
+	s->due->verdict = s->m->tc ? LAB_REDIRECT : LAB_TX;
 	s->due->mtu = be->mtu;
 }
 
