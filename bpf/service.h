@@ -55,8 +55,8 @@ service_find_v6(__u64 lo, __u64 hi, __be16 port, __u8 proto)
 	const struct xlb_vip *vip = service_line(lo, hi, port, proto, true);
 	const __u64 *addr;
 
-	if (!vip || *(const __u32 *)&vip->port !=
-			    service_word(port, proto, FAMILY_V6))
+	if (!vip ||
+	    *(const __u32 *)&vip->port != service_word(port, proto, FAMILY_V6))
 		return NULL;
 	addr = (const __u64 *)vip->addr;
 	return addr[0] == lo && addr[1] == hi ? vip : NULL;

@@ -39,11 +39,11 @@ enum xlb_forwarding {
 
 /* struct xlb_vip.flags */
 #define XLB_VIP_CLIENT_HASH 0x0001 /* the client's address alone has the slot */
-#define XLB_VIP_SCHEDULE 0x0002 /* a new flow: this CPU's next in the schedule */
+#define XLB_VIP_SCHEDULE \
+	0x0002 /* a new flow: this CPU's next in the schedule */
 #define XLB_VIP_RANDOM 0x0004 /* a new flow: any slot of the table */
 #define XLB_VIP_TWO_CHOICES 0x0008 /* the less loaded of any two slots */
-#define XLB_VIP_PICKS \
-	(XLB_VIP_SCHEDULE | XLB_VIP_RANDOM | XLB_VIP_TWO_CHOICES)
+#define XLB_VIP_PICKS (XLB_VIP_SCHEDULE | XLB_VIP_RANDOM | XLB_VIP_TWO_CHOICES)
 #define XLB_VIP_COUNTED 0x0010 /* a client's FIN or RST marks its memory */
 #define XLB_VIP_STICKY 0x0020 /* udp: flows are remembered */
 
@@ -155,8 +155,8 @@ enum xlb_flow_class {
 	XLB_FLOW_SIGHTED = 2, /* seen once */
 	XLB_FLOW_CLOSING = 3, /* established; the client said FIN or RST */
 };
-#define XLB_FLOW(tag, time, generation, class, backend)            \
-	((__u64)(tag) << 33 | (__u64)(__u8)(time) << 25 |          \
+#define XLB_FLOW(tag, time, generation, class, backend)           \
+	((__u64)(tag) << 33 | (__u64)(__u8)(time) << 25 |         \
 	 (__u64)(__u8)(generation) << 17 | (__u64)(class) << 15 | \
 	 (__u64)(backend))
 #define XLB_FLOW_BACKEND(e) ((__u32)(e)&0x7fffu)

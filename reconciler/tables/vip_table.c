@@ -208,5 +208,8 @@ const struct xlb_vip *vip_table_find(const struct vip_table *t,
 	uint32_t word = t->displacement[bucket_of(hash)];
 	const struct xlb_vip *v = &t->lines[line_of(hash, word)];
 
-	return (word & filter_of(hash)) && proto && same_key(v, addr, family, port_be, proto) ? v : NULL;
+	return (word & filter_of(hash)) && proto &&
+			       same_key(v, addr, family, port_be, proto)
+		       ? v
+		       : NULL;
 }
