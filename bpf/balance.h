@@ -10,42 +10,56 @@
 #include "rare.h"
 
 /* All that the hot path reads, of either family. */
-#define HOT_BYTES                                         \
-	(sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + \
-	 sizeof(struct tcphdr))
+#define HOT_BYTES \
+	(sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
 
-static __always_inline bool plain_v4(const struct iphdr *ip)
+static __always_inline bool plain_v4(struct context *ctx)
 {
-	return *(const __u8 *)ip == 0x45 &&
+	struct iphdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
+
+	return (void *)(ip + 1) + sizeof(struct udphdr) <= ctx_end(ctx) &&
+	       *(const __u8 *)ip == 0x45 &&
 	       !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) &&
 	       proto_has_ports(ip->protocol);
 }
 
-static __always_inline bool plain_v6(const struct ipv6hdr *ip)
+static __always_inline bool plain_v6(struct context *ctx)
 {
-	return (*(const __u8 *)ip & 0xf0) == 0x60 &&
+	struct ipv6hdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
+
+	return (void *)(ip + 1) + sizeof(struct udphdr) <= ctx_end(ctx) &&
+	       (*(const __u8 *)ip & 0xf0) == 0x60 &&
 	       proto_has_ports(ip->nexthdr);
 }
 
-static __always_inline int balance_v4(struct context *ctx)
+/*
+ * The hot path of a family; the caller saw that it is plain.  In tc, where a
+ * call more doesn't count, a function of its own: what it keeps on the stack
+ * isn't there then on the way of rare packets, which need the room.
+ */
+#ifdef XLB_TC
+#define HOT_PATH __noinline
+#else
+#define HOT_PATH static __always_inline
+#endif
+
+HOT_PATH int hot_v4(struct context *ctx)
 {
 	struct iphdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
 
-	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx) ||
-	    !plain_v4(ip))
-		return rare(ctx);
+	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx))
+		return VERDICT_DROP;
 	return deliver_v4(ctx, ip, ports, ip->protocol);
 }
 
-static __always_inline int balance_v6(struct context *ctx)
+HOT_PATH int hot_v6(struct context *ctx)
 {
 	struct ipv6hdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	struct ports *ports = (void *)(ip + 1);
 
-	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx) ||
-	    !plain_v6(ip))
-		return rare(ctx);
+	if ((void *)ports + sizeof(struct udphdr) > ctx_end(ctx))
+		return VERDICT_DROP;
 	return deliver_v6(ctx, ip, ports, ip->nexthdr);
 }
 
@@ -63,9 +77,9 @@ static __always_inline int balance(struct context *ctx)
 	/* Not by struct ethhdr, which is packed: clang loads its bytes. */
 	type = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
 	if (HAS(V4) && type == bpf_htons(ETH_P_IP))
-		return balance_v4(ctx);
+		return likely(plain_v4(ctx)) ? hot_v4(ctx) : rare(ctx);
 	if (HAS(V6) && type == bpf_htons(ETH_P_IPV6))
-		return balance_v6(ctx);
+		return likely(plain_v6(ctx)) ? hot_v6(ctx) : rare(ctx);
 	if (is_tag(type))
 		return rare(ctx);
 	return VERDICT_PASS;

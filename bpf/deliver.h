@@ -11,9 +11,10 @@
 #include "service.h"
 
 /* The packet and its flow; ports + 8 bytes can be read directly. */
-static __always_inline struct packet
-packet_v4(const struct context *ctx, const struct xlb_vip *vip,
-	  struct iphdr *ip, struct ports *ports, __u8 proto)
+static __always_inline struct packet packet_v4(const struct context *ctx,
+					       const struct xlb_vip *vip,
+					       struct iphdr *ip,
+					       struct ports *ports, __u8 proto)
 {
 	struct packet p =
 		packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
@@ -24,9 +25,10 @@ packet_v4(const struct context *ctx, const struct xlb_vip *vip,
 	return p;
 }
 
-static __always_inline struct packet
-packet_v6(const struct context *ctx, const struct xlb_vip *vip,
-	  struct ipv6hdr *ip, struct ports *ports, __u8 proto)
+static __always_inline struct packet packet_v6(const struct context *ctx,
+					       const struct xlb_vip *vip,
+					       struct ipv6hdr *ip,
+					       struct ports *ports, __u8 proto)
 {
 	const __u64 *src = (const __u64 *)&ip->saddr;
 	const __u64 *dst = (const __u64 *)&ip->daddr;

@@ -70,6 +70,29 @@ __noinline int rare_headers(struct context *ctx, struct rare *r)
 	return reason || h->pieces ? VERDICT_PASS : GO_ON;
 }
 
+/* What was decided for the first fragment, or NULL.  6.1 takes no such key
+ * but from the stack. */
+static __always_inline struct xlb_fragment *fragment_first(struct rare *r)
+{
+	struct xlb_fragment_key key = r->headers.key;
+
+	return bpf_map_lookup_elem(&fragments, &key);
+}
+
+/* Later fragments will follow this one. */
+__noinline int fragment_remember(struct rare *r)
+{
+	struct xlb_fragment_key key;
+	struct xlb_fragment value = {};
+
+	if (!r)
+		return 0;
+	key = r->headers.key;
+	value.backend = r->choice.backend;
+	value.forwarding = r->choice.vip.forwarding;
+	return (int)bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
+}
+
 /* A later fragment follows its first one, addresses only. */
 __noinline int later_v4(struct context *ctx, struct rare *r)
 {
@@ -79,7 +102,7 @@ __noinline int later_v4(struct context *ctx, struct rare *r)
 
 	if (!r || (void *)(ip + 1) > ctx_end(ctx))
 		return VERDICT_PASS;
-	first = bpf_map_lookup_elem(&fragments, &r->headers.key);
+	first = fragment_first(r);
 	if (!first)
 		return refuse(&r->headers, XLB_DROP_FRAGMENT);
 	p = packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
@@ -98,7 +121,7 @@ __noinline int later_v6(struct context *ctx, struct rare *r)
 
 	if (!r || (void *)(ip + 1) > ctx_end(ctx))
 		return VERDICT_PASS;
-	first = bpf_map_lookup_elem(&fragments, &r->headers.key);
+	first = fragment_first(r);
 	if (!first)
 		return refuse(&r->headers, XLB_DROP_FRAGMENT);
 	p = packet_at(ctx, (void *)ip - sizeof(struct ethhdr), ctx_end(ctx),
@@ -127,19 +150,9 @@ static __always_inline struct ports *ports_at(struct context *ctx,
 static __always_inline int chosen(struct rare *r, const struct xlb_vip *vip,
 				  const struct packet *p, void *end)
 {
-	struct flow *f = &r->choice.flow;
-	struct tcphdr *tcp = (void *)p->ports;
-
 	r->choice.vip = *vip;
 	r->choice.new_flow = p->new_flow;
-	*f = (struct flow){ .hash = p->hash,
-			    .dest = p->dest,
-			    .key = memory_key(p->hash.flow, p->dest) };
-	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		f->flags = ((__u8 *)tcp)[13];
-		f->seq = bpf_ntohl(tcp->seq);
-		f->payload = packet_payload(p, tcp);
-	}
+	r->choice.flow = packet_flow(p, end);
 	return GO_ON;
 }
 
@@ -195,7 +208,6 @@ __noinline int choose_v6(struct context *ctx, struct rare *r)
 /* Step: the backend, as packet_backend() says; later fragments follow. */
 __noinline int decide(struct rare *r)
 {
-	struct xlb_fragment value = {};
 	struct choice *c = &r->choice;
 	__u32 word;
 
@@ -205,18 +217,14 @@ __noinline int decide(struct rare *r)
 	if (slot_decides(&c->vip, word)) {
 		c->backend = XLB_SLOT_CUR(word);
 	} else {
-		c->backend = select_tracked(&c->vip, word, &c->flow,
-					    memory_line(c->flow.hash.flow));
+		c->backend = select_flow(&c->vip, word, &c->flow);
 		if (c->vip.proto == IPPROTO_UDP)
-			c->new_flow = c->flow.remembered;
+			c->new_flow = c->flow.made;
 	}
 	if (!c->backend)
 		return drop(XLB_DROP_NO_BACKEND);
-	value.backend = c->backend;
-	value.forwarding = c->vip.forwarding;
 	if (r->headers.more)
-		bpf_map_update_elem(&fragments, &r->headers.key, &value,
-				    BPF_ANY);
+		fragment_remember(r);
 	return GO_ON;
 }
 

@@ -69,8 +69,7 @@ static __always_inline bool tags_strip(struct context *ctx,
 	struct mac_addresses mac;
 
 	return !ctx_load_bytes(ctx, 0, &mac, sizeof(mac)) &&
-	       !bpf_xdp_adjust_head(ctx,
-				    (int)(t->count * sizeof(t->tag[0]))) &&
+	       !bpf_xdp_adjust_head(ctx, (int)(t->count * sizeof(t->tag[0]))) &&
 	       !ctx_store_bytes(ctx, 0, &mac, sizeof(mac));
 }
 

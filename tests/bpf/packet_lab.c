@@ -23,7 +23,7 @@
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
  *   sources [v4=A] [v6=A]       outer ones of gue
- *   now N
+ *   now N                       ticks until the clock's low byte is N
  *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
  *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
  *   tc HEX [ifindex=N] [gso=N]  the same, of the reply program
@@ -31,6 +31,8 @@
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
  *   events                      ok NO_ROOM RATE
+ *   tokens N                    the buckets of half-open memories hold so many,
+ *                               and the clock isn't asked for the next 63
  *   memories                    ok [LINE:CLASS:BACKEND:TIME]...
  *   remembered ID               ok N
  *   forget ID                   ok N
@@ -57,6 +59,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/if_link.h>
@@ -400,9 +403,9 @@ static int do_sources(struct lab *lab, const struct command *c)
 
 static int do_now(struct lab *lab, const struct command *c)
 {
-	uint32_t now = number_at(c, 1);
+	uint8_t now = (uint8_t)number_at(c, 1);
 
-	while (datapath_view(lab->d)->control->now != now)
+	while ((uint8_t)datapath_view(lab->d)->control->now != now)
 		datapath_tick(lab->d);
 	return answer(0);
 }
@@ -538,6 +541,31 @@ static int do_events(struct lab *lab, const struct command *c)
 	return 0;
 }
 
+static int do_tokens(struct lab *lab, const struct command *c)
+{
+	struct {
+		uint64_t refilled;
+		uint32_t tokens;
+		uint32_t skipped;
+	} limits[CPU_SETSIZE] = { 0 };
+	int fd = bpf_obj_get(BPFFS "/limits");
+	struct timespec now;
+	uint32_t key = 0;
+	int err;
+
+	(void)lab;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		limits[i].refilled = (uint64_t)now.tv_sec * 1000000000 +
+				     (uint64_t)now.tv_nsec;
+		limits[i].tokens = number_at(c, 1);
+		limits[i].skipped = 1;
+	}
+	err = bpf_map_update_elem(fd, &key, limits, BPF_ANY) ? -errno : 0;
+	close(fd);
+	return answer(err);
+}
+
 static bool print_memory(void *arg, uint32_t line, uint64_t entry)
 {
 	(void)arg;
@@ -650,20 +678,35 @@ static const struct {
 	const char *name;
 	int (*run)(struct lab *lab, const struct command *c);
 } verbs[] = {
-	{ "backend", do_backend }, { "vip", do_vip },
-	{ "vips", do_vips },	   { "fill", do_fill },
-	{ "maglev", do_table },	   { "rr", do_table },
-	{ "reply", do_reply },	   { "replies", do_replies },
-	{ "direct", do_direct },   { "directs", do_directs },
-	{ "sources", do_sources }, { "now", do_now },
-	{ "xdp", do_xdp },	   { "uplink", do_uplink },
-	{ "tc", do_tc },	   { "count", do_count },
-	{ "drops", do_drops },	   { "remembered", do_remembered },
-	{ "forget", do_forget },   { "ifindex", do_ifindex },
-	{ "events", do_events },   { "memories", do_memories },
-	{ "load", do_load },	   { "loads", do_loads },
-	{ "attach", do_attach },   { "attach_reply", do_attach },
-	{ "detach", do_detach },   { "outdate", do_outdate },
+	{ "backend", do_backend },
+	{ "vip", do_vip },
+	{ "vips", do_vips },
+	{ "fill", do_fill },
+	{ "maglev", do_table },
+	{ "rr", do_table },
+	{ "reply", do_reply },
+	{ "replies", do_replies },
+	{ "direct", do_direct },
+	{ "directs", do_directs },
+	{ "sources", do_sources },
+	{ "now", do_now },
+	{ "xdp", do_xdp },
+	{ "tc", do_tc },
+	{ "count", do_count },
+	{ "drops", do_drops },
+	{ "remembered", do_remembered },
+	{ "forget", do_forget },
+	{ "ifindex", do_ifindex },
+	{ "attach", do_attach },
+	{ "attach_reply", do_attach },
+	{ "detach", do_detach },
+	{ "outdate", do_outdate },
+	{ "uplink", do_uplink },
+	{ "events", do_events },
+	{ "memories", do_memories },
+	{ "load", do_load },
+	{ "loads", do_loads },
+	{ "tokens", do_tokens },
 };
 
 static int run_command(struct lab *lab, char *line)
@@ -733,6 +776,10 @@ static int tables_open(struct lab *lab, const char *folder)
 	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
+	/* The program for tc is loaded once an interface asks for it. */
+	if (!err)
+		err = datapath_attach(lab->d, DATAPATH_TC, "lo",
+				      (int)if_nametoindex("lo"), &diags);
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);

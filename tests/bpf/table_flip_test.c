@@ -193,11 +193,11 @@ static int fill(uint32_t service, uint32_t backend)
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		words[i] = XLB_SLOT(backend, backend, XLB_REST);
-	datapath_write_slots(datapath, &(struct slot_write){
-					       .base = service << LOG2,
-					       .count = ARRAY_SIZE(words),
-					       .words = words,
-					       .from = UINT32_MAX });
+	datapath_write_slots(datapath,
+			     &(struct slot_write){ .base = service << LOG2,
+						   .count = ARRAY_SIZE(words),
+						   .words = words,
+						   .from = UINT32_MAX });
 	return 0;
 }
 
@@ -300,7 +300,8 @@ static int set_up(void **state)
 	const struct datapath_config cfg = { .bpffs = BPFFS,
 					     .slots = 128U << LOG2,
 					     .flow_seed = 1,
-					     .features = XLB_FEATURE_ALL };
+					     .features = XLB_FEATURE_ALL &
+							 ~XLB_FEATURE_UPLINKS };
 	struct diag_list diags = { 0 };
 	AUTO_BUF struct buf said = BUF_INIT;
 
