@@ -86,34 +86,42 @@ static __always_inline __u32 packet_payload(const struct packet *p,
 	return p->len > before ? p->len - before : 0;
 }
 
+/* What select_flow() asks for. */
+static __always_inline struct flow packet_flow(const struct packet *p,
+					       void *end)
+{
+	struct flow f = { .hash = p->hash, .dest = p->dest };
+	struct tcphdr *tcp = (void *)p->ports;
+
+	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end)
+		f.segment = SEGMENT(bpf_ntohl(tcp->seq), packet_payload(p, tcp),
+				    ((__u8 *)tcp)[13]);
+	return f;
+}
+
 /* A packet whose slot is under change, or whose flow is remembered anyway. */
 static __always_inline __u32 packet_tracked(struct packet *p,
 					    const struct xlb_vip *vip,
 					    __u32 word, void *end)
 {
 	struct xlb_flow_line *line = memory_line(p->hash.flow);
-	struct flow f = { .hash = p->hash,
-			  .dest = p->dest,
-			  .key = memory_key(p->hash.flow, p->dest) };
+	__u64 key = memory_key(p->hash.flow, p->dest);
 	struct tcphdr *tcp = (void *)p->ports;
+	struct flow f;
 	__u32 id;
 
 	if (!line)
 		return 0;
 	if (p->proto == IPPROTO_TCP && (void *)(tcp + 1) <= end) {
-		f.flags = ((__u8 *)tcp)[13];
-		f.seq = bpf_ntohl(tcp->seq);
-		if (likely(!(f.flags & (TCP_SYN | TCP_FIN | TCP_RST)) &&
-			   !by_client(vip))) {
-			id = memory_at_home(line, f.key, f.seq);
-			if (likely(id))
-				return id;
-		}
-		f.payload = packet_payload(p, tcp);
+		id = select_simple(vip, line, key, word, ((__u8 *)tcp)[13],
+				   bpf_ntohl(tcp->seq));
+		if (likely(id))
+			return id;
 	}
-	id = select_tracked(vip, word, &f, line);
+	f = packet_flow(p, end);
+	id = select_in(vip, line, key, word, &f);
 	if (p->proto == IPPROTO_UDP)
-		p->new_flow = f.remembered;
+		p->new_flow = f.made;
 	return id;
 }
 

@@ -35,8 +35,8 @@ const volatile __u64 flow_seed = 0;
  * many as index the service's table: so a client's flows share a slot but not
  * a line of memories.
  */
-static __always_inline struct flow_hash
-flow_hash_of(const struct xlb_vip *vip, __u64 flow, __u64 client)
+static __always_inline struct flow_hash flow_hash_of(const struct xlb_vip *vip,
+						     __u64 flow, __u64 client)
 {
 	__u64 low = (1ULL << 32 << (vip->slot_shift & 31)) - 1;
 
@@ -46,7 +46,7 @@ flow_hash_of(const struct xlb_vip *vip, __u64 flow, __u64 client)
 
 static __always_inline bool by_client(const struct xlb_vip *vip)
 {
-	return HAS(CLIENT_HASH) && (vip->flags & XLB_VIP_CLIENT_HASH);
+	return HAS(CLIENT_HASH) && vip && (vip->flags & XLB_VIP_CLIENT_HASH);
 }
 
 static __always_inline __u64 mix_v4(__be32 client, __u32 ports)
@@ -69,8 +69,8 @@ static __always_inline __u64 mix_v6(__u64 lo, __u64 hi, __u32 ports)
  * Seeded hash of a flow.  Its high 32 bits index the service's table and the
  * lines of memories.
  */
-static __always_inline struct flow_hash
-flow_hash_v4(const struct xlb_vip *vip, __be32 client, __u32 ports)
+static __always_inline struct flow_hash flow_hash_v4(const struct xlb_vip *vip,
+						     __be32 client, __u32 ports)
 {
 	__u64 flow = mix_v4(client, ports);
 
@@ -134,27 +134,36 @@ static __always_inline bool picks(const struct xlb_vip *vip)
 	       (vip->flags & XLB_VIP_PICKS);
 }
 
+/* What a word says of the flows of its slot. */
+struct choices {
+	__u32 owner; /* backend of a new one */
+	__u32 fallback; /* of one that isn't remembered */
+	bool moving; /* the fallback is to be remembered */
+};
+
+static __always_inline struct choices choices_of(__u64 word)
+{
+	__u32 cur = XLB_SLOT_CUR(word), prev = XLB_SLOT_PREV(word);
+	__u32 state = XLB_SLOT_STATE((__u32)word);
+	bool moving = prev && (state == XLB_MOVING || state == XLB_HELD);
+
+	return (struct choices){
+		.owner = moving && state == XLB_HELD ? prev : cur,
+		.fallback = moving ? prev : cur,
+		.moving = moving,
+	};
+}
+
 /*
- * The choices that a flow has, from the word of the slot it hashes to.
- * Stateless UDP whose words aren't at rest has none: only a pick.
+ * The same for a flow that is only asked about: of datagrams that aren't
+ * remembered nobody knows where they went.
  */
 static __always_inline void flow_choices(const struct xlb_vip *vip, __u32 word,
 					 struct flow *f)
 {
-	__u32 cur = XLB_SLOT_CUR(word), prev = XLB_SLOT_PREV(word);
+	bool unknown = vip->proto == IPPROTO_UDP && !sticks(vip);
 
-	f->state = (__u8)XLB_SLOT_STATE(word);
-	f->owner = f->fallback = cur;
-	if (vip->proto == IPPROTO_UDP && !sticks(vip)) {
-		f->fallback = 0;
-		return;
-	}
-	if (!prev || (f->state != XLB_MOVING && f->state != XLB_HELD))
-		return;
-	f->keep_old = true;
-	f->fallback = prev;
-	if (f->state == XLB_HELD)
-		f->owner = prev;
+	f->fallback = unknown ? 0 : choices_of(word).fallback;
 }
 
 /* This CPU's next of the schedule; each CPU walks it by itself. */
@@ -174,8 +183,8 @@ static __always_inline __u32 pick_turn(const struct xlb_vip *vip)
 /* The owner of the slot that the high bits of a random number name. */
 static __always_inline __u32 pick_any(const struct xlb_vip *vip, __u32 random)
 {
-	return XLB_SLOT_CUR(slot_read(vip->slot_base +
-				      (random >> (vip->slot_shift & 31))));
+	return XLB_SLOT_CUR(
+		slot_read(vip->slot_base + (random >> (vip->slot_shift & 31))));
 }
 
 static __always_inline struct xlb_load *load_of(__u32 backend)
@@ -193,9 +202,9 @@ static __always_inline __u32 pick_lesser(const struct xlb_vip *vip)
 	if (!one || !two)
 		return one ? one : two;
 	return *(volatile __u32 *)&load_of(two)->load <
-			       *(volatile __u32 *)&load_of(one)->load ?
-		       two :
-		       one;
+			       *(volatile __u32 *)&load_of(one)->load
+		       ? two
+		       : one;
 }
 
 /* The backend of a new flow as the algorithm has it; 0: the slot has it. */
@@ -221,141 +230,245 @@ static __always_inline void load_add(const struct xlb_vip *vip, __u32 backend)
 		__sync_fetch_and_add(&l->load, l->step);
 }
 
-static __always_inline __u32 flow_target(const struct xlb_vip *vip,
-					 const struct flow *f)
-{
-	__u32 id = 0;
+/*
+ * A word and, above it in the same argument, the backend that the flow's
+ * client sticks to.
+ */
+#define WORD_AND_STUCK(word, stuck) ((word) | (__u64)(stuck) << 32)
+#define WORD_STUCK(w) ((__u32)((w) >> 32))
 
-	if (picks(vip))
-		id = pick(vip);
-	else if (by_client(vip))
-		id = affinity_backend(f, vip->affinity_ticks);
-	return id ? id : f->owner;
+/* What of a TCP segment matters, as one argument. */
+#define SEGMENT(seq, payload, flags) \
+	((__u64)(seq) << 32 | (__u64)(flags) << 16 | (__u64)(__u16)(payload))
+#define SEGMENT_SEQ(s) ((__u32)((s) >> 32))
+#define SEGMENT_PAYLOAD(s) ((__u32)(__u16)(s))
+#define SEGMENT_FLAGS(s) ((__u8)((s) >> 16))
+
+/*
+ * What is to be done with a packet: it goes to `target`, once that is
+ * remembered in this class (established: nothing is to be); if it can't be,
+ * to `instead`.
+ */
+#define ANSWER(target, instead, class) \
+	((__u64)(class) << 32 | (__u64)(instead) << 16 | (target))
+#define ANSWER_TARGET(a) ((__u32)(a)&0x7fffu)
+#define ANSWER_INSTEAD(a) ((__u32)(a) >> 16)
+#define ANSWER_CLASS(a) ((__u32)((a) >> 32))
+
+static __always_inline bool is_syn(__u8 flags)
+{
+	return (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-static __always_inline void flow_sent(const struct xlb_vip *vip,
-				      const struct flow *f, __u32 backend)
+static __always_inline __u32 flow_target(const struct xlb_vip *vip, __u64 word,
+					 __u32 owner)
 {
-	if (by_client(vip) && backend)
-		affinity_keep(f, vip->affinity_ticks, backend);
+	__u32 id = picks(vip) ? pick(vip) : WORD_STUCK(word);
+
+	return id ? id : owner;
 }
 
-static __always_inline __u32 select_syn(const struct xlb_vip *vip,
+static __always_inline __u64 select_syn(const struct xlb_vip *vip,
 					struct xlb_flow_line *line, __u64 key,
-					const struct flow *f)
+					__u64 word, __u64 segment)
 {
+	struct choices c = choices_of(word);
+	__u32 id, known;
 	struct memory m;
-	__u32 id;
 
-	memory_find(line, memory_tag(key), memory_seq_tag(key, f->seq + 1), &m);
+	memory_find(line, memory_tag(key),
+		    memory_seq_tag(key, SEGMENT_SEQ(segment) + 1), &m);
 	if (m.half) {
 		memory_renew(line, m.half_way, m.half, XLB_FLOW_HALF_OPEN);
 		return XLB_FLOW_BACKEND(m.half);
 	}
-	id = flow_target(vip, f);
-	if (!id || (id == f->fallback && !m.known && !picks(vip) &&
-		    f->state != XLB_MOVING))
+	known = XLB_FLOW_BACKEND(m.known);
+	id = flow_target(vip, word, c.owner);
+	if (!id || (id == c.fallback && !known && !picks(vip) &&
+		    XLB_SLOT_STATE((__u32)word) != XLB_MOVING))
 		return id;
-	if (!track_half_open(line, key, f, id))
-		return m.known ? XLB_FLOW_BACKEND(m.known) : f->fallback;
-	load_add(vip, id);
-	flow_sent(vip, f, id);
-	return id;
+	return ANSWER(id, known ? known : c.fallback, XLB_FLOW_HALF_OPEN);
 }
 
-/* The class of a memory after this packet; not half-open. */
+/* The class of a memory after this segment; not half-open. */
 static __always_inline enum xlb_flow_class
-class_after(const struct xlb_vip *vip, const struct flow *f, __u64 known)
+class_after(const struct xlb_vip *vip, __u64 segment, __u64 known)
 {
 	if (!(vip->flags & XLB_VIP_COUNTED))
 		return XLB_FLOW_ESTABLISHED;
-	if (f->flags & (TCP_FIN | TCP_RST))
+	if (SEGMENT_FLAGS(segment) & (TCP_FIN | TCP_RST))
 		return XLB_FLOW_CLOSING;
-	if (XLB_FLOW_CLASS(known) == XLB_FLOW_CLOSING && !f->payload)
+	if (XLB_FLOW_CLASS(known) == XLB_FLOW_CLOSING &&
+	    !SEGMENT_PAYLOAD(segment))
 		return XLB_FLOW_CLOSING;
 	return XLB_FLOW_ESTABLISHED;
 }
 
-static __always_inline __u32 select_other(const struct xlb_vip *vip,
+static __always_inline __u64 select_other(const struct xlb_vip *vip,
 					  struct xlb_flow_line *line, __u64 key,
-					  const struct flow *f)
+					  __u64 word, __u64 segment)
 {
-	__u32 tag = memory_tag(key), id;
+	struct choices c = choices_of(word);
+	__u32 tag = memory_tag(key);
 	struct memory m;
 
-	memory_find(line, tag, memory_seq_tag(key, f->seq), &m);
+	memory_find(line, tag, memory_seq_tag(key, SEGMENT_SEQ(segment)), &m);
 	if (m.half) {
-		memory_promote(line, &m, tag, class_after(vip, f, 0));
-		id = XLB_FLOW_BACKEND(m.half);
-	} else if (m.known) {
-		memory_renew(line, m.known_way, m.known,
-			     class_after(vip, f, m.known));
-		id = XLB_FLOW_BACKEND(m.known);
-	} else {
-		id = f->fallback;
-		if (f->keep_old)
-			track_sighted(line, key, id);
+		memory_promote(line, &m, tag, class_after(vip, segment, 0));
+		return XLB_FLOW_BACKEND(m.half);
 	}
-	flow_sent(vip, f, id);
-	return id;
+	if (m.known) {
+		memory_renew(line, m.known_way, m.known,
+			     class_after(vip, segment, m.known));
+		return XLB_FLOW_BACKEND(m.known);
+	}
+	if (!c.moving)
+		return c.fallback;
+	return ANSWER(c.fallback, c.fallback, XLB_FLOW_SIGHTED);
 }
 
-static __always_inline __u32 select_datagram(const struct xlb_vip *vip,
+static __always_inline __u64 select_datagram(const struct xlb_vip *vip,
 					     struct xlb_flow_line *line,
-					     __u64 key, struct flow *f)
+					     __u64 key, __u64 word)
 {
+	struct choices c = choices_of(word);
 	__u32 tag = memory_tag(key), id;
 	struct memory m;
 
 	memory_find(line, tag, tag, &m);
 	if (m.known) {
 		memory_renew(line, m.known_way, m.known, XLB_FLOW_ESTABLISHED);
-		id = XLB_FLOW_BACKEND(m.known);
-	} else {
-		id = flow_target(vip, f);
-		if (!id)
-			return 0;
-		f->remembered = track_sighted(line, key, id);
-		if (f->remembered)
-			load_add(vip, id);
-		else
-			id = f->fallback;
+		return XLB_FLOW_BACKEND(m.known);
 	}
-	flow_sent(vip, f, id);
-	return id;
+	id = flow_target(vip, word, c.owner);
+	return id ? ANSWER(id, c.fallback, XLB_FLOW_SIGHTED) : 0;
 }
 
 /* Datagrams whose flows aren't remembered: each is a flow of its own. */
-static __always_inline __u32 select_stateless(const struct xlb_vip *vip,
-					      const struct flow *f)
+static __always_inline __u64 select_stateless(const struct xlb_vip *vip,
+					      __u64 word)
 {
 	__u32 id = pick(vip);
 
 	if (!id)
-		return f->owner;
+		return XLB_SLOT_CUR(word);
 	load_add(vip, id);
 	return id;
 }
 
 /*
- * The backend of a packet whose slot doesn't decide alone; 0: nobody.  f
- * carries hash, dest, key, and with TCP seq, payload and flags.
+ * What to do with a packet whose slot doesn't decide alone (0: nobody takes
+ * it), see ANSWER().  line and key: of the flow; word: with the client's
+ * backend; segment: TCP only.
  */
-__noinline __u32 select_tracked(const struct xlb_vip *vip, __u32 word,
-				struct flow *f, struct xlb_flow_line *line)
+__noinline __u64 select_tracked(const struct xlb_vip *vip,
+				struct xlb_flow_line *line, __u64 key,
+				__u64 word, __u64 segment)
 {
-	__u64 key;
-
-	if (!vip || !f || !line)
+	if (!vip || !line)
 		return 0;
-	key = f->key;
-	flow_choices(vip, word, f);
 	if (vip->proto == IPPROTO_UDP)
-		return sticks(vip) ? select_datagram(vip, line, key, f)
-				   : select_stateless(vip, f);
-	if ((f->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-		return select_syn(vip, line, key, f);
-	return select_other(vip, line, key, f);
+		return sticks(vip) ? select_datagram(vip, line, key, word)
+				   : select_stateless(vip, word);
+	if (is_syn(SEGMENT_FLAGS(segment)))
+		return select_syn(vip, line, key, word, segment);
+	return select_other(vip, line, key, word, segment);
+}
+
+/*
+ * What most TCP packets of a slot under change get, without a call.  0: not
+ * so simple; ask select_tracked().  Under a flood of SYNs that is past the
+ * rate a SYN of nobody that is known costs no more than this.
+ */
+static __always_inline __u32 select_simple(const struct xlb_vip *vip,
+					   const struct xlb_flow_line *line,
+					   __u64 key, __u32 word, __u8 flags,
+					   __u32 seq)
+{
+	if (by_client(vip))
+		return 0;
+	if (likely(!(flags & (TCP_SYN | TCP_FIN | TCP_RST))))
+		return memory_at_home(line, key, seq);
+	if (!is_syn(flags) || !memory_without(line, memory_tag(key),
+					      memory_seq_tag(key, seq + 1)))
+		return 0;
+	if ((picks(vip) || XLB_SLOT_STATE(word) == XLB_MOVING) &&
+	    !tokens_gone())
+		return 0;
+	return choices_of(word).fallback;
+}
+
+/* The target is remembered; or it can't be: false. */
+static __always_inline bool remember(const struct xlb_vip *vip,
+				     struct xlb_flow_line *line, __u64 key,
+				     __u64 answer, __u64 segment)
+{
+	__u32 id = ANSWER_TARGET(answer);
+
+	if (ANSWER_CLASS(answer) == XLB_FLOW_HALF_OPEN) {
+		if (!track_half_open(line, key, id, SEGMENT_SEQ(segment) + 1,
+				     SEGMENT_PAYLOAD(segment)))
+			return false;
+		load_add(vip, id);
+		return true;
+	}
+	if (!track_sighted(line, key, id))
+		return false;
+	if (vip->proto == IPPROTO_UDP)
+		load_add(vip, id);
+	return true;
+}
+
+/*
+ * A packet of a client that sticks went to this backend.  A SYN may be
+ * forged, so that only one that is remembered counts.
+ */
+static __always_inline void flow_stuck(const struct xlb_vip *vip,
+				       const struct flow *f, __u32 id)
+{
+	if (!f->made && is_syn(SEGMENT_FLAGS(f->segment)))
+		return;
+	if (affinity_keep(f->hash.client, f->dest, vip->affinity_ticks, id))
+		affinity_make(f->hash.client, f->dest, id);
+}
+
+/* The same as select_flow(), where line and key are known. */
+static __always_inline __u32 select_in(const struct xlb_vip *vip,
+				       struct xlb_flow_line *line, __u64 key,
+				       __u64 word, struct flow *f)
+{
+	__u64 answer;
+	__u32 id;
+
+	f->made = false;
+	if (by_client(vip))
+		word = WORD_AND_STUCK(word,
+				      affinity_backend(f->hash.client, f->dest,
+						       vip->affinity_ticks));
+	answer = select_tracked(vip, line, key, word, f->segment);
+	id = ANSWER_TARGET(answer);
+	if (ANSWER_CLASS(answer)) {
+		f->made = remember(vip, line, key, answer, f->segment);
+		if (!f->made)
+			id = ANSWER_INSTEAD(answer);
+	}
+	if (by_client(vip) && id)
+		flow_stuck(vip, f, id);
+	return id;
+}
+
+/*
+ * The backend of a packet whose slot doesn't decide alone; 0: nobody takes it.
+ * f carries hash, dest and segment, and gets `made`.
+ */
+static __always_inline __u32 select_flow(const struct xlb_vip *vip, __u32 word,
+					 struct flow *f)
+{
+	struct xlb_flow_line *line = memory_line(f->hash.flow);
+
+	if (!line)
+		return 0;
+	return select_in(vip, line, memory_key(f->hash.flow, f->dest), word, f);
 }
 
 #endif

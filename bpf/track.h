@@ -37,25 +37,19 @@ struct flow_hash {
 	__u64 client; /* of the client alone; XLB_VIP_CLIENT_HASH only */
 };
 
-/* A flow in a slot that isn't at rest, and the choices there are. */
+/* A packet's flow, as far as its slot doesn't decide alone. */
 struct flow {
 	struct flow_hash hash;
 	__u64 dest; /* of the VIP's address and protocol */
-	__u64 key; /* of both, see memory_key(); packets' only */
-	__u32 seq; /* TCP sequence number, host order */
-	__u32 payload; /* TCP: bytes of data */
-	__u32 owner; /* backend of a new flow, where the slot says it */
-	__u32 fallback; /* backend of a flow that isn't remembered */
-	__u8 state; /* enum xlb_slot_state */
-	__u8 flags; /* TCP header's */
-	bool keep_old; /* remember that the fallback was taken */
-	bool remembered; /* found out: udp, a flow that wasn't known before */
-	__u32 pad; /* none is left to the compiler: the verifier looks */
+	__u64 segment; /* TCP: see SEGMENT() */
+	__u32 fallback; /* asked about only: its backend if not remembered */
+	bool made; /* found out: it is remembered from now on */
 };
 
 /*
  * Functions that aren't static are verified once, by themselves, and not again
- * for every way that leads to them.
+ * for every way that leads to them.  Their arguments are numbers where they
+ * can be: what a chain of calls may keep on the stack is little.
  */
 
 /*
@@ -129,7 +123,7 @@ static __always_inline __u64 *memory_place(struct xlb_flow_line *line,
 }
 
 static __always_inline __u64 memory_read(const struct xlb_flow_line *line,
-					 int way)
+					 __u32 way)
 {
 	return *(const volatile __u64 *)&line->entry[way];
 }
@@ -148,7 +142,7 @@ static __always_inline void memory_find(const struct xlb_flow_line *line,
 {
 	*ret = (struct memory){ 0 };
 #pragma unroll
-	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++) {
 		__u64 entry = memory_read(line, i);
 		__u32 class = XLB_FLOW_CLASS(entry);
 
@@ -166,25 +160,55 @@ static __always_inline void memory_find(const struct xlb_flow_line *line,
 }
 
 /*
+ * Keep the pointer in a register, which clang would load again from the stack
+ * for each way.
+ */
+#define KEEP(pointer) asm volatile("" : "+r"(pointer))
+
+/* Has no entry any of these two tags?  They may be the same. */
+static __always_inline bool memory_without(const struct xlb_flow_line *line,
+					   __u32 one, __u32 other)
+{
+	KEEP(line);
+#pragma unroll
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++) {
+		__u32 tag = XLB_FLOW_TAG(memory_read(line, i));
+
+		if (unlikely(tag == one) || unlikely(tag == other))
+			return false;
+	}
+	return true;
+}
+
+/*
  * The backend of an established flow, in one look: its entry stands at home
  * and is of this tick, and nothing in the line has this packet's sequence
  * number.  0: that isn't so; look closer.
  */
-static __always_inline __u32 memory_at_home(struct xlb_flow_line *line,
+static __always_inline __u32 memory_at_home(const struct xlb_flow_line *line,
 					    __u64 key, __u32 seq)
 {
-	__u64 entry = *(volatile __u64 *)memory_place(line, memory_home(key));
-	__u32 seq_tag = memory_seq_tag(key, seq);
+	__u64 entry =
+		*(const volatile __u64 *)&line
+			 ->entry[MASK(memory_home(key), XLB_FLOW_WAYS - 1)];
+	__u64 want = XLB_FLOW(memory_tag(key), memory_now(), 0,
+			      XLB_FLOW_ESTABLISHED, 0);
+	__u64 any = 0;
 
-	if ((entry ^ XLB_FLOW(memory_tag(key), memory_now(), 0, 0, 0)) >>
-		    TIME_SHIFT ||
-	    XLB_FLOW_CLASS(entry) != XLB_FLOW_ESTABLISHED ||
-	    !memory_live(entry))
+	if (((entry ^ want) & ~XLB_FLOW(0, 0, 0xff, 0, 0x7fff)) ||
+	    backend_generation(XLB_FLOW_BACKEND(entry)) !=
+		    XLB_FLOW_GENERATION(entry))
 		return 0;
+	KEEP(line);
 #pragma unroll
-	for (int i = 0; i < XLB_FLOW_WAYS; i++)
-		if (unlikely(XLB_FLOW_TAG(memory_read(line, i)) == seq_tag))
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
+		any |= memory_read(line, i);
+	if (any & HALF_OR_CLOSING) {
+		__u32 tag = memory_seq_tag(key, seq);
+
+		if (!memory_without(line, tag, tag))
 			return 0;
+	}
 	return XLB_FLOW_BACKEND(entry);
 }
 
@@ -194,7 +218,7 @@ static __always_inline void memory_renew(struct xlb_flow_line *line, __u32 way,
 {
 	__u64 young = (entry & ~(TIME_BITS | CLASS_BITS)) |
 		      (__u64)memory_now() << TIME_SHIFT |
-		      (__u64)class << CLASS_SHIFT;
+		      (__u64) class << CLASS_SHIFT;
 
 	if (young != entry)
 		__sync_val_compare_and_swap(memory_place(line, way), entry,
@@ -206,21 +230,21 @@ static __always_inline void memory_promote(struct xlb_flow_line *line,
 					   const struct memory *m, __u32 tag,
 					   enum xlb_flow_class class)
 {
-	__sync_val_compare_and_swap(
-		memory_place(line, m->half_way), m->half,
-		memory_entry(tag, XLB_FLOW_BACKEND(m->half), class));
+	__sync_val_compare_and_swap(memory_place(line, m->half_way), m->half,
+				    memory_entry(tag, XLB_FLOW_BACKEND(m->half),
+						 class));
 	if (m->known)
 		__sync_val_compare_and_swap(memory_place(line, m->known_way),
 					    m->known, 0);
 }
 
-static __always_inline void count_event(enum xlb_event event)
+static __always_inline void count_events(enum xlb_event event, __u32 count)
 {
 	__u32 key = event;
 	__u64 *n = bpf_map_lookup_elem(&events, &key);
 
 	if (n)
-		++*n;
+		*n += count;
 }
 
 /* Nobody's any more, though it may still read as someone's. */
@@ -233,169 +257,220 @@ static __always_inline bool memory_outdated(__u64 entry)
 		XLB_FLOW_CLASS(entry) == XLB_FLOW_CLOSING);
 }
 
-/* The ways of a line, a bit each, as a new entry of some class sees them. */
-struct ways {
-	__u32 empty;
-	__u32 outdated;
-	__u32 own; /* living entries of that class */
-	__u32 count; /* of own */
-};
-
-static __always_inline void ways_look(const struct xlb_flow_line *line,
-				      __u32 class, struct ways *ret)
+/*
+ * 1 or 0 by arithmetic: branches would have the verifier follow every line
+ * that there can be.  x, a and b are below 2^63.
+ */
+static __always_inline __u64 is_zero(__u64 x)
 {
-	*ret = (struct ways){ 0 };
-#pragma unroll
-	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
-		__u64 entry = memory_read(line, i);
-
-		if (!memory_live(entry)) {
-			ret->empty |= 1U << i;
-		} else if (memory_outdated(entry)) {
-			ret->outdated |= 1U << i;
-		} else if (XLB_FLOW_CLASS(entry) == class) {
-			ret->own |= 1U << i;
-			ret->count++;
-		}
-	}
+	asm volatile("" : "+r"(x));
+	return (x - 1) >> 63;
 }
 
-/* The first of these ways from `start` on, round the line; none: start. */
-static __always_inline __u32 ways_first(__u32 ways, __u32 start)
+static __always_inline __u64 is_less(__u64 a, __u64 b)
 {
-	__u32 turned = (ways | ways << XLB_FLOW_WAYS) >>
-		       (start & (XLB_FLOW_WAYS - 1));
-
-#pragma unroll
-	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
-		if (turned & 1U << i)
-			return start + i;
-	return start;
+	asm volatile("" : "+r"(a));
+	return (a - b) >> 63;
 }
 
 /*
- * Remember a flow by this entry, half-open or sighted.  While its class is
- * below its quota it takes an empty way, at home if it can be, or an outdated
- * one; else it takes the way of another of its class, of which the tag says
- * whose, so that a flood doesn't always hit the same.  0: nothing of that
- * could be had.
+ * The ways of a line as a new entry of some class sees them, a bit each: empty
+ * ones in the lowest byte, outdated ones in the next, then the living ones of
+ * that class.
  */
-__noinline int memory_put(struct xlb_flow_line *line, __u64 entry,
-				  __u32 home)
+#define WAYS_EMPTY(ways) ((ways)&0xff)
+#define WAYS_OUTDATED(ways) ((ways) >> 8 & 0xff)
+#define WAYS_OWN(ways) ((ways) >> 16 & 0xff)
+
+static __always_inline __u64 way_look(__u64 entry, __u32 class)
 {
-	__u32 class = XLB_FLOW_CLASS(entry), way;
-	struct ways ways;
-	__u64 old;
+	__u32 backend = XLB_FLOW_BACKEND(entry);
+	__u64 age = memory_age(entry);
+	__u64 live = is_zero(backend_generation(backend) ^
+			     XLB_FLOW_GENERATION(entry)) &
+		     is_less(0, backend);
+	__u64 closed = is_zero(XLB_FLOW_CLASS(entry) ^ XLB_FLOW_CLOSING);
+	__u64 old = is_less(XLB_FLOW_STALE, age) |
+		    (is_less(CLOSING_TICKS, age) & closed);
+	__u64 own = is_zero(XLB_FLOW_CLASS(entry) ^ class) & live & ~old;
+
+	return (live ^ 1) | (live & old) << 8 | own << 16;
+}
+
+static __always_inline __u64 ways_look(const struct xlb_flow_line *line,
+				       __u32 class)
+{
+	__u64 ways = 0;
+
+	/* Unrolled it would need too much of the stack. */
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
+		ways |= way_look(memory_read(line, i), class) << i;
+	return ways;
+}
+
+static __always_inline __u64 ways_count(__u64 ways)
+{
+	ways = (ways & 0x55) + (ways >> 1 & 0x55);
+	ways = (ways & 0x33) + (ways >> 2 & 0x33);
+	return (ways & 0x0f) + (ways >> 4);
+}
+
+/* The first of these ways from `start` on, round the line; none: any. */
+static __always_inline __u32 ways_first(__u64 ways, __u32 start)
+{
+	__u64 turned =
+		(ways | ways << XLB_FLOW_WAYS) >> (start & (XLB_FLOW_WAYS - 1));
+	__u64 below = ((turned & -turned) - 1) & 0xff;
+
+	return start + (__u32)ways_count(below);
+}
+
+/*
+ * The way for a new entry.  While its class is below its quota it takes an
+ * empty one, at home if it can be, or an outdated one; else another's of its
+ * class, of which the tag says whose, so that a flood doesn't always hit the
+ * same.
+ */
+static __always_inline __u32 way_for(const struct xlb_flow_line *line,
+				     __u64 entry, __u32 home)
+{
+	__u64 ways = ways_look(line, XLB_FLOW_CLASS(entry));
+
+	if (ways_count(WAYS_OWN(ways)) >= CLASS_QUOTA)
+		return ways_first(WAYS_OWN(ways), XLB_FLOW_TAG(entry));
+	if (WAYS_EMPTY(ways))
+		return ways_first(WAYS_EMPTY(ways), home);
+	if (WAYS_OUTDATED(ways))
+		return ways_first(WAYS_OUTDATED(ways), home);
+	return ways_first(WAYS_OWN(ways), XLB_FLOW_TAG(entry));
+}
+
+/* Remember a flow by this entry, half-open or sighted.  0: no way for it. */
+__noinline int memory_put(struct xlb_flow_line *line, __u64 entry, __u32 home)
+{
+	__u32 class = XLB_FLOW_CLASS(entry);
+	__u64 *place, old;
 
 	if (!line)
 		return 0;
-	ways_look(line, class, &ways);
-	if (ways.count < CLASS_QUOTA && ways.empty)
-		way = ways_first(ways.empty, home);
-	else if (ways.count < CLASS_QUOTA && ways.outdated)
-		way = ways_first(ways.outdated, home);
-	else
-		way = ways_first(ways.own, XLB_FLOW_TAG(entry));
-	old = *(volatile __u64 *)memory_place(line, way);
-	/* No way at all; or somebody established a flow there meanwhile. */
+	place = memory_place(line, way_for(line, entry, home));
+	old = *(volatile __u64 *)place;
+	/* No way at all, or somebody is established there since we looked. */
 	if (memory_live(old) && !memory_outdated(old)) {
-		if (XLB_FLOW_CLASS(old) != class) {
-			count_event(XLB_EVENT_NO_ROOM);
-			return 0;
-		}
+		if (XLB_FLOW_CLASS(old) != class)
+			goto full;
 		if (class == XLB_FLOW_SIGHTED)
-			count_event(XLB_EVENT_NO_ROOM);
+			count_events(XLB_EVENT_NO_ROOM, 1);
 	}
-	if (__sync_val_compare_and_swap(memory_place(line, way), old, entry) ==
-	    old)
+	if (__sync_val_compare_and_swap(place, old, entry) == old)
 		return 1;
-	count_event(XLB_EVENT_NO_ROOM);
+full:
+	count_events(XLB_EVENT_NO_ROOM, 1);
 	return 0;
 }
 
-/* Empty buckets are filled as the clock says, which is seldom asked. */
+static __always_inline struct limit *limit_here(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&limits, &key);
+}
+
+/*
+ * The quick no: the bucket is empty, and neither the clock nor the counter is
+ * due.  Who is refused is counted in one go with those before it.
+ */
+static __always_inline bool tokens_gone(void)
+{
+	struct limit *l = limit_here();
+
+	if (!l || l->tokens || !l->skipped || l->skipped >= CLOCK_EVERY - 1)
+		return false;
+	l->skipped++;
+	return true;
+}
+
+/* An empty bucket is filled as the clock says, which is seldom asked. */
 static __always_inline bool tokens_refill(struct limit *l)
 {
-	__u64 now, fresh;
+	__u64 fresh;
 
-	if (l->skipped++ % CLOCK_EVERY)
+	if (l->skipped)
 		return false;
-	now = bpf_ktime_get_ns();
-	fresh = (now - l->refilled) / TOKEN_NS;
-	if (!fresh)
-		return false;
+	fresh = (bpf_ktime_get_ns() - l->refilled) / TOKEN_NS;
 	l->refilled += fresh * TOKEN_NS;
 	l->tokens = fresh < TOKENS_MAX ? (__u32)fresh : TOKENS_MAX;
-	l->skipped = 0;
-	return true;
+	return fresh;
 }
 
 /* May one more half-open entry be made? */
 static __always_inline bool token_take(void)
 {
-	__u32 key = 0;
-	struct limit *l = bpf_map_lookup_elem(&limits, &key);
+	struct limit *l = limit_here();
 
 	if (!l)
 		return false;
-	if (!l->tokens && !tokens_refill(l)) {
-		count_event(XLB_EVENT_RATE);
-		return false;
+	if (l->tokens || tokens_refill(l)) {
+		l->tokens--;
+		return true;
 	}
-	l->tokens--;
-	return true;
-}
-
-static __always_inline bool half_open_put(struct xlb_flow_line *line, __u64 key,
-					  __u32 next, __u32 backend)
-{
-	return token_take() &&
-	       memory_put(line,
-			  memory_entry(memory_seq_tag(key, next), backend,
-				       XLB_FLOW_HALF_OPEN),
-			  memory_home(key));
+	if (++l->skipped >= CLOCK_EVERY) {
+		l->skipped = 0;
+		count_events(XLB_EVENT_RATE, CLOCK_EVERY);
+	}
+	return false;
 }
 
 /*
- * Remember where a SYN went, under the sequence number that the next packet
- * must carry.  Of data in a SYN the server may take all or nothing.
+ * Remember that the flow goes to this backend, as half-open under the number
+ * that its next packet must carry.  Of data in a SYN the server may take all
+ * or nothing, so that there are two such numbers.  0: it can't be remembered.
  */
-static __always_inline bool track_half_open(struct xlb_flow_line *line,
-					    __u64 key, const struct flow *f,
-					    __u32 backend)
+__noinline int track_half_open(struct xlb_flow_line *line, __u64 key,
+			       __u32 backend, __u32 next, __u32 payload)
 {
-	__u32 next = f->seq + 1;
-
-	if (!half_open_put(line, key, next, backend))
-		return false;
-	if (f->payload)
-		half_open_put(line, key, next + f->payload, backend);
-	return true;
-}
-
-static __always_inline bool track_sighted(struct xlb_flow_line *line, __u64 key,
-					  __u32 backend)
-{
-	return memory_put(line,
-			  memory_entry(memory_tag(key), backend,
-				       XLB_FLOW_SIGHTED),
-			  memory_home(key));
-}
-
-/* For a packet about the flow, such as an ICMP error: only looks. */
-__noinline __u32 track_peek(const struct flow *f)
-{
-	struct xlb_flow_line *line;
-	struct memory m = { 0 };
-	__u32 tag;
-
-	if (!f)
+	if (!token_take() ||
+	    !memory_put(line,
+			memory_entry(memory_seq_tag(key, next), backend,
+				     XLB_FLOW_HALF_OPEN),
+			memory_home(key)))
 		return 0;
-	line = memory_line(f->hash.flow);
-	tag = memory_tag(memory_key(f->hash.flow, f->dest));
-	if (line)
-		memory_find(line, tag, tag, &m);
-	return m.known ? XLB_FLOW_BACKEND(m.known) : f->fallback;
+	if (payload && token_take())
+		memory_put(line,
+			   memory_entry(memory_seq_tag(key, next + payload),
+					backend, XLB_FLOW_HALF_OPEN),
+			   memory_home(key));
+	return 1;
+}
+
+static __always_inline int track_sighted(struct xlb_flow_line *line, __u64 key,
+					 __u32 backend)
+{
+	return memory_put(
+		line, memory_entry(memory_tag(key), backend, XLB_FLOW_SIGHTED),
+		memory_home(key));
+}
+
+/* The backend of a flow that is remembered; 0: it isn't.  Only looks. */
+__noinline __u32 memory_backend(__u64 hash, __u64 dest)
+{
+	struct xlb_flow_line *line = memory_line(hash);
+	__u32 tag = memory_tag(memory_key(hash, dest));
+	struct memory m;
+
+	if (!line)
+		return 0;
+	memory_find(line, tag, tag, &m);
+	return m.known ? XLB_FLOW_BACKEND(m.known) : 0;
+}
+
+/* For a packet about the flow, such as an ICMP error. */
+static __always_inline __u32 track_peek(const struct flow *f)
+{
+	__u32 id = memory_backend(f->hash.flow, f->dest);
+
+	return id ? id : f->fallback;
 }
 
 /*
@@ -405,66 +480,55 @@ __noinline __u32 track_peek(const struct flow *f)
  */
 #define AFFINITY 0xA24BAED4963EE407ULL
 
-struct affinity {
-	struct xlb_flow_line *line;
-	__u64 key;
-	__u64 entry; /* 0: there is none */
-	__u32 way;
-};
-
-static __always_inline void affinity_find(const struct flow *f,
-					  struct affinity *ret)
-{
-	struct memory m = { 0 };
-	__u32 tag;
-
-	ret->line = memory_line(f->hash.client);
-	ret->key = memory_key(f->hash.client ^ AFFINITY, f->dest);
-	tag = memory_tag(ret->key);
-	if (ret->line)
-		memory_find(ret->line, tag, tag, &m);
-	ret->entry = m.known;
-	ret->way = m.known_way;
-}
-
 /* Where the client's connections go; 0: where the slot says. */
-__noinline __u32 affinity_backend(const struct flow *f, __u32 ticks)
+__noinline __u32 affinity_backend(__u64 client, __u64 dest, __u32 ticks)
 {
-	struct affinity a;
+	struct xlb_flow_line *line = memory_line(client);
+	__u32 tag = memory_tag(memory_key(client ^ AFFINITY, dest));
+	struct memory m;
 
-	if (!f)
+	if (!line)
 		return 0;
-	affinity_find(f, &a);
-	if (!a.entry || memory_age(a.entry) > ticks)
+	memory_find(line, tag, tag, &m);
+	if (!m.known || memory_age(m.known) > ticks)
 		return 0;
-	return XLB_FLOW_BACKEND(a.entry);
+	return XLB_FLOW_BACKEND(m.known);
 }
 
 /*
  * A packet of the client went to this backend.  A living memory of another
- * one stays as it is, and grows old if nothing goes there any more.
+ * one stays as it is, and grows old if nothing goes there any more.  1: there
+ * is no memory yet; see affinity_make().
  */
-__noinline int affinity_keep(const struct flow *f, __u32 ticks,
-				    __u32 backend)
+__noinline int affinity_keep(__u64 client, __u64 dest, __u32 ticks,
+			     __u32 backend)
 {
-	struct affinity a;
+	struct xlb_flow_line *line = memory_line(client);
+	__u32 tag = memory_tag(memory_key(client ^ AFFINITY, dest));
+	struct memory m;
 
-	if (!f)
+	if (!line)
 		return 0;
-	affinity_find(f, &a);
-	if (!a.line)
-		return 0;
-	if (!a.entry)
-		track_sighted(a.line, a.key, backend);
-	else if (XLB_FLOW_BACKEND(a.entry) == backend)
-		memory_renew(a.line, a.way, a.entry, XLB_FLOW_ESTABLISHED);
-	else if (memory_age(a.entry) > ticks)
-		__sync_val_compare_and_swap(memory_place(a.line, a.way),
-					    a.entry,
-					    memory_entry(memory_tag(a.key),
-							 backend,
-							 XLB_FLOW_SIGHTED));
+	memory_find(line, tag, tag, &m);
+	if (!m.known)
+		return 1;
+	if (XLB_FLOW_BACKEND(m.known) == backend)
+		memory_renew(line, m.known_way, m.known, XLB_FLOW_ESTABLISHED);
+	else if (memory_age(m.known) > ticks)
+		__sync_val_compare_and_swap(
+			memory_place(line, m.known_way), m.known,
+			memory_entry(tag, backend, XLB_FLOW_SIGHTED));
 	return 0;
+}
+
+static __always_inline void affinity_make(__u64 client, __u64 dest,
+					  __u32 backend)
+{
+	struct xlb_flow_line *line = memory_line(client);
+
+	if (line)
+		track_sighted(line, memory_key(client ^ AFFINITY, dest),
+			      backend);
 }
 
 #endif

@@ -1,46 +1,82 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* One change to one effect on the outside. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "reconcile.h"
 
-/* Room for what is declared and as much again; at least a million slots. */
-#define LEAST_SLOTS (1u << 20)
+/* Room to grow into without another load; 256 KiB. */
+#define LEAST_SLOTS (1u << 16)
 
-static int load(struct reconciler *r, struct diag_list *diags)
+/* Twice what is needed: a table that grows needs both its regions. */
+static uint32_t room_for(uint32_t slots)
+{
+	uint32_t room = LEAST_SLOTS;
+
+	while (room / 2 < slots && room < 1u << 28)
+		room *= 2;
+	return room;
+}
+
+static int load(struct reconciler *r, const struct change *c,
+		struct diag_list *diags)
 {
 	struct datapath_config cfg = { .bpffs = r->opt->bpffs,
-				       .slots = LEAST_SLOTS,
-				       .flow_seed = r->flow_seed,
-				       .features = XLB_FEATURE_ALL };
-	uint64_t needed = 0;
+				       .slots = room_for(c->load.slots),
+				       .features = c->load.features,
+				       .flow_seed = c->load.has_seed
+							    ? c->load.seed
+							    : r->flow_seed };
 
-	for (size_t i = 0; i < r->spec->service_count; i++)
-		needed += 2ull << table_log2_for(
-				  service_max_backends(&r->spec->services[i]));
-	while (cfg.slots < needed && cfg.slots < (1u << 28))
-		cfg.slots *= 2;
 	return datapath_open(&cfg, &r->dp, diags);
+}
+
+static int reload(struct reconciler *r, const struct change *c,
+		  struct diag_list *diags)
+{
+	uint32_t have = datapath_view(r->dp)->slot_count;
+	uint32_t slots = c->load.slots > have ? room_for(c->load.slots) : have;
+
+	return datapath_reload(r->dp, c->load.features, slots, diags);
+}
+
+static int set_sources(struct reconciler *r, const struct change *c)
+{
+	const struct ip *a = c->sources;
+
+	datapath_set_sources(r->dp, a[0].family ? a[0].words : NULL,
+			     a[1].family ? a[1].words : NULL);
+	return 0;
 }
 
 static int set_backend(struct reconciler *r, const struct change *c)
 {
+	const struct xlb_load none = { .step = XLB_LOAD_UNIT };
 	int err = datapath_set_backend(r->dp, c->id, &c->backend.line);
 
+	if (c->action == ACTION_ADD)
+		datapath_set_load(r->dp, c->id, &none);
 	return err ? err : datapath_set_owner(r->dp, c->id, &c->backend.owner);
 }
 
-/* The generation stays, so that the id's next owner gets another one. */
+/*
+ * Packets under way may still name the id, and remember it: it is nobody's
+ * until a sweep has found no trace.  With another generation what they
+ * remember counts for nothing meanwhile.
+ */
 static int clear_backend(struct reconciler *r, const struct change *c)
 {
-	struct xlb_backend line = {
-		.generation = datapath_view(r->dp)->backends[c->id].generation
-	};
+	const struct xlb_backend *old = &datapath_view(r->dp)->backends[c->id];
+	struct xlb_backend line = { .generation =
+					    (uint8_t)(old->generation + 1) };
+	struct xlb_owner owner = { .kind = XLB_OWNER_QUARANTINE };
 	uint32_t cut = datapath_forget_flows(r->dp, c->id);
-	int err = datapath_set_owner(r->dp, c->id, NULL);
+	int err;
 
+	snprintf(owner.name, sizeof(owner.name), "%s", c->name);
+	err = datapath_set_owner(r->dp, c->id, &owner);
 	log_info("backend_cleared", "service=%s backend=%s id=%u remembered=%u",
 		 c->service, c->name, c->id, cut);
 	return err ? err : datapath_set_backend(r->dp, c->id, &line);
@@ -55,6 +91,13 @@ static int add_address(struct reconciler *r, const struct change *c)
 	if (net_announce(r->net, c->ifindex, &c->address))
 		log_warn("announce", "object=%s", c->object);
 	return 0;
+}
+
+static int del_address(struct reconciler *r, const struct change *c)
+{
+	int err = net_del_address(r->net, c->ifindex, &c->address);
+
+	return err == -EADDRNOTAVAIL ? 0 : err; /* it is gone already */
 }
 
 /* What it was is kept, so that `destroy` can put it back. */
@@ -103,12 +146,8 @@ static int drain_vm(struct reconciler *r, const struct change *c, bool drains)
 
 static int write_slots(struct reconciler *r, const struct change *c)
 {
-	struct slot_write w = { .base = c->slots.base,
-				.count = c->slots.count,
-				.words = c->slots.words,
-				.from = UINT32_MAX };
-
-	datapath_write_slots(r->dp, &w);
+	datapath_write_slots(r->dp, &c->slots.write);
+	sweep_forget(r, c->slots.write.base, c->slots.write.count);
 	return 0;
 }
 
@@ -127,7 +166,10 @@ typedef int (*effect_fn)(struct reconciler *r, const struct change *c,
 
 static const struct xlb_service no_service;
 
-EFFECT(do_load, load(r, diags))
+EFFECT(do_load, load(r, c, diags))
+EFFECT(do_reload, reload(r, c, diags))
+EFFECT(do_tick, datapath_set_tick(r->dp, c->tick))
+EFFECT(do_sources, set_sources(r, c))
 EFFECT(do_sysctl, set_sysctl(r, c))
 EFFECT(do_backend_set, set_backend(r, c))
 EFFECT(do_backend_clear, clear_backend(r, c))
@@ -137,16 +179,16 @@ EFFECT(do_replies,
        datapath_set_replies(r->dp, c->replies.items, c->replies.count, NULL))
 EFFECT(do_reply_attach, datapath_reply_attach(r->dp, c->ifindex, diags))
 EFFECT(do_reply_detach, datapath_reply_detach(r->dp, c->ifindex))
-EFFECT(do_link_attach, datapath_attach(r->dp, DATAPATH_XDP, c->name, c->ifindex,
-			       diags))
-EFFECT(do_link_detach, datapath_detach(r->dp, DATAPATH_XDP, c->name,
-					      c->ifindex))
+EFFECT(do_link_attach,
+       datapath_attach(r->dp, c->link.hook, c->name, c->ifindex, diags))
+EFFECT(do_link_detach,
+       datapath_detach(r->dp, c->link.hook, c->name, c->ifindex))
 EFFECT(do_slots, write_slots(r, c))
 EFFECT(do_service_set, datapath_set_service(r->dp, c->id, &c->kernel_service))
 EFFECT(do_service_clear, datapath_set_service(r->dp, c->id, &no_service))
 EFFECT(do_vips, datapath_set_vips(r->dp, c->vips))
 EFFECT(do_address_add, add_address(r, c))
-EFFECT(do_address_del, net_del_address(r->net, c->ifindex, &c->address))
+EFFECT(do_address_del, del_address(r, c))
 EFFECT(do_drain, drain_vm(r, c, true))
 EFFECT(do_restore, drain_vm(r, c, false))
 EFFECT(do_vm_create, (vm_order_create(r, c), 0))
@@ -158,6 +200,9 @@ EFFECT(do_nothing, 0)
 
 static const effect_fn effects[CHANGE_KIND_COUNT] = {
 	[CHANGE_LOAD] = do_load,
+	[CHANGE_RELOAD] = do_reload,
+	[CHANGE_TICK] = do_tick,
+	[CHANGE_SOURCES] = do_sources,
 	[CHANGE_SYSCTL] = do_sysctl,
 	[CHANGE_BACKEND_SET] = do_backend_set,
 	[CHANGE_DIRECT] = do_direct,

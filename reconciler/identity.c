@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include <endian.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <nettle/sha2.h>
 #include <stdio.h>
@@ -56,6 +58,28 @@ static uint64_t read_seed(const char *state_dir, bool read_only)
 	}
 	free(path);
 	return seed;
+}
+
+/* All balancers with the same file hash alike, whatever the file holds. */
+int identity_seed_file(const char *path, uint64_t *ret_seed)
+{
+	struct sha256_ctx ctx;
+	uint8_t digest[SHA256_DIGEST_SIZE];
+	struct buf content = BUF_INIT;
+	int err = buf_read_file(&content, path, 1 << 20);
+
+	if (!err && !content.len)
+		err = -ENODATA;
+	if (!err) {
+		sha256_init(&ctx);
+		sha256_update(&ctx, content.len,
+			      (const uint8_t *)buf_str(&content));
+		sha256_digest(&ctx, sizeof(digest), digest);
+		memcpy(ret_seed, digest, sizeof(*ret_seed));
+		*ret_seed = le64toh(*ret_seed);
+	}
+	buf_release(&content);
+	return err;
 }
 
 void identity_read(const char *state_dir, bool read_only, char owner[17],

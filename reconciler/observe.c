@@ -7,6 +7,7 @@
  * runs it, or the kernel's owners map remembers it.  One that only the kernel
  * remembers is on its way out: a fixed one drains, a VM is gone.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +26,10 @@ struct gather {
 	struct arena *arena;
 	struct world *w;
 	bool looks; /* only: probes and drains stay as they are */
+	bool everywhere; /* look for programs left on any interface */
 	const struct datapath_view *view; /* NULL: nothing loaded */
 	struct world_owner **by_service; /* owners by service id, then name */
+	size_t by_service_count; /* those in quarantine aren't there */
 	bool *owner_used; /* by index in w->kernel.owners */
 	struct strmap names; /* of services, to struct world_service */
 };
@@ -77,6 +80,13 @@ static void gather_kernel(struct gather *g)
 	k->slots = g->view->slots;
 	k->slot_count = g->view->slot_count;
 	k->services = g->view->services;
+	k->features = g->view->control->features;
+	k->tick = g->view->control->tick;
+	k->flow_seed = g->view->control->flow_seed;
+	k->source4 = g->view->control->source4;
+	memcpy(k->source6, g->view->control->source6, sizeof(k->source6));
+	if (g->view->control->next_backend)
+		g->w->next_id = g->view->control->next_backend;
 	if (g->r->verify)
 		datapath_reread(g->r->dp);
 	err = datapath_owners(g->r->dp, add_owner, g);
@@ -89,10 +99,11 @@ static void gather_kernel(struct gather *g)
 	g->by_service = arena_alloc(g->arena, (k->owner_count + 1) *
 						      sizeof(*g->by_service));
 	for (size_t i = 0; i < k->owner_count; i++)
-		g->by_service[i] = &owners[i];
-	if (k->owner_count)
-		qsort(g->by_service, k->owner_count, sizeof(*g->by_service),
-		      by_service_name);
+		if (owners[i].owner.kind != XLB_OWNER_QUARANTINE)
+			g->by_service[g->by_service_count++] = &owners[i];
+	if (g->by_service_count)
+		qsort(g->by_service, g->by_service_count,
+		      sizeof(*g->by_service), by_service_name);
 	err = datapath_sets(g->r->dp, &g->w->replies, &g->w->reply_count,
 			    &g->w->directs, &g->w->direct_count);
 	if (err)
@@ -190,6 +201,7 @@ static void host_path(const struct gather *g, const struct ip *a,
 	memcpy(ret->dst_mac, path.dst_mac, 6);
 	memcpy(ret->src_mac, path.src_mac, 6);
 	ret->mtu = path.mtu;
+	ret->vlan = path.vlan;
 }
 
 static void gather_paths(struct gather *g, struct world_member *m,
@@ -198,6 +210,8 @@ static void gather_paths(struct gather *g, struct world_member *m,
 	for (int f = 0; f < 2; f++) {
 		if (!m->addresses[f].family)
 			continue;
+		if (g->w->verify && !g->looks)
+			net_keep(g->r->net, &m->addresses[f]);
 		if (!v || !vm_path(g, v, &m->paths[f]))
 			host_path(g, &m->addresses[f], m->fixed,
 				  &run->asked_at[f], &m->paths[f]);
@@ -214,7 +228,7 @@ static bool line_is_of(const struct xlb_backend *line, const struct ip a[2])
 
 static size_t first_owner(const struct gather *g, uint32_t service)
 {
-	size_t lo = 0, hi = g->w->kernel.owner_count;
+	size_t lo = 0, hi = g->by_service_count;
 
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
@@ -233,7 +247,7 @@ static uint32_t owner_id(struct gather *g, const struct world_service *s,
 	if (!s->id)
 		return 0;
 	for (size_t i = first_owner(g, s->id);
-	     i < g->w->kernel.owner_count &&
+	     i < g->by_service_count &&
 	     g->by_service[i]->owner.service == s->id;
 	     i++) {
 		const struct world_owner *o = g->by_service[i];
@@ -474,6 +488,7 @@ static void line_path(const struct gather *g, const struct xlb_backend *line,
 	memcpy(ret->dst_mac, b, 6);
 	memcpy(ret->src_mac, b + 6, 6);
 	ret->mtu = line->mtu;
+	ret->vlan = line->vlan;
 }
 
 static void gather_ghost(struct gather *g, struct world_service *s,
@@ -507,7 +522,7 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 	if (!s->id)
 		return;
 	for (size_t i = first_owner(g, s->id);
-	     i < g->w->kernel.owner_count &&
+	     i < g->by_service_count &&
 	     g->by_service[i]->owner.service == s->id;
 	     i++)
 		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners])
@@ -632,6 +647,30 @@ static enum attachment attachment(enum attach_state s)
 	return ATTACHED_NOT;
 }
 
+static const struct interface_spec *uplink_spec(const struct gather *g,
+						const char *name)
+{
+	for (size_t i = 0; i < g->spec->node.interface_count; i++)
+		if (!strcmp(g->spec->node.interfaces[i].name, name))
+			return &g->spec->node.interfaces[i];
+	return NULL;
+}
+
+/* Elsewhere than on the uplinks a program of ours is a remnant. */
+static void gather_hooks(struct gather *g, struct world_interface *in,
+			 const struct net_link *l)
+{
+	const struct interface_spec *uplink = uplink_spec(g, in->name);
+
+	/* At tc it takes a program of ours to be in anybody's way. */
+	for (int h = 0; h < DATAPATH_HOOKS; h++)
+		if ((uplink || g->everywhere) && (g->r->dp || h != DATAPATH_TC))
+			in->hooks[h] = attachment(datapath_attached(
+				g->r->dp, (enum datapath_hook)h, in->name,
+				in->ifindex));
+	in->native = l->xdp_native;
+}
+
 static void add_interface(struct gather *g, const char *name)
 {
 	const struct net_link *l = net_link_by_name(g->r->net, name);
@@ -647,8 +686,7 @@ static void add_interface(struct gather *g, const char *name)
 	in->ifindex = l->ifindex;
 	in->forwards[0] = forwards("ipv4", name);
 	in->forwards[1] = forwards("ipv6", name);
-	in->xdp = attachment(datapath_attached(g->r->dp, DATAPATH_XDP, name,
-					       l->ifindex));
+	gather_hooks(g, in, l);
 	if (!g->r->dp)
 		return;
 	in->reply = attachment(datapath_reply_attached(g->r->dp, l->ifindex));
@@ -668,6 +706,31 @@ static void add_interface_index(struct gather *g, int ifindex)
 		add_interface(g, l->name);
 }
 
+static void gather_sources(struct gather *g)
+{
+	const struct net_link *up =
+		g->spec->node.interface_count
+			? net_link_by_name(g->r->net,
+					   g->spec->node.interfaces[0].name)
+			: NULL;
+
+	if (!up)
+		return;
+	net_source(g->r->net, up->ifindex, AF_INET, &g->w->sources[0]);
+	net_source(g->r->net, up->ifindex, AF_INET6, &g->w->sources[1]);
+}
+
+static void gather_seed(struct gather *g)
+{
+	const char *path = g->spec->node.seed_file;
+	int err = path ? identity_seed_file(path, &g->w->seed) : 0;
+
+	if (err)
+		g->w->seed_why = err == -ENODATA
+					 ? "it is empty"
+					 : arena_dup(g->arena, strerror(-err));
+}
+
 /* On a pass that verifies, every link is asked for programs left on it. */
 static void add_any_with_reply(void *arg, const struct net_link *l)
 {
@@ -680,10 +743,12 @@ static void add_any_with_reply(void *arg, const struct net_link *l)
 static void gather_node(struct gather *g)
 {
 	net_addresses(g->r->net, add_address, g);
+	gather_sources(g);
+	gather_seed(g);
 	g->w->forwards6_all = forwards("ipv6", "all");
 	for (size_t i = 0; i < g->spec->node.interface_count; i++)
 		add_interface(g, g->spec->node.interfaces[i].name);
-	if (g->r->dp)
+	if (g->r->dp && g->everywhere)
 		datapath_links(g->r->dp, add_linked, g);
 	if (g->r->dp && g->r->verify)
 		net_links(g->r->net, add_any_with_reply, g);
@@ -722,15 +787,28 @@ static void sweep_members(struct reconciler *r)
 	}
 }
 
+static bool same_interfaces(const struct spec *a, const struct spec *b)
+{
+	if (a->node.interface_count != b->node.interface_count)
+		return false;
+	for (size_t i = 0; i < a->node.interface_count; i++)
+		if (strcmp(a->node.interfaces[i].name,
+			   b->node.interfaces[i].name) != 0)
+			return false;
+	return true;
+}
+
 static struct world *gather_all(struct gather *g)
 {
 	struct reconciler *r = g->r;
+
+	g->everywhere =
+		r->verify || !r->spec || !same_interfaces(r->spec, g->spec);
 
 	g->w = arena_alloc(g->arena, sizeof(*g->w));
 	g->w->now = clock_ns();
 	g->w->settled = r->settled;
 	g->w->verify = r->verify;
-	g->w->next_id = r->next_id;
 	gather_kernel(g);
 	gather_service_names(g);
 	gather_services(g);

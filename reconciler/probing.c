@@ -2,7 +2,7 @@
 /*
  * Backends and their probes.  A backend is probed in every family in which
  * its service has VIPs, since one slot table serves both: it is up when all
- * pass, dead only when all are.
+ * pass, dead only when all are.  Behind tunnels that is every family it has.
  */
 #include "base/log.h"
 #include "reconcile.h"
@@ -80,6 +80,8 @@ static bool probes_family(const struct service_spec *s,
 
 	if (m->addresses[f].family != family)
 		return false;
+	if (service_encapsulates(s))
+		return true; /* either may be the outer one */
 	for (size_t i = 0; i < s->vip_count; i++)
 		if (s->vips[i].address.family == family)
 			return true;

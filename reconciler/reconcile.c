@@ -8,19 +8,14 @@
  * pass.  A pass reads what is, plans the difference and carries it out, so
  * that it makes no odds what was missed, or where an earlier one was killed.
  */
-#include "reconcile.h"
+#include "pipeline.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "git.h"
 
 #define HOUSEKEEPING (200 * NS_PER_MS)
 #define RETRY_AFTER_FAILURE NS_PER_S
@@ -124,7 +119,8 @@ static void set_result(struct reconciler *r, const char *result)
 /* What later changes stand on: without it the rest would do harm. */
 static bool is_foundation(const struct change *c)
 {
-	return c->kind == CHANGE_LOAD || c->kind == CHANGE_BACKEND_SET ||
+	return c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD ||
+	       c->kind == CHANGE_BACKEND_SET || c->kind == CHANGE_SLOTS ||
 	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
 }
 
@@ -140,15 +136,22 @@ static void note_failure(struct reconciler *r, const struct change *c,
 		 d && d->hint ? d->hint : "");
 }
 
-/* Without its program the host itself would answer at a VIP put there. */
+/*
+ * Without its program the host itself would answer at a VIP put there, and
+ * the one at another hook has to go on.
+ */
 static bool lacks_program(const struct plan *p, const struct outcome *outcomes,
 			  size_t i)
 {
+	enum change_kind kind = p->changes[i]->kind;
+
+	if (kind != CHANGE_ADDRESS_ADD && kind != CHANGE_LINK_DETACH)
+		return false;
 	for (size_t k = 0; k < i; k++)
 		if (outcomes[k].err &&
 		    p->changes[k]->kind == CHANGE_LINK_ATTACH &&
 		    p->changes[k]->ifindex == p->changes[i]->ifindex)
-			return p->changes[i]->kind == CHANGE_ADDRESS_ADD;
+			return true;
 	return false;
 }
 
@@ -281,7 +284,7 @@ static void check_actions(struct reconciler *r)
 		scaling_check_done(r, s);
 }
 
-static void end_once(struct reconciler *r, int code)
+void end_once(struct reconciler *r, int code)
 {
 	if (!r->opt->once)
 		return;
@@ -333,25 +336,19 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	r->converged =
 		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
 	check_actions(r);
+	sweep_update(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);
 	if (r->converged)
 		end_once(r, EXIT_DONE);
 }
 
-/* What is, and the difference to what should be. */
-struct draft {
-	struct arena *arena;
-	struct world *world;
-	struct plan *plan;
-};
-
-static void draft_plan(struct draft *d, const struct spec *spec)
+void draft_plan(struct draft *d, const struct spec *spec)
 {
 	d->plan = plan_make(spec, d->world);
 	plan_guard(d->plan, spec, d->world);
 }
 
-static void draft_release(struct draft *d)
+void draft_release(struct draft *d)
 {
 	plan_free(d->plan);
 	arena_free(d->arena);
@@ -372,7 +369,7 @@ static void tell_refusal(struct reconciler *r, const struct plan *p)
 	r->told_failures = sum;
 }
 
-static void carry_out(struct reconciler *r, const struct draft *d)
+void carry_out(struct reconciler *r, const struct draft *d)
 {
 	int err = -EPERM;
 
@@ -380,12 +377,13 @@ static void carry_out(struct reconciler *r, const struct draft *d)
 		err = apply(r, d->plan);
 	else
 		tell_refusal(r, d->plan);
-	r->next_id = d->plan->next_id;
+	if (r->dp)
+		datapath_set_next_backend(r->dp, d->plan->next_id);
 	r->verify = false;
 	after_pass(r, d->world, d->plan, err);
 }
 
-static void pass(void *arg)
+void reconcile_pass(void *arg)
 {
 	struct reconciler *r = arg;
 	struct draft d;
@@ -424,8 +422,6 @@ static void resync(void *arg)
 	r->resyncs++;
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
-	if (r->dp)
-		datapath_tick(r->dp);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
 			r->store, clock_wall_ms(),
@@ -435,380 +431,6 @@ static void resync(void *arg)
 	reconcile_soon(r);
 	if (r->spec)
 		loop_arm_in(r->resync, r->spec->node.resync);
-}
-
-/* ---- desired ---- */
-
-static void apply_flags(struct spec *s, const struct options *opt)
-{
-	if (opt->interface_count) {
-		s->node.interfaces = arena_alloc(
-			s->arena,
-			opt->interface_count * sizeof(*s->node.interfaces));
-		s->node.interface_count = opt->interface_count;
-		for (size_t i = 0; i < opt->interface_count; i++)
-			s->node.interfaces[i].name =
-				arena_dup(s->arena, opt->interfaces[i]);
-	}
-	for (size_t i = 0; opt->libvirt && i < s->hypervisor_count; i++)
-		s->hypervisors[i].uri = arena_dup(s->arena, opt->libvirt);
-}
-
-static bool same_hypervisor(const struct hypervisor *h,
-			    const struct hypervisor_spec *s)
-{
-	return !strcmp(hypervisor_name(h), s->name) &&
-	       !strcmp(hypervisor_uri(h), s->uri);
-}
-
-static void on_refreshed(void *arg, struct hypervisor *h)
-{
-	vms_observe(arg, h);
-	reconcile_soon(arg);
-}
-
-static void on_vm_event(void *arg, struct hypervisor *h, const char *vm,
-			enum vm_event event)
-{
-	vms_event(arg, h, vm, event);
-}
-
-static void swept(void *arg, const char *vm, int err, const char *why,
-		  uint64_t took)
-{
-	(void)arg, (void)vm, (void)took;
-	if (err)
-		log_warn("sweep", "result=failed why=\"%s\"", why);
-}
-
-/* A create that was killed may have left a disk that no domain names. */
-static void on_connected(void *arg, struct hypervisor *h, bool up,
-			 const char *why)
-{
-	struct reconciler *r = arg;
-
-	log_info("hypervisor", "name=%s connected=%d why=\"%s\"",
-		 hypervisor_name(h), up, why ? why : "");
-	if (up && !r->read_only)
-		vm_sweep_leftovers(h, swept, r);
-	reconcile_soon(r);
-}
-
-/* Those that the list still has. */
-static void close_hypervisors(struct reconciler *r)
-{
-	for (size_t i = 0; i < r->hypervisor_count; i++) {
-		if (!r->hypervisors[i])
-			continue;
-		vms_forget(r, r->hypervisors[i]);
-		scaling_forget(r, r->hypervisors[i]);
-		hypervisor_free(r->hypervisors[i]);
-	}
-	free(r->hypervisors);
-	r->hypervisors = NULL;
-	r->hypervisor_count = 0;
-}
-
-/* Keep the connections that are still declared, open and close the others. */
-static void connect_hypervisors(struct reconciler *r, const struct spec *spec)
-{
-	static const struct hypervisor_events events = { on_refreshed,
-							 on_vm_event,
-							 on_connected };
-	struct hypervisor **list =
-		mem_array(spec->hypervisor_count, sizeof(struct hypervisor *));
-
-	for (size_t i = 0; i < spec->hypervisor_count; i++) {
-		for (size_t k = 0; k < r->hypervisor_count; k++) {
-			if (!r->hypervisors[k] ||
-			    !same_hypervisor(r->hypervisors[k],
-					     &spec->hypervisors[i]))
-				continue;
-			list[i] = r->hypervisors[k];
-			r->hypervisors[k] = NULL;
-		}
-		if (!list[i])
-			list[i] = hypervisor_new(r->loop, &spec->hypervisors[i],
-						 r->owner, &events, r);
-	}
-	close_hypervisors(r);
-	r->hypervisors = list;
-	r->hypervisor_count = spec->hypervisor_count;
-}
-
-static void record_revision(struct reconciler *r, const char *result)
-{
-	struct store_revision rev = { .time_ms = clock_wall_ms(),
-				      .path = r->opt->file,
-				      .sha256 = r->file_sha256,
-				      .result = result };
-
-	if (r->store)
-		r->last_revision = store_add_revision(r->store, &rev);
-}
-
-struct git_job {
-	struct reconciler *r;
-	char *path;
-	int64_t revision;
-	struct git_state state;
-	struct git_job *next, **link;
-};
-
-static void free_git_job(struct git_job *j)
-{
-	*j->link = j->next;
-	if (j->next)
-		j->next->link = j->link;
-	free(j->path);
-	free(j);
-}
-
-static void ask_git(void *arg)
-{
-	struct git_job *j = arg;
-
-	git_describe(j->path, &j->state);
-}
-
-static void git_answered(void *arg)
-{
-	struct git_job *j = arg;
-	const struct git_state *g = &j->state;
-
-	if (j->r->store && (g->revision[0] || g->dirty))
-		store_set_revision_git(j->r->store, j->revision,
-				       g->revision[0] ? g->revision : NULL,
-				       g->dirty);
-	free_git_job(j);
-}
-
-/* A large work tree takes its time, which the loop hasn't. */
-static void record_commit(struct reconciler *r)
-{
-	struct git_job *j;
-
-	if (!r->store || r->last_revision <= 0 || !git_knows(r->opt->file))
-		return;
-	if (!r->git)
-		r->git = worker_new(r->loop, "xlb-git");
-	j = mem_alloc(sizeof(*j));
-	j->r = r;
-	j->path = mem_dup(r->opt->file);
-	j->revision = r->last_revision;
-	j->link = &r->git_jobs;
-	j->next = r->git_jobs;
-	if (j->next)
-		j->next->link = &j->next;
-	r->git_jobs = j;
-	worker_submit(r->git, ask_git, git_answered, j);
-}
-
-/* What is still unanswered is recorded, too: `run --once` is short. */
-static void close_git(struct reconciler *r)
-{
-	worker_free(r->git);
-	for (struct git_job *j = r->git_jobs, *next; j; j = next) {
-		next = j->next;
-		ask_git(j);
-		git_answered(j);
-	}
-}
-
-static void refuse(struct reconciler *r, struct diag_list *diags,
-		   const char *result, int code)
-{
-	struct buf text = BUF_INIT;
-
-	diag_list_release(&r->file_diags);
-	r->file_diags = *diags;
-	*diags = (struct diag_list){ 0 };
-	diag_list_print(&r->file_diags, &text);
-	log_error("file_refused", "path=%s result=%s running=%s", r->opt->file,
-		  result, r->spec ? "last good revision" : "nothing");
-	fputs(buf_str(&text), stderr);
-	buf_release(&text);
-	record_revision(r, result);
-	record_commit(r);
-	r->saved_at = 0;
-	end_once(r, code);
-}
-
-/* Would it be carried out?  Nothing is changed by finding out. */
-static bool acceptable(struct reconciler *r, const struct spec *spec,
-		       struct plan *plan)
-{
-	bool ok;
-
-	if (plan->held)
-		diag_add(&plan->diags, SEVERITY_ERROR,
-			 &(struct source){ .file = spec->path }, NULL, "%s",
-			 plan->held);
-	ok = !plan->diags.errors;
-	r->held = plan->held != NULL;
-	if (!ok)
-		refuse(r, &plan->diags, r->held ? "held" : "refused",
-		       r->held ? EXIT_HELD : EXIT_INVALID);
-	return ok;
-}
-
-/* The revision under which this file was applied before a restart, or 0. */
-static int64_t applied_before(struct reconciler *r)
-{
-	int64_t last = 0;
-	char sha[65] = "";
-
-	if (r->spec || !r->store)
-		return 0;
-	store_last_applied(r->store, &last, sha);
-	return strcmp(sha, r->file_sha256) ? 0 : last;
-}
-
-/*
- * A plan stays true when the spec is adopted, unless that alters what was
- * looked at: other hypervisors, or pools with other bounds.
- */
-static bool stays_true(const struct reconciler *r, const struct spec *spec)
-{
-	if (r->hypervisor_count != spec->hypervisor_count)
-		return false;
-	for (size_t i = 0; i < spec->hypervisor_count; i++)
-		if (!same_hypervisor(r->hypervisors[i], &spec->hypervisors[i]))
-			return false;
-	for (size_t i = 0; i < spec->service_count; i++)
-		if (spec->services[i].pool.template)
-			return false;
-	return true;
-}
-
-/*
- * Probes and drains go over from the old spec to the new one.  No pass: what
- * has just been done is only seen once the network's events are read.
- */
-static void follow_spec(struct reconciler *r)
-{
-	struct arena *arena = arena_new();
-
-	observe(r, r->spec, arena);
-	arena_free(arena);
-}
-
-/*
- * One group of records, so that the disk is waited for once, and only when
- * the kernel has been given everything.
- */
-static void adopt_spec(struct reconciler *r, struct spec *spec,
-		       int64_t revision, const struct draft *draft)
-{
-	bool use_draft = stays_true(r, spec);
-	bool group = r->store && !store_begin(r->store);
-	struct spec *old = r->spec;
-
-	r->settled = revision != 0;
-	r->revision = revision;
-	r->restless = 0;
-	r->told_failures = 0;
-	diag_list_release(&r->file_diags);
-	connect_hypervisors(r, spec);
-	r->spec = spec;
-	if (!r->settled) {
-		record_revision(r, "applying");
-		r->revision = r->last_revision;
-	}
-	loop_arm_in(r->resync, spec->node.resync);
-	if (use_draft) {
-		carry_out(r, draft);
-		follow_spec(r);
-	} else {
-		pass(r);
-	}
-	if (!revision)
-		record_commit(r);
-	if (group && store_commit(r->store))
-		log_warn("history", "what=revision result=lost");
-	spec_free(old);
-}
-
-static void read_again(void *arg)
-{
-	static const uint64_t delays[] = { 20, 50, 100 };
-	struct reconciler *r = arg;
-	struct diag_list diags = { 0 };
-	char sha[65] = "";
-	struct spec *spec = spec_read(r->opt->file, &diags, sha);
-	struct draft draft;
-	int64_t before;
-
-	if (!spec && r->read_tries < ARRAY_SIZE(delays)) {
-		/* It may be half written: look again before saying so. */
-		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
-		diag_list_release(&diags);
-		return;
-	}
-	if (spec && r->spec && !strcmp(sha, r->spec->sha256)) {
-		/* Back to what runs. */
-		diag_list_release(&r->file_diags);
-		r->held = false;
-		spec_free(spec);
-		r->saved_at = 0;
-		reconcile_soon(r);
-		goto out;
-	}
-	if (!spec && !strcmp(sha, r->file_sha256) && r->file_diags.errors)
-		goto out; /* said already */
-	snprintf(r->file_sha256, sizeof(r->file_sha256), "%s", sha);
-	if (!spec) {
-		refuse(r, &diags, "invalid", EXIT_INVALID);
-		goto out;
-	}
-	apply_flags(spec, r->opt);
-	before = applied_before(r);
-	draft.arena = arena_new();
-	draft.world = observe_as_if(r, spec, draft.arena);
-	draft.world->settled = before != 0;
-	draft_plan(&draft, spec);
-	if (acceptable(r, spec, draft.plan))
-		adopt_spec(r, spec, before, &draft);
-	else
-		spec_free(spec);
-	draft_release(&draft);
-out:
-	diag_list_release(&diags);
-}
-
-void reconciler_saved(void *arg)
-{
-	struct reconciler *r = arg;
-
-	r->read_tries = 0;
-	r->saved_at = clock_ns();
-	loop_disarm(r->retry_read);
-	read_again(r);
-}
-
-struct plan *reconciler_plan(struct reconciler *r, const char *file,
-			     struct spec **ret_spec, struct diag_list *diags)
-{
-	struct arena *arena;
-	struct world *world;
-	struct plan *plan;
-	struct spec *spec = spec_read(file, diags, NULL);
-
-	if (!spec)
-		return NULL;
-	apply_flags(spec, r->opt);
-	arena = arena_new();
-	scaling_preview(r, spec);
-	world = observe_as_if(r, spec, arena);
-	/* What an edit asks for isn't drift. */
-	world->settled =
-		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
-	plan = plan_make(spec, world);
-	plan_guard(plan, spec, world);
-	plan->world_arena = arena;
-	scaling_preview_end(r, spec);
-	*ret_spec = spec;
-	return plan;
 }
 
 /* ---- opening and closing ---- */
@@ -880,11 +502,9 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 {
 	int err;
 
-	*r = (struct reconciler){ .opt = opt,
-				  .loop = loop,
-				  .read_only = read_only,
-				  .verify = true,
-				  .next_id = 1 };
+	*r = (struct reconciler){
+		.opt = opt, .loop = loop, .read_only = read_only, .verify = true
+	};
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
 	err = open_state(r, diags);
@@ -897,13 +517,15 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	if (err)
 		return err;
 	/* Without it nothing can be carried out, whatever asks for a pass. */
-	r->pass = read_only ? NULL : loop_add_timer(loop, pass, r);
+	r->pass = read_only ? NULL : loop_add_timer(loop, reconcile_pass, r);
 	r->resync = loop_add_timer(loop, resync, r);
 	r->housekeeping = loop_add_timer(loop, housekeeping, r);
 	r->retry_read = loop_add_timer(loop, read_again, r);
 	r->expiry = loop_add_timer(loop, on_expiry, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
+	if (!read_only)
+		r->sweeper = sweeper_new(r);
 	return 0;
 }
 
@@ -939,6 +561,7 @@ void reconciler_close(struct reconciler *r)
 	close_services(r);
 	if (r->prober)
 		prober_free(r->prober);
+	sweeper_free(r->sweeper);
 	loop_remove(r->pass);
 	loop_remove(r->resync);
 	loop_remove(r->housekeeping);

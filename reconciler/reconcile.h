@@ -160,7 +160,6 @@ struct reconciler {
 	unsigned int restless; /* passes in a row that had something to do */
 	uint64_t told_failures; /* of the last pass, as told and recorded */
 	int exit_code;
-	uint32_t next_id;
 
 	struct datapath *dp;
 	struct net *net;
@@ -170,6 +169,7 @@ struct reconciler {
 	struct store *store;
 	struct watch *watch;
 	struct control *control;
+	struct sweeper *sweeper;
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
@@ -208,6 +208,9 @@ void reconciler_saved(void *arg); /* the file was saved */
  */
 void identity_read(const char *state_dir, bool read_only, char owner[17],
 		   uint64_t *ret_seed, char run_id[17]);
+
+/* The seed that node.seed_file stands for; 0 or -errno (-ENODATA: empty). */
+int identity_seed_file(const char *path, uint64_t *ret_seed);
 
 /*
  * observe.c: what is, into plain values.  observe() also makes probes and
@@ -260,6 +263,18 @@ void scaling_record(struct reconciler *r, struct service_run *s,
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags);
 
+/*
+ * sweep.c: the coarse clock, memories that have run out, slots that come to
+ * rest, ids that leave quarantine, loads of least_*.
+ */
+struct sweeper;
+struct sweeper *sweeper_new(struct reconciler *r);
+void sweeper_free(struct sweeper *s); /* NULL is fine */
+/* After each pass: what there is to do may have changed. */
+void sweep_update(struct reconciler *r);
+/* These slots were written: what was found out of them holds no more. */
+void sweep_forget(struct reconciler *r, uint32_t base, uint32_t count);
+
 /* control.c */
 struct control;
 int control_open(struct reconciler *r, struct control **ret);
@@ -285,5 +300,6 @@ int status_verb(struct reconciler *r, const struct options *opt,
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);
+bool hook_parse(const char *s, enum hook *ret);
 
 #endif

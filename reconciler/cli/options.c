@@ -196,13 +196,33 @@ static bool known_kind(const char *kind)
 	return false;
 }
 
+bool hook_parse(const char *s, enum hook *ret)
+{
+	static const char *const names[] = {
+		[HOOK_AUTO] = "auto",
+		[HOOK_XDP] = "xdp",
+		[HOOK_XDP_GENERIC] = "xdp_generic",
+		[HOOK_TC] = "tc",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (strcmp(names[i], s) != 0)
+			continue;
+		*ret = (enum hook)i;
+		return true;
+	}
+	return false;
+}
+
 static int check_values(const struct options *o, struct buf *err)
 {
 	uint64_t ns;
 
-	if (o->hook && strcmp(o->hook, "auto") != 0 &&
-	    strcmp(o->hook, "xdp") != 0)
-		buf_addf(err, "--hook %s is not supported yet; use auto or xdp",
+	enum hook hook;
+
+	if (o->hook && !hook_parse(o->hook, &hook))
+		buf_addf(err,
+			 "--hook %s is not one of auto, xdp, xdp_generic, tc",
 			 o->hook);
 	else if (o->lasts && (!parse_duration(o->lasts, &ns) || !ns))
 		buf_addf(err, "--for %s is not a duration such as 10m",

@@ -143,6 +143,28 @@ static json_t *vips_json(const struct service_spec *spec)
 	return list;
 }
 
+/* Where a change is still under way, and how long it will take to be over. */
+static json_t *slots_json(const struct world *w, const struct world_service *s)
+{
+	static const char *const states[] = { "rest", "moving", "settled",
+					      "held" };
+	const struct xlb_service *k = &w->kernel.services[s->id];
+	uint32_t counts[ARRAY_SIZE(states)] = { 0 };
+	json_t *j = json_object();
+
+	if (k->slot_log2 > 28 || k->slot_base > w->kernel.slot_count ||
+	    1u << k->slot_log2 > w->kernel.slot_count - k->slot_base)
+		return j;
+	for (uint32_t i = 0; i < 1u << k->slot_log2; i++)
+		counts[XLB_SLOT_STATE(w->kernel.slots[k->slot_base + i])]++;
+	json_object_set_new(j, "count", json_integer(1 << k->slot_log2));
+	json_object_set_new(j, "table", json_integer(1 << k->table_log2));
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
+		json_object_set_new(j, states[i], json_integer(counts[i]));
+	json_object_set_new(j, "tracks", json_boolean(k->tracks));
+	return j;
+}
+
 static json_t *service_json(struct reconciler *r, const struct world *w,
 			    const struct world_service *s)
 {
@@ -163,6 +185,8 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 			    json_string(algorithm_name(s->spec->algorithm)));
 	json_object_set_new(j, "forwarding",
 			    json_string(forwarding_name(s->spec->forwarding)));
+	if (w->kernel.loaded && s->id)
+		json_object_set_new(j, "slots", slots_json(w, s));
 	if (!s->spec->pool.template)
 		return j;
 	run = service_run_get(r, s->name);
@@ -248,19 +272,61 @@ static json_t *hypervisors_json(const struct reconciler *r)
 	return list;
 }
 
+/* Where packets are taken; where nowhere, what is in the way there. */
+static int shown_hook(const struct world_interface *in)
+{
+	for (int h = 0; h < DATAPATH_HOOKS; h++)
+		if (in->hooks[h] == ATTACHED_OURS ||
+		    in->hooks[h] == ATTACHED_STALE)
+			return h;
+	for (int h = 0; h < DATAPATH_HOOKS; h++)
+		if (in->hooks[h] == ATTACHED_FOREIGN)
+			return h;
+	return DATAPATH_XDP;
+}
+
 static json_t *interfaces_json(const struct world *w)
 {
 	static const char *const states[] = { "none", "ours", "stale",
 					      "foreign" };
+	static const char *const names[DATAPATH_HOOKS] = {
+		[DATAPATH_XDP] = "xdp",
+		[DATAPATH_XDP_GENERIC] = "xdp_generic",
+		[DATAPATH_TC] = "tc",
+	};
 	json_t *list = json_array();
 
-	for (size_t i = 0; i < w->interface_count; i++)
+	for (size_t i = 0; i < w->interface_count; i++) {
+		const struct world_interface *in = &w->interfaces[i];
+		int hook = shown_hook(in);
+
 		json_array_append_new(
-			list, json_pack("{s:s, s:s, s:s}", "name",
-					w->interfaces[i].name, "xdp",
-					states[w->interfaces[i].xdp], "replies",
-					states[w->interfaces[i].reply]));
+			list, json_pack("{s:s, s:s, s:s, s:s}", "name",
+					in->name, "hook", names[hook], "state",
+					states[in->hooks[hook]], "replies",
+					states[in->reply]));
+	}
 	return list;
+}
+
+static json_t *events_json(const struct reconciler *r)
+{
+	uint64_t events[XLB_EVENT_MAX] = { 0 };
+
+	if (r->dp)
+		datapath_events(r->dp, events);
+	return json_pack("{s:I, s:I}", "no_room",
+			 (json_int_t)events[XLB_EVENT_NO_ROOM], "rate",
+			 (json_int_t)events[XLB_EVENT_RATE]);
+}
+
+static json_t *features_json(const struct world *w)
+{
+	struct arena *a = arena_new();
+	json_t *j = json_string(features_text(a, w->kernel.features));
+
+	arena_free(a);
+	return j;
 }
 
 /* ---- what a user has to know ---- */
@@ -369,6 +435,8 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 				      service_json(r, w, &w->services[i]));
 	json_object_set_new(j, "vms", vms_json(w));
 	json_object_set_new(j, "drops", drops_json(r));
+	json_object_set_new(j, "events", events_json(r));
+	json_object_set_new(j, "features", features_json(w));
 	json_object_set_new(j, "hypervisors", hypervisors_json(r));
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));

@@ -133,9 +133,10 @@ static void print_interfaces(const json_t *j, struct buf *out)
 
 	json_array_foreach(json_object_get(j, "interfaces"), i, item)
 	{
-		buf_addf(out, "%-13s %s: xdp %s, replies %s\n",
+		buf_addf(out, "%-13s %s: %s %s, replies %s\n",
 			 i ? "" : "interfaces", text_of(item, "name"),
-			 text_of(item, "xdp"), text_of(item, "replies"));
+			 text_of(item, "hook"), text_of(item, "state"),
+			 text_of(item, "replies"));
 	}
 	json_array_foreach(json_object_get(j, "hypervisors"), i, item)
 	{
@@ -144,6 +145,22 @@ static void print_interfaces(const json_t *j, struct buf *out)
 			 is_true(item, "connected") ? "connected"
 						    : "does not answer");
 	}
+}
+
+static void print_events(const json_t *j, struct buf *out)
+{
+	const json_t *events = json_object_get(j, "events");
+
+	if (int_of(events, "no_room"))
+		buf_addf(out,
+			 "unremembered  %lld flows found no room in the table "
+			 "of memories\n",
+			 (long long)int_of(events, "no_room"));
+	if (int_of(events, "rate"))
+		buf_addf(out,
+			 "rate          %lld SYNs were sent on unremembered, "
+			 "past the rate\n",
+			 (long long)int_of(events, "rate"));
 }
 
 static void print_node(const json_t *j, struct buf *out)
@@ -161,6 +178,7 @@ static void print_node(const json_t *j, struct buf *out)
 		print_indented(failing, out);
 	}
 	print_interfaces(j, out);
+	print_events(j, out);
 }
 
 static void print_notes(const json_t *j, struct buf *out)
@@ -176,6 +194,25 @@ static void print_notes(const json_t *j, struct buf *out)
 }
 
 /* ---- services ---- */
+
+/* "2048", or "2048, 310 moving": those that still remember flows. */
+static void add_slots(const json_t *slots, struct buf *out)
+{
+	json_int_t moving = int_of(slots, "moving") + int_of(slots, "held");
+
+	if (!slots) {
+		buf_adds(out, "-");
+		return;
+	}
+	buf_addf(out, "%lld", (long long)int_of(slots, "count"));
+	if (moving)
+		buf_addf(out, ", %lld moving", (long long)moving);
+	if (is_true(slots, "tracks"))
+		buf_adds(out, ", all tracked");
+	else if (int_of(slots, "settled"))
+		buf_addf(out, ", %lld settled",
+			 (long long)int_of(slots, "settled"));
+}
 
 static void add_service(struct table *t, const json_t *s)
 {
@@ -205,6 +242,9 @@ static void add_service(struct table *t, const json_t *s)
 		 text_of(s, "forwarding"));
 	cell(t, buf_str(&text));
 	buf_reset(&text);
+	add_slots(json_object_get(s, "slots"), &text);
+	cell(t, buf_str(&text));
+	buf_reset(&text);
 	json_array_foreach(vips, i, v)
 	{
 		if (i < 3)
@@ -219,7 +259,8 @@ static void add_service(struct table *t, const json_t *s)
 static void print_services(const json_t *j, struct buf *out)
 {
 	static const char *const heads[] = { "SERVICE", "STATE",  "BACKENDS",
-					     "VMS",	"METHOD", "VIPS" };
+					     "VMS",	"METHOD", "SLOTS",
+					     "VIPS" };
 	struct table t = { .columns = ARRAY_SIZE(heads) };
 	json_t *list = json_object_get(j, "services"), *s;
 	size_t i;

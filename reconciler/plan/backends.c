@@ -24,8 +24,23 @@ static bool is_uplink_index(const struct planning *p, int ifindex)
 {
 	const struct world_interface *in = world_interface(p->world, ifindex);
 
-	return in && p->spec->node.interface_count == 1 &&
-	       !strcmp(in->name, p->spec->node.interfaces[0].name);
+	for (size_t i = 0; in && i < p->spec->node.interface_count; i++)
+		if (!strcmp(in->name, p->spec->node.interfaces[i].name))
+			return true;
+	return false;
+}
+
+/* Who it is; where it is reached is still missing. */
+static struct xlb_backend empty_line(const struct world_member *m)
+{
+	struct xlb_backend line = { 0 };
+
+	line.port = m->port ? htons(m->port) : 0;
+	memcpy(&line.addr4, m->addresses[0].bytes, 4);
+	memcpy(line.addr6, m->addresses[1].bytes, 16);
+	line.sum4 = m->addresses[0].family ? ip_sum(&m->addresses[0]) : 0;
+	line.sum6 = m->addresses[1].family ? ip_sum(&m->addresses[1]) : 0;
+	return line;
 }
 
 /* The line a member should have; next hops that aren't known stay as in old. */
@@ -33,15 +48,10 @@ static struct xlb_backend make_line(const struct compile *c,
 				    const struct world_member *m,
 				    const struct xlb_backend *old, bool fresh)
 {
-	struct xlb_backend line = { 0 };
+	struct xlb_backend line = empty_line(m);
 	uint16_t mtu = 0;
 
 	line.generation = old ? (uint8_t)(old->generation + fresh) : 1;
-	line.port = m->port ? htons(m->port) : 0;
-	memcpy(&line.addr4, m->addresses[0].bytes, 4);
-	memcpy(line.addr6, m->addresses[1].bytes, 16);
-	line.sum4 = m->addresses[0].family ? ip_sum(&m->addresses[0]) : 0;
-	line.sum6 = m->addresses[1].family ? ip_sum(&m->addresses[1]) : 0;
 	for (int f = 0; f < 2; f++) {
 		const struct world_path *path = &m->paths[f];
 		__u64 *words = f ? line.l2_v6 : line.l2_v4;
@@ -54,6 +64,8 @@ static struct xlb_backend make_line(const struct compile *c,
 		set_next_hop(words, path);
 		if (!mtu || path->mtu < mtu)
 			mtu = path->mtu;
+		if (path->vlan)
+			line.vlan = path->vlan;
 		if (path->stack)
 			line.flags |= XLB_BACKEND_STACK;
 		else if (is_uplink_index(c->p, path->port_ifindex))
@@ -63,6 +75,7 @@ static struct xlb_backend make_line(const struct compile *c,
 	if (!mtu && old && !fresh) {
 		line.mtu = old->mtu;
 		line.flags = old->flags;
+		line.vlan = old->vlan;
 	}
 	return line;
 }
@@ -196,11 +209,24 @@ static void say_waiting(struct compile *c, const struct world_member *m)
 	change_from_file(c->p, ch, joins ? &m->fixed->src : &c->s->spec->src);
 }
 
+static bool any_quarantined(const struct world_kernel *k)
+{
+	for (size_t i = 0; i < k->owner_count; i++)
+		if (k->owners[i].owner.kind == XLB_OWNER_QUARANTINE)
+			return true;
+	return false;
+}
+
+/* Ids in quarantine will be free soon, and then there is another pass. */
 static bool give_id(struct compile *c, size_t i)
 {
 	c->ids[i] = take_backend_id(c->p);
 	if (c->ids[i]) {
 		set_backend(c, i, true);
+		return true;
+	}
+	if (any_quarantined(&c->p->world->kernel)) {
+		c->eligible[i] = false;
 		return true;
 	}
 	diag_add(&c->p->plan->diags, SEVERITY_ERROR, &c->s->spec->src, NULL,
@@ -236,8 +262,9 @@ void plan_orphan_ids(struct planning *p)
 		const struct world_owner *o = &k->owners[i];
 		struct change *c;
 
-		if (o->owner.service < XLB_SERVICES &&
-		    k->services[o->owner.service].name[0])
+		if (o->owner.kind == XLB_OWNER_QUARANTINE ||
+		    (o->owner.service < XLB_SERVICES &&
+		     k->services[o->owner.service].name[0]))
 			continue;
 		c = planning_add(p, CHANGE_BACKEND_CLEAR, ACTION_DESTROY,
 				 arena_printf(p->arena, "node/backend/%s",

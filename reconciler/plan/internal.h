@@ -21,12 +21,16 @@ struct planning {
 	uint32_t next_id;
 	uint8_t *marks; /* one byte a backend id, for compiling slots */
 	uint32_t ids_tried;
+	uint32_t ids_taken; /* given out in this plan */
+	uint32_t tick; /* seconds, of the spec */
+	uint32_t slots_needed; /* the end of the last region that is taken */
 	uint32_t last_service_id; /* given out in this plan */
 	struct slot_space {
 		uint32_t base, size;
 	} * spaces; /* that are taken, sorted by base; made when needed */
 	size_t space_count;
 	bool spaces_found;
+	struct ip sources[2]; /* outer ones; node.c */
 	bool *wants_reply; /* by index in world->interfaces */
 	const struct vip_spec **vips; /* all declared addresses, sorted */
 	size_t vip_count;
@@ -55,9 +59,9 @@ struct compile {
 	bool *eligible;
 	uint32_t *ids; /* by member, after giving out new ones */
 	bool need_slots; /* an id that slots may name goes away */
-	uint8_t log2;
-	uint32_t base;
-	bool fresh; /* no slots in the kernel yet */
+	const struct xlb_service *old; /* in the kernel, or NULL */
+	struct xlb_service want;
+	struct slot_rules rules;
 	struct compiled *done;
 	const struct source *reweighted; /* of a member whose weight changed */
 };
@@ -66,9 +70,24 @@ struct compile {
 const struct world_owner *owner_find(const struct world *w, uint32_t id);
 uint32_t take_backend_id(struct planning *p); /* 0: none is free */
 uint32_t take_service_id(struct planning *p); /* 0: none is free */
-/* First fit, aligned to the size; UINT32_MAX when there is no room. */
+/*
+ * First fit, aligned to the size; may lie behind the end of the map, which
+ * has to grow then.  UINT32_MAX: more than there can be.
+ */
 uint32_t take_slots(struct planning *p, uint8_t log2);
-/* backends.c: ids and lines of a service's members; false with a diag. */
+/*
+ * slots.c: where the table and the schedule stand (into c->want), false with
+ * a diag; then their words, where they differ.  compiled: from the same
+ * members as now, so that a difference is somebody else's doing.  A table may
+ * find a smaller place then.
+ */
+bool place_slots(struct compile *c);
+void plan_slots(struct compile *c, bool compiled);
+void plan_schedule(struct compile *c, bool compiled);
+/*
+ * backends.c: ids and lines of a service's members; false with a diag.  One
+ * for whom no id is free yet isn't eligible any more.
+ */
 bool plan_backends(struct compile *c);
 /* Forget ids whose service isn't there: their plan was cut short. */
 void plan_orphan_ids(struct planning *p);
@@ -80,5 +99,8 @@ void members_eligible(const struct world_kernel *k,
 		      const struct world_service *s, bool *eligible);
 /* members.c: the next hop a family of a member needs for this service. */
 bool service_has_family(const struct service_spec *s, int family);
+bool service_picks(const struct service_spec *s); /* its slots aren't asked */
+/* features.c: load, or load again with more. */
+void plan_load(struct planning *p);
 
 #endif

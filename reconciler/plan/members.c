@@ -9,6 +9,18 @@ bool service_has_family(const struct service_spec *s, int family)
 	return false;
 }
 
+bool service_encapsulates(const struct service_spec *s)
+{
+	return s->forwarding == FORWARDING_IPIP ||
+	       s->forwarding == FORWARDING_GUE;
+}
+
+bool service_picks(const struct service_spec *s)
+{
+	return s->algorithm != ALGORITHM_MAGLEV &&
+	       s->algorithm != ALGORITHM_SOURCE_HASH;
+}
+
 bool member_gone(const struct world_member *m)
 {
 	return m->finished || m->health == HEALTH_DEAD;
@@ -29,21 +41,25 @@ static bool has_next_hop(const struct world_kernel *k,
 				  : line->l2_v4[0] || line->l2_v4[1];
 }
 
-/* What is leaving may lack a family that the service has only now. */
+/*
+ * What is leaving may lack a family that the service has only now.  An outer
+ * header may be of either family, whatever the inner one is.
+ */
 static bool reachable(const struct world_kernel *k,
 		      const struct world_service *s,
 		      const struct world_member *m)
 {
 	static const int families[] = { AF_INET, AF_INET6 };
+	bool outer = service_encapsulates(s->spec);
 	size_t needed = 0, known = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(families); i++) {
-		if (!service_has_family(s->spec, families[i]))
+		if (!outer && !service_has_family(s->spec, families[i]))
 			continue;
 		needed++;
 		known += has_next_hop(k, m, families[i]);
 	}
-	return m->leaving ? known > 0 : known == needed;
+	return m->leaving || outer ? known > 0 : known == needed;
 }
 
 /* Could take new flows, were its probes to pass. */

@@ -8,12 +8,18 @@
 
 #include "plan/internal.h"
 
-static bool is_uplink(const struct spec *spec, const struct world_interface *i)
+static const struct interface_spec *uplink_spec(const struct spec *spec,
+						const struct world_interface *i)
 {
 	for (size_t k = 0; k < spec->node.interface_count; k++)
 		if (!strcmp(spec->node.interfaces[k].name, i->name))
-			return true;
-	return false;
+			return &spec->node.interfaces[k];
+	return NULL;
+}
+
+static bool is_uplink(const struct spec *spec, const struct world_interface *i)
+{
+	return uplink_spec(spec, i) != NULL;
 }
 
 static bool spec_has_family(const struct spec *spec, int family)
@@ -25,31 +31,31 @@ static bool spec_has_family(const struct spec *spec, int family)
 }
 
 static void want_reply(struct planning *p, const struct world_path *path,
-		       bool dsr)
+		       bool direct)
 {
 	const struct world_interface *in =
 		path->route_ifindex
 			? world_interface(p->world, path->route_ifindex)
 			: NULL;
 
-	if (in && !(dsr && is_uplink(p->spec, in)))
+	if (in && !(direct && is_uplink(p->spec, in)))
 		p->wants_reply[in - p->world->interfaces] = true;
 }
 
 /*
- * Answers of a backend come in where packets to it go out.  dsr answers that
- * go out by the uplink itself need no help.
+ * Answers of a backend come in where packets to it go out.  Those that need no
+ * rewriting and go out by the uplink itself need no help.
  */
 static void find_replies(struct planning *p)
 {
 	p->wants_reply = arena_alloc(p->arena, p->world->interface_count + 1);
 	for (size_t i = 0; i < p->world->service_count; i++) {
 		const struct world_service *s = &p->world->services[i];
-		bool dsr = s->spec && s->spec->forwarding == FORWARDING_DSR;
+		bool direct = s->spec && s->spec->forwarding != FORWARDING_NAT;
 
 		for (size_t m = 0; s->spec && m < s->member_count; m++) {
-			want_reply(p, &s->members[m].paths[0], dsr);
-			want_reply(p, &s->members[m].paths[1], dsr);
+			want_reply(p, &s->members[m].paths[0], direct);
+			want_reply(p, &s->members[m].paths[1], direct);
 		}
 	}
 }
@@ -102,31 +108,112 @@ static void plan_forwarding(struct planning *p,
 		set_forwarding(p, "ipv6", in->name);
 }
 
-static void plan_link(struct planning *p, const struct world_interface *in,
-		      bool uplink)
+const char *hook_text(enum datapath_hook hook)
 {
-	struct change *c;
-
-	if (uplink && in->xdp != ATTACHED_OURS) {
-		c = planning_add(
-			p, CHANGE_LINK_ATTACH,
-			in->xdp == ATTACHED_STALE ? ACTION_CHANGE : ACTION_ADD,
-			arena_printf(p->arena, "node/link/%s", in->name));
-		c->detail =
-			in->xdp == ATTACHED_FOREIGN
-				? "native XDP, once another's program is off"
-				: "native XDP";
-	} else if (!uplink &&
-		   (in->xdp == ATTACHED_OURS || in->xdp == ATTACHED_STALE)) {
-		c = planning_add(p, CHANGE_LINK_DETACH, ACTION_DESTROY,
-				 arena_printf(p->arena, "node/link/%s",
-					      in->name));
-	} else {
-		return;
+	switch (hook) {
+	case DATAPATH_XDP:
+		return "native XDP";
+	case DATAPATH_XDP_GENERIC:
+		return "generic XDP";
+	case DATAPATH_TC:
+		return "tc ingress";
+	case DATAPATH_HOOKS:
+		break;
 	}
+	return "";
+}
+
+static bool has_ours(const struct world_interface *in, enum datapath_hook hook)
+{
+	return in->hooks[hook] == ATTACHED_OURS ||
+	       in->hooks[hook] == ATTACHED_STALE;
+}
+
+/* auto: what is attached natively stays, whatever its driver says by now. */
+static enum datapath_hook wanted_hook(const struct interface_spec *spec,
+				      const struct world_interface *in)
+{
+	if (!spec)
+		return DATAPATH_HOOKS;
+	switch (spec->hook) {
+	case HOOK_AUTO:
+		return in->native || has_ours(in, DATAPATH_XDP) ? DATAPATH_XDP
+								: DATAPATH_TC;
+	case HOOK_XDP:
+		return DATAPATH_XDP;
+	case HOOK_XDP_GENERIC:
+		return DATAPATH_XDP_GENERIC;
+	case HOOK_TC:
+		return DATAPATH_TC;
+	}
+	return DATAPATH_HOOKS;
+}
+
+/* An interface has one place for XDP programs, be they native or generic. */
+static enum datapath_hook in_the_way(const struct world_interface *in,
+				     enum datapath_hook wanted)
+{
+	enum datapath_hook other =
+		wanted == DATAPATH_XDP ? DATAPATH_XDP_GENERIC : DATAPATH_XDP;
+
+	return wanted != DATAPATH_TC && wanted != DATAPATH_HOOKS &&
+			       has_ours(in, other)
+		       ? other
+		       : DATAPATH_HOOKS;
+}
+
+static struct change *add_link(struct planning *p,
+			       const struct world_interface *in,
+			       enum change_kind kind, enum change_action action,
+			       enum datapath_hook hook)
+{
+	struct change *c =
+		planning_add(p, kind, action,
+			     arena_printf(p->arena, "node/link/%s", in->name));
+
 	c->name = in->name;
 	c->ifindex = in->ifindex;
+	c->link.hook = hook;
+	c->link.from = DATAPATH_HOOKS;
+	c->detail = hook_text(hook);
 	change_from_file(p, c, &p->spec->node.src);
+	return c;
+}
+
+static void attach_link(struct planning *p, const struct world_interface *in,
+			enum datapath_hook wanted)
+{
+	enum datapath_hook from = in_the_way(in, wanted);
+	bool replaces =
+		in->hooks[wanted] == ATTACHED_STALE || from != DATAPATH_HOOKS;
+	struct change *c;
+
+	if (in->hooks[wanted] == ATTACHED_OURS)
+		return;
+	c = add_link(p, in, CHANGE_LINK_ATTACH,
+		     replaces ? ACTION_CHANGE : ACTION_ADD, wanted);
+	c->link.from = from;
+	if (in->hooks[wanted] == ATTACHED_FOREIGN)
+		c->detail = arena_printf(p->arena,
+					 "%s, once another's program is off",
+					 c->detail);
+}
+
+/* The new hook takes over before the old one lets go. */
+static void plan_link(struct planning *p, const struct world_interface *in)
+{
+	enum datapath_hook wanted = wanted_hook(uplink_spec(p->spec, in), in);
+
+	if (wanted != DATAPATH_HOOKS)
+		attach_link(p, in, wanted);
+	for (int h = 0; h < DATAPATH_HOOKS; h++) {
+		enum datapath_hook hook = (enum datapath_hook)h;
+
+		if (hook != wanted && hook != in_the_way(in, wanted) &&
+		    has_ours(in, hook))
+			add_link(p, in, CHANGE_LINK_DETACH, ACTION_DESTROY,
+				 hook);
+	}
 }
 
 static void plan_reply(struct planning *p, const struct world_interface *in,
@@ -277,6 +364,50 @@ static void plan_addresses(struct planning *p)
 	}
 }
 
+/* ---- outer sources ---- */
+
+static bool may_be_source(const struct planning *p,
+			  const struct world_address *a, int ifindex)
+{
+	bool local = a->address.family == AF_INET6 &&
+		     a->address.bytes[0] == 0xfe &&
+		     (a->address.bytes[1] & 0xc0) == 0x80;
+
+	return a->ifindex == ifindex && !a->ours && !local &&
+	       !declared_vip(p, &a->address);
+}
+
+static bool is_source(const struct planning *p, const struct ip *a)
+{
+	const struct world_kernel *k = &p->world->kernel;
+
+	return a->family == AF_INET
+		       ? k->source4 == a->words[0]
+		       : !memcmp(k->source6, a->words, sizeof(k->source6));
+}
+
+/* What is used already stays while it may. */
+static void find_sources(struct planning *p)
+{
+	const struct world_interface *up = first_uplink(p);
+
+	for (int f = 0; f < 2; f++)
+		p->sources[f] = p->world->sources[f];
+	for (size_t i = 0; up && up->ifindex && i < p->world->address_count;
+	     i++) {
+		const struct world_address *a = &p->world->addresses[i];
+		int f = a->address.family == AF_INET6;
+
+		if (p->world->sources[f].family ||
+		    !may_be_source(p, a, up->ifindex))
+			continue;
+		if (!p->sources[f].family || is_source(p, &a->address))
+			p->sources[f] = a->address;
+	}
+}
+
+/* ---- destinations that are none of the balancer's business ---- */
+
 static struct xlb_direct_key direct_key(const struct ip *a, int prefix)
 {
 	struct xlb_direct_key k = { 0 };
@@ -371,10 +502,11 @@ void plan_node(struct planning *p)
 		}
 		if (uplink || reply)
 			plan_forwarding(p, in);
-		plan_link(p, in, uplink);
+		plan_link(p, in);
 		plan_reply(p, in, reply);
 	}
 	plan_forwarding_all(p);
 	plan_addresses(p);
+	find_sources(p);
 	plan_direct(p);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "plan/internal.h"
+#include "plan/ticks.h"
 
 struct change *planning_add(struct planning *p, enum change_kind kind,
 			    enum change_action action, const char *object)
@@ -67,21 +68,18 @@ struct plan *plan_make(const struct spec *spec, const struct world *world)
 	struct planning p = { .plan = plan, .spec = spec, .world = world };
 
 	plan->arena = p.arena = arena_new();
-	p.next_id = world->next_id ? world->next_id : 1;
+	p.next_id = world->next_id && world->next_id < XLB_BACKENDS
+			    ? world->next_id
+			    : 1;
 	p.marks = arena_alloc(p.arena, XLB_BACKENDS);
 	p.compiled = arena_alloc(p.arena, (world->service_count + 1) *
 						  sizeof(*p.compiled));
-	if (!world->kernel.loaded) {
-		struct change *c = planning_add(&p, CHANGE_LOAD, ACTION_ADD,
-						"node/programs");
-
-		c->detail = "load programs and maps";
-		change_from_file(&p, c, &spec->node.src);
-	}
+	p.tick = spec_tick(spec);
 	plan_node(&p);
 	plan_tables(&p);
 	plan_vips(&p);
 	plan_pools(&p);
+	plan_load(&p);
 	order_changes(plan);
 	plan->next_id = p.next_id;
 	return plan;

@@ -25,13 +25,16 @@
 enum change_kind {
 	/* In the order in which they are carried out. */
 	CHANGE_LOAD, /* programs and maps */
+	CHANGE_RELOAD, /* programs with more features, or room for more slots */
+	CHANGE_TICK, /* of the coarse clock */
+	CHANGE_SOURCES, /* outer addresses of encapsulation */
 	CHANGE_SYSCTL, /* text.name = text.value */
 	CHANGE_BACKEND_SET, /* owner and line of an id */
 	CHANGE_DIRECT, /* the direct map, whole */
 	CHANGE_REPLIES, /* the replies map, whole */
 	CHANGE_REPLY_ATTACH,
 	CHANGE_LINK_ATTACH,
-	CHANGE_SLOTS,
+	CHANGE_SLOTS, /* of a table or a schedule */
 	CHANGE_SERVICE_SET, /* services map; after the slots, which it signs */
 	CHANGE_VIPS, /* the VIP table, whole */
 	CHANGE_ADDRESS_ADD,
@@ -42,7 +45,7 @@ enum change_kind {
 	CHANGE_VM_REPLACE, /* remove, then create under the same name */
 	CHANGE_VM_REMOVE, /* shutdown, grace, destroy, undefine, disk */
 	CHANGE_ADDRESS_DEL,
-	CHANGE_BACKEND_CLEAR, /* forget its flows, then the id */
+	CHANGE_BACKEND_CLEAR, /* forget its flows; the id goes to quarantine */
 	CHANGE_SERVICE_CLEAR,
 	CHANGE_REPLY_DETACH,
 	CHANGE_LINK_DETACH,
@@ -85,11 +88,23 @@ struct change {
 			struct xlb_backend line;
 		} backend;
 		struct {
-			uint32_t base;
-			uint32_t count;
+			struct slot_write write;
 			uint32_t moved;
-			const uint32_t *words;
 		} slots;
+		struct {
+			uint32_t features; /* XLB_FEATURE_* that are needed */
+			uint32_t slots; /* at least so many */
+			bool has_seed;
+			uint64_t seed; /* of flow hashes */
+		} load;
+		uint32_t tick; /* seconds */
+		struct ip sources[2]; /* IPv4, IPv6; family 0: none */
+		struct {
+			enum datapath_hook hook;
+			/* Of the same kind, and in its way; else
+			 * DATAPATH_HOOKS. */
+			enum datapath_hook from;
+		} link;
 		const struct vip_table *vips;
 		struct {
 			const struct reply_entry *items;
@@ -128,6 +143,12 @@ bool plan_shows_nothing(const struct plan *p);
 struct plan_summary plan_summarize(const struct plan *p);
 /* The text that `plan` prints; its last line is the summary. */
 void plan_text(const struct plan *p, const struct spec *spec, struct buf *out);
+/* What the declared services use, XLB_FEATURE_*. */
+uint32_t features_needed(const struct spec *spec, const struct world *world);
+/* "ipip, source_hash"; for people. */
+const char *features_text(struct arena *a, uint32_t features);
+bool service_encapsulates(const struct service_spec *s); /* ipip, gue */
+const char *hook_text(enum datapath_hook hook); /* "native XDP" */
 const char *action_name(enum change_action a); /* "add", "change"... */
 
 #endif

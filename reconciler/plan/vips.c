@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "plan/internal.h"
+#include "plan/ticks.h"
 
 static uint16_t fold(uint32_t sum)
 {
@@ -15,7 +16,50 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)sum;
 }
 
-static struct xlb_vip make_vip(const struct service_spec *s, const struct ip *a,
+static uint8_t forwarding_of(const struct service_spec *s)
+{
+	switch (s->forwarding) {
+	case FORWARDING_NAT:
+		return XLB_NAT;
+	case FORWARDING_DSR:
+		return XLB_DSR;
+	case FORWARDING_IPIP:
+		return XLB_IPIP;
+	case FORWARDING_GUE:
+		return XLB_GUE;
+	}
+	return XLB_NAT;
+}
+
+static uint16_t vip_flags(const struct service_spec *s)
+{
+	uint16_t flags = 0;
+
+	/* Whatever the algorithm is now: the next one may count. */
+	if (s->protocol == PROTOCOL_TCP)
+		flags = XLB_VIP_COUNTED;
+	else if (s->udp == UDP_STICKY)
+		flags = XLB_VIP_STICKY;
+	switch (s->algorithm) {
+	case ALGORITHM_MAGLEV:
+	case ALGORITHM_COUNT:
+		break;
+	case ALGORITHM_SOURCE_HASH:
+		return flags | XLB_VIP_CLIENT_HASH;
+	case ALGORITHM_ROUND_ROBIN:
+	case ALGORITHM_WEIGHTED_ROUND_ROBIN:
+		return flags | XLB_VIP_SCHEDULE;
+	case ALGORITHM_RANDOM:
+		return flags | XLB_VIP_RANDOM;
+	case ALGORITHM_LEAST_CONNECTIONS:
+	case ALGORITHM_LEAST_LOAD:
+		return flags | XLB_VIP_TWO_CHOICES;
+	}
+	return flags;
+}
+
+static struct xlb_vip make_vip(const struct planning *p,
+			       const struct service_spec *s, const struct ip *a,
 			       const struct port_spec *port,
 			       const struct xlb_service *k, uint32_t id)
 {
@@ -29,11 +73,17 @@ static struct xlb_vip make_vip(const struct service_spec *s, const struct ip *a,
 	v.service = (uint16_t)id;
 	v.addr_sum = ip_sum(a);
 	v.port_sum = fold((uint16_t)~v.port + (uint32_t)v.target_port);
-	v.forwarding = s->forwarding == FORWARDING_NAT ? XLB_NAT : XLB_DSR;
+	v.forwarding = forwarding_of(s);
 	v.slot_shift = (uint8_t)(32 - k->slot_log2);
 	v.slot_base = k->slot_base;
-	if (s->algorithm == ALGORITHM_ROUND_ROBIN)
-		v.flags |= XLB_VIP_SCHEDULE;
+	v.flags = vip_flags(s);
+	if (v.flags & XLB_VIP_SCHEDULE) {
+		v.schedule_base = k->schedule_base;
+		v.schedule_shift = (uint8_t)(32 - k->schedule_log2);
+	}
+	if (v.flags & XLB_VIP_CLIENT_HASH)
+		v.affinity_ticks =
+			(uint8_t)(ticks_of(s->affinity_timeout, p->tick) + 1);
 	return v;
 }
 
@@ -79,7 +129,7 @@ static void add_service_vips(struct planning *p, struct vip_set *set,
 	for (size_t i = 0; k->kernel && i < s->spec->vip_count; i++)
 		for (size_t n = 0; n < s->spec->port_count; n++)
 			*ARENA_PUSH(p->arena, set->items, set->count) =
-				make_vip(s->spec, &s->spec->vips[i].address,
+				make_vip(p, s->spec, &s->spec->vips[i].address,
 					 &s->spec->ports[n], k->kernel, k->id);
 }
 
@@ -219,6 +269,24 @@ static void say_vips(struct planning *p, const struct world_service *s,
 		p, c, s->id ? vip_source(s->spec, want, have) : &s->spec->src);
 }
 
+/* Where the slots stand is nobody's concern; their change says it. */
+static bool looks_alike(const struct vip_set *a, const struct vip_set *b)
+{
+	for (size_t i = 0; a->count == b->count && i < a->count; i++) {
+		struct xlb_vip x = a->items[i], y = b->items[i];
+
+		x.slot_base = y.slot_base;
+		x.slot_shift = y.slot_shift;
+		if (x.flags & y.flags & XLB_VIP_SCHEDULE) {
+			x.schedule_base = y.schedule_base;
+			x.schedule_shift = y.schedule_shift;
+		}
+		if (compare_vip(&x, &y))
+			return false;
+	}
+	return a->count == b->count;
+}
+
 /* One visible line a service whose VIPs differ; the flip itself is hidden. */
 static void show_service(struct planning *p, size_t index,
 			 const struct vip_set *all_want,
@@ -230,9 +298,7 @@ static void show_service(struct planning *p, size_t index,
 	struct vip_set have = vips_of(all_have, id);
 	struct change *c;
 
-	if (!id ||
-	    (want.count == have.count &&
-	     !memcmp(want.items, have.items, want.count * sizeof(*want.items))))
+	if (!id || looks_alike(&want, &have))
 		return;
 	c = planning_add(p, CHANGE_SHOW, s->id ? ACTION_CHANGE : ACTION_ADD,
 			 arena_printf(p->arena, "service.%s", s->name));

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "actual/bpf.h"
 #include "base/ip.h"
 #include "bpf/xlb.h"
 #include "desired/model.h"
@@ -24,8 +25,12 @@ struct world_kernel {
 	const uint32_t *slots;
 	uint32_t slot_count;
 	const struct xlb_service *services;
-	const struct world_owner *owners; /* sorted by id */
+	const struct world_owner *owners; /* sorted by id; also quarantined */
 	size_t owner_count;
+	uint32_t features; /* of the loaded programs */
+	uint32_t tick; /* seconds */
+	uint64_t flow_seed;
+	uint32_t source4, source6[4]; /* outer addresses, network order */
 };
 
 struct world_owner {
@@ -44,8 +49,9 @@ enum attachment {
 struct world_interface {
 	const char *name;
 	int ifindex; /* 0: does not exist */
-	enum attachment xdp;
+	enum attachment hooks[DATAPATH_HOOKS];
 	enum attachment reply;
+	bool native; /* its driver takes native XDP */
 	bool forwards[2]; /* net.ipv4.conf.IF.forwarding, and IPv6 */
 };
 
@@ -66,6 +72,7 @@ struct world_path {
 	uint8_t dst_mac[6];
 	uint8_t src_mac[6];
 	uint16_t mtu;
+	uint16_t vlan; /* id; 0: no tag */
 };
 
 /* One backend of a service: declared, running as a VM, or only remembered. */
@@ -136,6 +143,12 @@ struct world {
 	size_t interface_count;
 	struct world_address *addresses; /* of this host */
 	size_t address_count;
+	/* What this host itself sends from, out of the first uplink: IPv4,
+	 * IPv6; family 0: not known. */
+	struct ip sources[2];
+	/* Of node.seed_file, where it is declared; or why it can't be used. */
+	uint64_t seed;
+	const char *seed_why;
 	struct world_service *services; /* sorted by name; of file and kernel */
 	size_t service_count;
 	struct world_vm *vms; /* sorted by name */

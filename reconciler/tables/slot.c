@@ -6,7 +6,7 @@
  * cur changes, the flows that prev has are found out as they speak (moving),
  * and what was found out lasts (settled) until a sweep finds no memory left.
  *
- *   the slot     cur lives, cur != want        cur dead or nobody
+ *   the slot     cur lives, cur != want        cur gone or nobody
  *   rest         want, prev = cur, moving      want, rest
  *   moving       want, same prev, moving;      the same
  *                want == prev: settled
@@ -20,6 +20,10 @@
  * - When cur dies nothing is lost that could be kept, so cur alone changes.  It
  *   must not come to rest, or the next change would ignore the memories.
  * - want 0: new flows find nobody, the flows of prev go on.
+ * - Where clients stick, a slot is held instead of moving while its prev stays
+ *   in service: unknown clients may be prev's, who were silent for a while.
+ * - Where every flow is remembered no slot is at rest: settled stands for it.
+ * - Where none is, nothing ever moves.
  *
  * In slots that aren't moving prev is cur; nothing reads it there.
  */
@@ -30,39 +34,81 @@ static uint32_t unmoved(uint32_t cur, enum xlb_slot_state state)
 	return XLB_SLOT(cur, cur, state);
 }
 
-static uint32_t moving(uint32_t want, uint32_t prev)
+static bool is_moving(uint32_t word)
+{
+	return XLB_SLOT_STATE(word) == XLB_MOVING ||
+	       XLB_SLOT_STATE(word) == XLB_HELD;
+}
+
+static bool stays(const struct slot_rules *r, uint32_t id)
+{
+	return id && r->fate(r->arg, id) == SLOT_STAYS;
+}
+
+static bool lives(const struct slot_rules *r, uint32_t id)
+{
+	return id && r->fate(r->arg, id) != SLOT_GONE;
+}
+
+/* The same slot by these rules, before anything is wanted of it. */
+static uint32_t adapt(uint32_t word, const struct slot_rules *r)
+{
+	uint32_t cur = XLB_SLOT_CUR(word), prev = XLB_SLOT_PREV(word);
+
+	if (is_moving(word) && !lives(r, prev))
+		return unmoved(cur, XLB_SETTLED);
+	if (XLB_SLOT_STATE(word) == XLB_HELD && !(r->held && stays(r, prev)))
+		return XLB_SLOT(cur, prev, XLB_MOVING);
+	if (XLB_SLOT_STATE(word) == XLB_REST && r->kind == SLOTS_TRACKED)
+		return unmoved(cur, XLB_SETTLED);
+	return word;
+}
+
+/* From prev, which lives, to want. */
+static uint32_t moved(uint32_t want, uint32_t prev, enum xlb_slot_state state)
 {
 	if (want == prev)
 		return unmoved(want, XLB_SETTLED);
-	return XLB_SLOT(want, prev, XLB_MOVING);
+	return XLB_SLOT(want, prev, state);
 }
 
-uint32_t slot_next(uint32_t old, uint32_t want,
-		   bool (*dead)(const void *arg, uint32_t id), const void *arg)
+uint32_t slot_next(uint32_t old, uint32_t want, const struct slot_rules *r)
 {
-	uint32_t cur = XLB_SLOT_CUR(old), prev = XLB_SLOT_PREV(old);
-	enum xlb_slot_state state = XLB_SLOT_STATE(old);
-	bool cur_lives = cur && !dead(arg, cur);
+	uint32_t word, cur;
 
-	if (state == XLB_MOVING && (!prev || dead(arg, prev))) {
-		state = XLB_SETTLED;
-		old = unmoved(cur, state);
+	switch (r->kind) {
+	case SLOTS_FORGETFUL:
+		return unmoved(want, XLB_REST);
+	case SLOTS_PICKED:
+		return unmoved(want, XLB_SETTLED);
+	case SLOTS_HASHED:
+	case SLOTS_TRACKED:
+		break;
 	}
-	if (cur == want && (!cur || cur_lives))
-		return old;
-	if (state == XLB_MOVING)
-		return moving(want, prev);
-	return cur_lives ? moving(want, cur) : unmoved(want, state);
+	word = adapt(old, r);
+	cur = XLB_SLOT_CUR(word);
+	if (cur == want && (!cur || lives(r, cur)))
+		return word;
+	if (is_moving(word))
+		return moved(want, XLB_SLOT_PREV(word),
+			     (enum xlb_slot_state)XLB_SLOT_STATE(word));
+	if (!lives(r, cur))
+		return unmoved(want, (enum xlb_slot_state)XLB_SLOT_STATE(word));
+	return moved(want, cur,
+		     r->held && want && stays(r, cur) ? XLB_HELD : XLB_MOVING);
 }
 
-static bool is_same(const void *gone, uint32_t id)
+bool slots_merge(const uint32_t *words, uint32_t count, uint32_t *ret)
 {
-	return *(const uint32_t *)gone == id;
-}
+	enum xlb_slot_state state = XLB_REST;
 
-uint32_t slot_drained(uint32_t old, uint32_t gone)
-{
-	uint32_t cur = XLB_SLOT_CUR(old);
-
-	return slot_next(old, cur == gone ? 0 : cur, is_same, &gone);
+	for (uint32_t i = 0; i < count; i++) {
+		if (is_moving(words[i]) ||
+		    XLB_SLOT_CUR(words[i]) != XLB_SLOT_CUR(words[0]))
+			return false;
+		if (XLB_SLOT_STATE(words[i]) == XLB_SETTLED)
+			state = XLB_SETTLED;
+	}
+	*ret = unmoved(XLB_SLOT_CUR(words[0]), state);
+	return true;
 }

@@ -36,27 +36,46 @@ void table_maglev(const struct table_member *members, size_t count,
 void table_round_robin(const struct table_member *members, size_t count,
 		       uint8_t log2, uint32_t *owner);
 
+/* What a service's slots keep of flows: of its algorithm, protocol and mode. */
+enum slot_kind {
+	SLOTS_HASHED, /* what a change needs, and nothing at rest */
+	SLOTS_TRACKED, /* every flow: no slot is at rest */
+	SLOTS_FORGETFUL, /* nothing: always at rest */
+	SLOTS_PICKED, /* nothing, and packets don't ask the slot: settled */
+};
+
+/* What becomes of a backend. */
+enum slot_fate {
+	SLOT_STAYS, /* takes new flows */
+	SLOT_LEAVES, /* takes none, but those that it has go on */
+	SLOT_GONE, /* its flows can't be kept */
+};
+
+struct slot_rules {
+	enum slot_kind kind;
+	bool held; /* clients stick to a backend that stays (source_hash) */
+	enum slot_fate (*fate)(const void *arg, uint32_t id); /* id isn't 0 */
+	const void *arg;
+};
+
 /*
  * The word that follows `old` when the slot should belong to `want` (0: to
- * nobody), by the rules of just-enough tracking.  dead(arg, id): the backend
- * is gone, its flows can't be kept.  A slot that is empty or whose owner is
- * dead changes in place; a slot at rest that changes becomes moving; see
- * slot.c for the whole table.
+ * nobody), by the rules of just-enough tracking.  A slot that is empty or
+ * whose owner is gone changes in place; a slot at rest that changes becomes
+ * moving; see slot.c for the whole table.
  */
-uint32_t slot_next(uint32_t old, uint32_t want,
-		   bool (*dead)(const void *arg, uint32_t id), const void *arg);
+uint32_t slot_next(uint32_t old, uint32_t want, const struct slot_rules *r);
 
 /*
- * The word of a slot once backend `gone` has left for good (its drain is over,
- * or nothing of it is remembered any more): as if it were dead.  A slot that
- * it still owned is left to nobody; give that one its new owner first.
+ * The word of one slot that takes the place of several; false: they differ,
+ * or something is moving.
  */
-uint32_t slot_drained(uint32_t old, uint32_t gone);
+bool slots_merge(const uint32_t *words, uint32_t count, uint32_t *ret);
 
-/* One built copy of the VIP table, ready to be copied into the spare (520 KiB). */
+/* One built copy of the VIP table, ready to be copied into the spare (528 KiB). */
 struct vip_table {
 	uint64_t seed;
-	uint16_t displacement[XLB_VIP_BUCKETS];
+	uint32_t displacement[XLB_VIP_BUCKETS];
 	struct xlb_vip lines[XLB_VIP_LINES];
 };
 

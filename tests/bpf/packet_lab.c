@@ -23,13 +23,16 @@
  *   replies                     as with vips
  *   direct ADDRESS PREFIX       and directs
  *   sources [v4=A] [v6=A]       outer ones of gue
- *   now N
+ *   now N                       ticks until the clock's low byte is N
  *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
  *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
  *   tc HEX [ifindex=N] [gso=N]  the same, of the reply program
+ *           complete: with hardware's sum of the whole packet
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
  *   events                      ok NO_ROOM RATE
+ *   tokens N                    the buckets of half-open memories hold so many,
+ *                               and the clock isn't asked for the next 63
  *   memories                    ok [LINE:CLASS:BACKEND:TIME]...
  *   remembered ID               ok N
  *   forget ID                   ok N
@@ -56,6 +59,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/if_link.h>
@@ -71,6 +75,11 @@
 #define PACKET_MAX 4096
 #define WORDS_MAX 1100
 #define SLOTS (1U << 16)
+/*
+ * BPF_F_TEST_SKB_CHECKSUM_COMPLETE: the packet comes with the sum that some
+ * hardware makes of it, and the run fails if that isn't kept up.
+ */
+#define TEST_SUMMED (1U << 2)
 
 struct lab {
 	struct datapath *d;
@@ -206,6 +215,15 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)((sum & 0xffff) + (sum >> 16));
 }
 
+static uint8_t forwarding_of(const struct command *c)
+{
+	if (flag(c, "dsr"))
+		return XLB_DSR;
+	if (flag(c, "ipip"))
+		return XLB_IPIP;
+	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
+}
+
 static uint16_t vip_flags(const struct command *c)
 {
 	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
@@ -216,15 +234,6 @@ static uint16_t vip_flags(const struct command *c)
 			     (option(c, "client") ? XLB_VIP_CLIENT_HASH : 0);
 
 	return (uint16_t)flags;
-}
-
-static uint8_t forwarding_of(const struct command *c)
-{
-	if (flag(c, "dsr"))
-		return XLB_DSR;
-	if (flag(c, "ipip"))
-		return XLB_IPIP;
-	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
 }
 
 static int do_vip(struct lab *lab, const struct command *c)
@@ -394,9 +403,9 @@ static int do_sources(struct lab *lab, const struct command *c)
 
 static int do_now(struct lab *lab, const struct command *c)
 {
-	uint32_t now = number_at(c, 1);
+	uint8_t now = (uint8_t)number_at(c, 1);
 
-	while (datapath_view(lab->d)->control->now != now)
+	while ((uint8_t)datapath_view(lab->d)->control->now != now)
 		datapath_tick(lab->d);
 	return answer(0);
 }
@@ -473,7 +482,8 @@ static int run_tc(int prog, const struct command *c, const char *interface)
 		    .data_size_in =
 			    (uint32_t)from_hex(word(c, 1), in, sizeof(in)),
 		    .data_size_out = sizeof(out), .ctx_in = &skb,
-		    .ctx_size_in = sizeof(skb), .repeat = 1);
+		    .ctx_size_in = sizeof(skb), .repeat = 1,
+		    .flags = flag(c, "complete") ? TEST_SUMMED : 0);
 
 	if (skb.gso_size)
 		skb.gso_segs = 2;
@@ -529,6 +539,31 @@ static int do_events(struct lab *lab, const struct command *c)
 	printf("ok %lu %lu\n", (unsigned long)n[XLB_EVENT_NO_ROOM],
 	       (unsigned long)n[XLB_EVENT_RATE]);
 	return 0;
+}
+
+static int do_tokens(struct lab *lab, const struct command *c)
+{
+	struct {
+		uint64_t refilled;
+		uint32_t tokens;
+		uint32_t skipped;
+	} limits[CPU_SETSIZE] = { 0 };
+	int fd = bpf_obj_get(BPFFS "/limits");
+	struct timespec now;
+	uint32_t key = 0;
+	int err;
+
+	(void)lab;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	for (size_t i = 0; i < ARRAY_SIZE(limits); i++) {
+		limits[i].refilled = (uint64_t)now.tv_sec * 1000000000 +
+				     (uint64_t)now.tv_nsec;
+		limits[i].tokens = number_at(c, 1);
+		limits[i].skipped = 1;
+	}
+	err = bpf_map_update_elem(fd, &key, limits, BPF_ANY) ? -errno : 0;
+	close(fd);
+	return answer(err);
 }
 
 static bool print_memory(void *arg, uint32_t line, uint64_t entry)
@@ -671,6 +706,7 @@ static const struct {
 	{ "memories", do_memories },
 	{ "load", do_load },
 	{ "loads", do_loads },
+	{ "tokens", do_tokens },
 };
 
 static int run_command(struct lab *lab, char *line)
@@ -740,6 +776,10 @@ static int tables_open(struct lab *lab, const char *folder)
 	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
+	/* The program for tc is loaded once an interface asks for it. */
+	if (!err)
+		err = datapath_attach(lab->d, DATAPATH_TC, "lo",
+				      (int)if_nametoindex("lo"), &diags);
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);

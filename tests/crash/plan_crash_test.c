@@ -21,18 +21,28 @@
 	"safety: {allow_empty: true}\n"                                   \
 	"hypervisors: [{name: local, uri: \"test:///default\"}]\n"        \
 	"templates:\n  - name: t\n    image: /x.img\n    memory: 64MiB\n" \
-	"    network: {bridge: br0, addresses: [10.2.0.10-10.2.0.14/8]}\n"
-#define WEB                                                \
-	"  - name: web\n    vips: [192.0.2.10]\n"          \
-	"    ports: [80, {listen: 443, target: 8443}]\n"   \
-	"    backends: [{name: old, address: 10.1.0.1}]\n" \
-	"    pool: {template: t, min: 1, max: 4}\n"
-#define DNS(weight, first)                                                 \
-	"  - name: dns\n    vips: [192.0.2.53, \"2001:db8::53\"]\n"        \
-	"    protocol: udp\n    ports: [53]\n    algorithm: round_robin\n" \
-	"    backends:\n"                                                  \
-	"      - {name: n" first ", addresses: [10.1.1." first             \
-	", \"fd00:1::" first "\"], weight: " weight "}\n"                  \
+	"    network: {bridge: br0, addresses: [10.2.0.10-10.2.0.24/8]}\n"
+#define TC_HEAD                                                           \
+	"version: 1\nnode: {interfaces: [{name: eth0, hook: tc}]}\n"      \
+	"safety: {allow_empty: true}\n"                                   \
+	"hypervisors: [{name: local, uri: \"test:///default\"}]\n"        \
+	"templates:\n  - name: t\n    image: /x.img\n    memory: 64MiB\n" \
+	"    network: {bridge: br0, addresses: [10.2.0.10-10.2.0.24/8]}\n"
+#define WEB WEB_BY("maglev", "nat", "4")
+#define WEB_BY(algorithm, forwarding, max)                                 \
+	"  - name: web\n    vips: [192.0.2.10]\n    algorithm: " algorithm \
+	"\n    forwarding: " forwarding "\n"                               \
+	"    ports: [80, 443]\n"                                           \
+	"    backends: [{name: old, address: 10.1.0.1}]\n"                 \
+	"    pool: {template: t, min: 1, max: " max "}\n"
+#define DNS(weight, first) DNS_BY("round_robin", "stateless", weight, first)
+#define DNS_BY(algorithm, udp, weight, first)                           \
+	"  - name: dns\n    vips: [192.0.2.53, \"2001:db8::53\"]\n"     \
+	"    protocol: udp\n    ports: [53]\n    algorithm: " algorithm \
+	"\n    udp: " udp "\n"                                          \
+	"    backends:\n"                                               \
+	"      - {name: n" first ", addresses: [10.1.1." first          \
+	", \"fd00:1::" first "\"], weight: " weight "}\n"               \
 	"      - {name: ns, addresses: [10.1.1.99, \"fd00:1::99\"]}\n"
 
 static void want_three(struct fake *f)
@@ -61,6 +71,16 @@ static void backend_dies(struct fake *f)
 	fake_probe_ends(f, &a, TRUTH_REFUSES);
 }
 
+/* What the sweeps of a long time would do. */
+static void all_rests(struct fake *f)
+{
+	for (uint32_t i = 0; i < f->slot_count; i++)
+		if (XLB_SLOT_STATE(f->slots[i]) != XLB_REST)
+			f->slots[i] =
+				XLB_SLOT(XLB_SLOT_CUR(f->slots[i]),
+					 XLB_SLOT_CUR(f->slots[i]), XLB_REST);
+}
+
 static const struct phase {
 	const char *name;
 	const char *yaml;
@@ -73,6 +93,24 @@ static const struct phase {
 	{ "weight_edited", HEAD "services:\n" WEB DNS("3", "11"), NULL },
 	{ "backend_replaced", HEAD "services:\n" WEB DNS("3", "12"), NULL },
 	{ "scaled_down", HEAD "services:\n" WEB DNS("3", "12"), want_one },
+	{ "table_grown",
+	  HEAD "services:\n" WEB_BY("maglev", "nat", "9") DNS("3", "12"),
+	  NULL },
+	{ "table_shrunk",
+	  HEAD "services:\n" WEB_BY("maglev", "nat", "1") DNS("3", "12"),
+	  all_rests },
+	{ "algorithms_changed",
+	  HEAD "services:\n" WEB_BY("weighted_round_robin", "nat", "1")
+		  DNS_BY("source_hash", "sticky", "3", "12"),
+	  NULL },
+	{ "all_at_once",
+	  HEAD "services:\n" WEB_BY("least_connections", "ipip", "9")
+		  DNS_BY("random", "stateless", "1", "13"),
+	  want_three },
+	{ "hook_changed",
+	  TC_HEAD "services:\n" WEB_BY("source_hash", "gue", "1")
+		  DNS_BY("maglev", "sticky", "1", "13"),
+	  NULL },
 	{ "service_removed", HEAD "services:\n" DNS("3", "12"), NULL },
 	{ "all_removed", HEAD "services: []\n", NULL },
 };

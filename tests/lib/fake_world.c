@@ -36,8 +36,9 @@ struct fake *fake_new(void)
 	f->next_id = 1;
 	f->verify = true;
 	f->interface_count = 2;
-	f->interfaces[0] =
-		(struct fake_interface){ .name = "eth0", .ifindex = 2 };
+	f->interfaces[0] = (struct fake_interface){ .name = "eth0",
+						    .ifindex = 2,
+						    .native = true };
 	f->interfaces[1] =
 		(struct fake_interface){ .name = "br0", .ifindex = 3 };
 	add_address(f, "198.51.100.2", 24, 2, false);
@@ -187,6 +188,10 @@ static void gather_kernel(struct gather *g)
 	k->slots = g->f->slots;
 	k->slot_count = g->f->slot_count;
 	k->services = g->f->services;
+	k->features = g->f->features;
+	k->tick = g->f->tick;
+	k->source4 = g->f->sources[0].words[0];
+	memcpy(k->source6, g->f->sources[1].words, sizeof(k->source6));
 	for (uint32_t id = 0; id < XLB_BACKENDS; id++)
 		if (g->f->owners[id].name[0])
 			*ARENA_PUSH(g->arena, owners, k->owner_count) =
@@ -236,6 +241,12 @@ static void gather_path(struct gather *g, const struct ip *a,
 	path->mtu = 1500;
 }
 
+/* What is in quarantine is nobody's. */
+static bool is_owned(const struct xlb_owner *o)
+{
+	return o->name[0] && o->kind != XLB_OWNER_QUARANTINE;
+}
+
 static uint32_t claim_owner(struct gather *g, const struct world_service *s,
 			    const struct world_member *m)
 {
@@ -243,7 +254,7 @@ static uint32_t claim_owner(struct gather *g, const struct world_service *s,
 		const struct xlb_owner *o = &g->f->owners[id];
 		const struct xlb_backend *line = &g->f->backends[id];
 
-		if (!o->name[0] || o->service != s->id || g->used[id] ||
+		if (!is_owned(o) || o->service != s->id || g->used[id] ||
 		    strcmp(o->name, m->name) != 0 ||
 		    memcmp(&line->addr4, m->addresses[0].bytes, 4) != 0 ||
 		    memcmp(line->addr6, m->addresses[1].bytes, 16) != 0)
@@ -385,7 +396,7 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 		const struct xlb_backend *line = &g->f->backends[id];
 		struct world_member *m;
 
-		if (!o->name[0] || o->service != s->id || g->used[id])
+		if (!is_owned(o) || o->service != s->id || g->used[id])
 			continue;
 		m = ARENA_PUSH(g->arena, s->members, s->member_count);
 		m->name = arena_dup(g->arena, o->name);
@@ -482,7 +493,8 @@ static void gather_node(struct gather *g)
 			continue;
 		out->forwards[0] = in->forwards[0];
 		out->forwards[1] = in->forwards[1];
-		out->xdp = in->xdp;
+		memcpy(out->hooks, in->hooks, sizeof(out->hooks));
+		out->native = in->native;
 		out->reply = in->reply;
 	}
 	w->addresses = f->addresses;
@@ -583,9 +595,11 @@ static int clear_backend(struct fake *f, const struct change *c)
 	struct xlb_backend line = { .generation =
 					    f->backends[c->id].generation };
 
-	if (!f->owners[c->id].name[0])
+	if (!is_owned(&f->owners[c->id]))
 		return broken(c, "cleared twice");
-	f->owners[c->id] = (struct xlb_owner){ 0 };
+	f->owners[c->id] = (struct xlb_owner){ .kind = XLB_OWNER_QUARANTINE };
+	snprintf(f->owners[c->id].name, sizeof(f->owners[c->id].name), "%s",
+		 c->name);
 	f->backends[c->id] = line;
 	return 0;
 }
@@ -681,6 +695,23 @@ static int drain_vm(struct fake *f, const struct change *c, bool drains)
 	return 0;
 }
 
+/* XDP has one place an interface. */
+static int attach_hook(struct fake_interface *in, const struct change *c)
+{
+	enum datapath_hook other = c->link.hook == DATAPATH_XDP
+					   ? DATAPATH_XDP_GENERIC
+					   : DATAPATH_XDP;
+
+	if (in->hooks[c->link.hook] == ATTACHED_FOREIGN)
+		return broken(c, "another's program");
+	if (c->link.from != DATAPATH_HOOKS)
+		in->hooks[c->link.from] = ATTACHED_NOT;
+	if (c->link.hook != DATAPATH_TC && in->hooks[other] != ATTACHED_NOT)
+		return broken(c, "the other kind of XDP is in the way");
+	in->hooks[c->link.hook] = ATTACHED_OURS;
+	return 0;
+}
+
 static int attach(struct fake *f, const struct change *c)
 {
 	struct fake_interface *in = interface(f, c->ifindex);
@@ -689,25 +720,65 @@ static int attach(struct fake *f, const struct change *c)
 		return broken(c, "no such interface");
 	if (!f->loaded)
 		return broken(c, "programs aren't loaded");
-	if (c->kind == CHANGE_LINK_ATTACH && in->xdp == ATTACHED_FOREIGN)
-		return broken(c, "another's program");
 	if (c->kind == CHANGE_LINK_ATTACH)
-		in->xdp = ATTACHED_OURS;
-	else if (c->kind == CHANGE_LINK_DETACH)
-		in->xdp = ATTACHED_NOT;
+		return attach_hook(in, c);
+	if (c->kind == CHANGE_LINK_DETACH)
+		in->hooks[c->link.hook] = ATTACHED_NOT;
 	else
 		in->reply = c->kind == CHANGE_REPLY_ATTACH ? ATTACHED_OURS
 							   : ATTACHED_NOT;
 	return 0;
 }
 
+/* A region that packets read is never written as a fresh one. */
+static bool is_read(const struct fake *f, const struct slot_write *w)
+{
+	for (size_t i = 0; i < XLB_VIP_LINES; i++) {
+		const struct xlb_vip *v = &f->vips[i];
+
+		if (v->proto && v->slot_base < w->base + w->count &&
+		    w->base < v->slot_base + (1u << (32 - v->slot_shift)))
+			return true;
+		if (v->proto && v->flags & XLB_VIP_SCHEDULE &&
+		    v->schedule_base < w->base + w->count &&
+		    w->base <
+			    v->schedule_base + (1u << (32 - v->schedule_shift)))
+			return true;
+	}
+	return false;
+}
+
 static int write_slots(struct fake *f, const struct change *c)
 {
-	if (c->slots.base + c->slots.count > f->slot_count)
+	const struct slot_write *w = &c->slots.write;
+
+	if (w->base + w->count > f->slot_count)
 		return broken(c, "slots beyond the end");
-	memcpy(f->slots + c->slots.base, c->slots.words,
-	       c->slots.count * sizeof(*f->slots));
+	if (w->fresh && is_read(f, w))
+		return broken(c, "slots that packets read");
+	memcpy(f->slots + w->base, w->words, w->count * sizeof(*f->slots));
 	return 0;
+}
+
+/* What is there keeps its place. */
+static void grow_slots(struct fake *f, uint32_t count)
+{
+	uint32_t *slots;
+
+	if (count <= f->slot_count)
+		return;
+	slots = mem_array(count, sizeof(*slots));
+	memcpy(slots, f->slots, f->slot_count * sizeof(*slots));
+	free(f->slots);
+	f->slots = slots;
+	f->slot_count = count;
+}
+
+static void load(struct fake *f, const struct change *c)
+{
+	f->loaded = true;
+	f->features |= c->load.features;
+	grow_slots(f, c->load.slots);
 }
 
 static int set_direct(struct fake *f, const struct change *c)
@@ -721,8 +792,12 @@ static int set_direct(struct fake *f, const struct change *c)
 
 static int apply_node(struct fake *f, const struct change *c)
 {
-	if (c->kind == CHANGE_LOAD)
-		f->loaded = true;
+	if (c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD)
+		load(f, c);
+	else if (c->kind == CHANGE_TICK)
+		f->tick = c->tick;
+	else if (c->kind == CHANGE_SOURCES)
+		memcpy(f->sources, c->sources, sizeof(f->sources));
 	else if (c->kind == CHANGE_SYSCTL)
 		return set_sysctl(f, c);
 	else if (c->kind == CHANGE_ADDRESS_ADD)
@@ -746,6 +821,9 @@ int fake_apply(struct fake *f, const struct spec *spec, const struct change *c)
 	(void)spec;
 	switch (c->kind) {
 	case CHANGE_LOAD:
+	case CHANGE_RELOAD:
+	case CHANGE_TICK:
+	case CHANGE_SOURCES:
 	case CHANGE_SYSCTL:
 	case CHANGE_ADDRESS_ADD:
 	case CHANGE_ADDRESS_DEL:
@@ -897,7 +975,6 @@ void fake_crash(struct fake *f, uint32_t random)
 	for (i = 0; i < f->vm_count; i++)
 		f->vms[i].was_running = f->vms[i].running;
 	forget_runs(f);
-	f->next_id = 1;
 	f->verify = true;
 	f->settled = false;
 }
@@ -942,7 +1019,7 @@ static void say_tables(const struct fake *f, struct lines *l)
 		if (f->services[id].name[0])
 			SAY(l, "service %s algorithm %u 2^%u",
 			    f->services[id].name, f->services[id].algorithm,
-			    f->services[id].slot_log2);
+			    f->services[id].table_log2);
 	for (size_t i = 0; i < f->reply_count; i++) {
 		const struct reply_entry *e = &f->replies[i];
 
@@ -960,7 +1037,7 @@ static void say_backends(const struct fake *f, struct lines *l)
 		const struct xlb_owner *o = &f->owners[id];
 		const struct xlb_backend *b = &f->backends[id];
 
-		if (o->name[0])
+		if (is_owned(o))
 			SAY(l,
 			    "backend %s/%s weight %u at %08x %08x port %u "
 			    "slots %u",
@@ -984,8 +1061,11 @@ static void say_node(const struct fake *f, struct lines *l)
 		    ip_format(&f->addresses[i].address, text),
 		    f->addresses[i].ifindex, f->addresses[i].ours);
 	for (size_t i = 0; i < f->interface_count; i++)
-		SAY(l, "interface %s %d xdp %d reply %d", f->interfaces[i].name,
-		    f->interfaces[i].ifindex, (int)f->interfaces[i].xdp,
+		SAY(l, "interface %s %d xdp %d %d tc %d reply %d",
+		    f->interfaces[i].name, f->interfaces[i].ifindex,
+		    (int)f->interfaces[i].hooks[DATAPATH_XDP],
+		    (int)f->interfaces[i].hooks[DATAPATH_XDP_GENERIC],
+		    (int)f->interfaces[i].hooks[DATAPATH_TC],
 		    (int)f->interfaces[i].reply);
 	for (size_t i = 0; i < f->direct_count; i++)
 		SAY(l, "direct %08x %08x/%u", ntohl(f->directs[i].addr[0]),
@@ -1020,7 +1100,7 @@ static bool id_is_sound(const struct fake *f, uint32_t service, uint32_t id)
 
 	if (!id)
 		return true;
-	if (!f->owners[id].name[0])
+	if (!is_owned(&f->owners[id]))
 		return unsound(name, "a slot names an id of nobody", id);
 	if (f->owners[id].service != service)
 		return unsound(name, "a slot names another's backend", id);
@@ -1032,38 +1112,85 @@ static bool id_is_sound(const struct fake *f, uint32_t service, uint32_t id)
 	return true;
 }
 
-static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
+static bool is_moving(uint32_t word)
 {
-	const struct xlb_service *s = &f->services[v->service];
-	uint32_t count = 1u << s->slot_log2;
+	return XLB_SLOT_STATE(word) == XLB_MOVING ||
+	       XLB_SLOT_STATE(word) == XLB_HELD;
+}
+
+static bool region_is_sound(const struct fake *f, uint32_t service,
+			    uint32_t base, uint32_t shift)
+{
+	const uint32_t *slots = f->slots + base;
 	bool ok = true;
 
-	if (!s->name[0])
-		return unsound("?", "a VIP points at no service", v->service);
-	if (v->slot_base != s->slot_base || v->slot_shift != 32 - s->slot_log2)
-		return unsound(s->name, "a VIP has other slots", v->slot_base);
-	for (uint32_t i = 0; ok && i < count; i++) {
-		uint32_t word = f->slots[s->slot_base + i];
-
-		if (i && word == f->slots[s->slot_base + i - 1])
+	if (base > f->slot_count || 1ull << (32 - shift) > f->slot_count - base)
+		return unsound(f->services[service].name,
+			       "a VIP has slots beyond the end", base);
+	for (uint32_t i = 0; ok && i < 1u << (32 - shift); i++) {
+		if (i && slots[i] == slots[i - 1])
 			continue;
-		ok = id_is_sound(f, v->service, XLB_SLOT_CUR(word)) &&
-		     (XLB_SLOT_STATE(word) != XLB_MOVING ||
-		      id_is_sound(f, v->service, XLB_SLOT_PREV(word)));
+		ok = id_is_sound(f, service, XLB_SLOT_CUR(slots[i])) &&
+		     (!is_moving(slots[i]) ||
+		      id_is_sound(f, service, XLB_SLOT_PREV(slots[i])));
 	}
 	return ok;
 }
 
+static uint32_t feature_of_flags(uint16_t flags)
+{
+	return (flags & XLB_VIP_CLIENT_HASH ? XLB_FEATURE_CLIENT_HASH : 0) |
+	       (flags & XLB_VIP_SCHEDULE ? XLB_FEATURE_SCHEDULE : 0) |
+	       (flags & XLB_VIP_RANDOM ? XLB_FEATURE_RANDOM : 0) |
+	       (flags & XLB_VIP_TWO_CHOICES ? XLB_FEATURE_TWO_CHOICES : 0) |
+	       (flags & XLB_VIP_STICKY ? XLB_FEATURE_STICKY : 0);
+}
+
+/* What packets to this VIP would read, whatever the service's line says. */
+static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
+{
+	const struct xlb_service *s = &f->services[v->service];
+	uint32_t features = feature_of_flags(v->flags) |
+			    XLB_FEATURE_NAT << v->forwarding |
+			    (v->family == 4 ? XLB_FEATURE_V4 : XLB_FEATURE_V6);
+
+	if (!s->name[0])
+		return unsound("?", "a VIP points at no service", v->service);
+	if (features & ~f->features)
+		return unsound(s->name, "a VIP needs what isn't loaded",
+			       features & ~f->features);
+	if (v->flags & XLB_VIP_SCHEDULE &&
+	    !region_is_sound(f, v->service, v->schedule_base,
+			     v->schedule_shift))
+		return false;
+	if (!region_is_sound(f, v->service, v->slot_base, v->slot_shift))
+		return false;
+	/* Datagrams that become stateless go to the slot's cur at once. */
+	for (uint32_t i = 0;
+	     v->proto == IPPROTO_TCP && v->flags & XLB_VIP_PICKS &&
+	     i < 1u << (32 - v->slot_shift);
+	     i++) {
+		uint32_t word = f->slots[v->slot_base + i];
+
+		/* 0: spoilt by a test */
+		if (word && XLB_SLOT_STATE(word) == XLB_REST)
+			return unsound(s->name, "a tracked slot is at rest", i);
+	}
+	return true;
+}
+
 bool fake_is_sound(const struct fake *f)
 {
-	bool seen[XLB_SERVICES] = { false };
+	uint32_t seen[XLB_SERVICES] = { 0 };
 
 	for (size_t i = 0; i < XLB_VIP_LINES; i++) {
 		const struct xlb_vip *v = &f->vips[i];
+		uint32_t key = (v->slot_base | 1) + v->forwarding + v->flags;
 
-		if (!v->proto || seen[v->service])
+		/* Lines of one service are alike. */
+		if (!v->proto || seen[v->service] == key)
 			continue;
-		seen[v->service] = true;
+		seen[v->service] = key;
 		if (!slots_are_sound(f, v))
 			return false;
 	}
@@ -1085,7 +1212,7 @@ static bool backend_declared(const struct fake *f, const struct spec *spec,
 bool fake_is_clean(const struct fake *f, const struct spec *spec)
 {
 	for (uint32_t id = 1; id < XLB_BACKENDS; id++) {
-		if (!f->owners[id].name[0]) {
+		if (!is_owned(&f->owners[id])) {
 			if (f->backends[id].addr4 || f->backends[id].sum6)
 				return unsound("?", "a line of nobody", id);
 		} else if (!backend_declared(f, spec, &f->owners[id])) {

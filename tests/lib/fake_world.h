@@ -38,7 +38,8 @@ struct fake_vm {
 struct fake_interface {
 	char name[16];
 	int ifindex; /* 0: gone */
-	enum attachment xdp, reply;
+	enum attachment hooks[DATAPATH_HOOKS], reply;
+	bool native;
 	bool forwards[2];
 };
 
@@ -68,6 +69,8 @@ struct fake {
 	struct xlb_service services[XLB_SERVICES];
 	uint32_t *slots;
 	uint32_t slot_count;
+	uint32_t features, tick;
+	struct ip sources[2];
 	struct reply_entry *replies;
 	size_t reply_count;
 	struct xlb_direct_key *directs;

@@ -66,7 +66,7 @@ static void detach(struct fake *f, const char *arg)
 {
 	for (size_t i = 0; i < f->interface_count; i++)
 		if (!strcmp(f->interfaces[i].name, arg))
-			f->interfaces[i].xdp = ATTACHED_NOT;
+			f->interfaces[i].hooks[DATAPATH_XDP] = ATTACHED_NOT;
 }
 
 static void vm_dies(struct fake *f, const char *arg)

@@ -31,13 +31,23 @@ struct model_backend {
 };
 
 struct model_service {
-	bool present, pool, second_port, v6;
+	bool present, pool, second_port, v6, sticky;
 	unsigned int vips; /* bit mask */
-	unsigned int min;
+	unsigned int min, max;
+	unsigned int algorithm, forwarding; /* indexes of names below */
 	struct model_backend backends[BACKENDS];
 };
 
+static const char *const algorithms[] = {
+	"maglev", "round_robin",       "source_hash", "weighted_round_robin",
+	"random", "least_connections", "least_load",
+};
+static const char *const forwardings[] = { "nat", "dsr", "ipip", "gue" };
+static const char *const hooks[] = { "auto", "xdp", "xdp_generic", "tc" };
+
 struct model {
+	unsigned int hook;
+	bool second_uplink;
 	struct model_service services[SERVICES];
 };
 
@@ -51,9 +61,18 @@ static uint32_t pick(uint32_t n)
 	return random_state % n;
 }
 
-static bool is_dsr(size_t i)
+/* Ports stay what they are. */
+static bool is_direct(const struct model_service *s)
 {
-	return i == 2;
+	return s->forwarding != 0;
+}
+
+/* Of tables of several sizes; a service without a pool has the smallest. */
+static unsigned int pick_max(void)
+{
+	static const unsigned int sizes[] = { 4, 9, 20 };
+
+	return sizes[pick(ARRAY_SIZE(sizes))];
 }
 
 static bool may_pool(size_t i)
@@ -69,6 +88,10 @@ static void random_service(size_t i, struct model_service *s)
 	s->v6 = pick(2);
 	s->pool = may_pool(i) && pick(3);
 	s->min = 1 + pick(2);
+	s->max = pick_max();
+	s->sticky = pick(2);
+	s->algorithm = pick(ARRAY_SIZE(algorithms));
+	s->forwarding = pick(3) ? 0 : pick(ARRAY_SIZE(forwardings));
 	for (size_t k = 0; k < BACKENDS; k++)
 		s->backends[k] = (struct model_backend){
 			.present = pick(2),
@@ -81,7 +104,7 @@ static void random_service(size_t i, struct model_service *s)
 static void print_backends(const struct model_service *s, size_t i,
 			   struct buf *out)
 {
-	bool ported = !s->second_port && !is_dsr(i);
+	bool ported = !s->second_port && !is_direct(s);
 
 	for (size_t k = 0; k < BACKENDS; k++) {
 		const struct model_backend *b = &s->backends[k];
@@ -108,29 +131,31 @@ static void print_service(const struct model_service *s, size_t i,
 	for (size_t k = 0; k < BACKENDS; k++)
 		any |= s->backends[k].present;
 	buf_addf(out, "  - name: %s\n    vips: [", names[i]);
-	if (is_dsr(i))
+	if (is_direct(s))
 		for (unsigned int k = 0; k < 2; k++)
 			if (s->vips & (1u << k))
 				buf_addf(out, "192.0.2.%zu, ", i * 4 + k);
-	if (!is_dsr(i))
+	if (!is_direct(s))
 		buf_addf(out, "192.0.2.%zu, ", i * 4 + (s->vips & 1));
 	if (s->v6)
 		buf_addf(out, "\"2001:db8::%zu\"", i + 1);
 	buf_addf(out, "]\n    algorithm: %s\n    forwarding: %s\n",
-		 i % 3 == 1 ? "round_robin" : "maglev",
-		 is_dsr(i) ? "dsr" : "nat");
+		 algorithms[s->algorithm], forwardings[s->forwarding]);
 	buf_addf(out, "    protocol: %s\n", i == 3 ? "udp" : "tcp");
+	if (i == 3)
+		buf_addf(out, "    udp: %s\n",
+			 s->sticky ? "sticky" : "stateless");
 	buf_addf(out, "    ports: [80%s]\n",
 		 !s->second_port ? ""
-		 : is_dsr(i)	 ? ", 443"
+		 : is_direct(s)	 ? ", 443"
 				 : ", {listen: 443, target: 8443}");
 	if (any) {
 		buf_adds(out, "    backends:\n");
 		print_backends(s, i, out);
 	}
 	if (s->pool)
-		buf_addf(out, "    pool: {template: t, min: %u, max: 4}\n",
-			 s->min);
+		buf_addf(out, "    pool: {template: t, min: %u, max: %u}\n",
+			 s->min, s->max);
 }
 
 static struct spec *model_spec(const struct model *m)
@@ -139,8 +164,11 @@ static struct spec *model_spec(const struct model *m)
 	struct spec *spec;
 	bool any = false;
 
+	buf_addf(
+		&out,
+		"version: 1\nnode:\n  interfaces: [{name: eth0, hook: %s}%s]\n",
+		hooks[m->hook], m->second_uplink ? ", eth1" : "");
 	buf_adds(&out,
-		 "version: 1\nnode: {interfaces: [eth0]}\n"
 		 "hypervisors: [{name: local, uri: \"test:///default\"}]\n"
 		 "safety: {allow_empty: true}\n"
 		 "templates:\n  - name: t\n    image: /x.img\n"
@@ -166,7 +194,25 @@ static void edit(struct model *m)
 	struct model_service *s = &m->services[i];
 	struct model_backend *b = &s->backends[pick(BACKENDS)];
 
-	switch (pick(9)) {
+	switch (pick(15)) {
+	case 14:
+		m->second_uplink = !m->second_uplink;
+		break;
+	case 13:
+		m->hook = pick(ARRAY_SIZE(hooks));
+		break;
+	case 12:
+		s->sticky = !s->sticky;
+		break;
+	case 11:
+		s->forwarding = pick(ARRAY_SIZE(forwardings));
+		break;
+	case 10:
+		s->max = pick_max();
+		break;
+	case 9:
+		s->algorithm = pick(ARRAY_SIZE(algorithms));
+		break;
 	case 8:
 		s->v6 = !s->v6;
 		break;
@@ -279,7 +325,8 @@ static void drift(struct fake *f)
 			*a = f->addresses[--f->address_count];
 		break;
 	case 1:
-		f->interfaces[0].xdp = pick(2) ? ATTACHED_NOT : ATTACHED_STALE;
+		f->interfaces[0].hooks[DATAPATH_XDP] =
+			pick(2) ? ATTACHED_NOT : ATTACHED_STALE;
 		break;
 	case 2:
 		f->interfaces[1].reply =
@@ -524,44 +571,458 @@ static size_t count_kind(const struct plan *p, enum change_kind kind)
 	return n;
 }
 
-/* Carried out all the same, a refused plan would change nothing. */
-static void refused_is_harmless(void **state)
+static const struct xlb_service *service(const struct fake *f, const char *name)
 {
-	static const char *const edits[] = {
-		"    algorithm: round_robin\n",
-		"    pool: {template: t, min: 1, max: 5}\n",
-	};
-	struct buf before = BUF_INIT;
+	for (uint32_t id = 1; id < XLB_SERVICES; id++)
+		if (!strcmp(f->services[id].name, name))
+			return &f->services[id];
+	fail_msg("no service %s", name);
+	return NULL;
+}
+
+static const struct xlb_vip *any_vip(const struct fake *f)
+{
+	for (size_t i = 0; i < XLB_VIP_LINES; i++)
+		if (f->vips[i].proto)
+			return &f->vips[i];
+	fail_msg("no VIP");
+	return NULL;
+}
+
+static uint32_t *slots_of(struct fake *f, const char *name, uint32_t *ret_count)
+{
+	const struct xlb_service *s = service(f, name);
+
+	*ret_count = 1u << s->slot_log2;
+	return f->slots + s->slot_base;
+}
+
+/* As sweeps would leave them in the end. */
+static void rest_all(struct fake *f, const char *name)
+{
+	uint32_t count, *slots = slots_of(f, name, &count);
+
+	for (uint32_t i = 0; i < count; i++)
+		slots[i] = XLB_SLOT(XLB_SLOT_CUR(slots[i]),
+				    XLB_SLOT_CUR(slots[i]), XLB_REST);
+}
+
+/* Service web: keys of its own, and backends n0, n1... of weights 1 to 3. */
+static struct spec *web(const char *keys, unsigned int backends)
+{
+	struct buf text = BUF_INIT;
+	struct spec *spec;
+
+	buf_addf(&text, NODE "services:\n  - name: web\n%s    backends:\n",
+		 keys);
+	for (unsigned int i = 0; i < backends; i++)
+		buf_addf(&text,
+			 "      - {name: n%u, address: 10.1.%u.%u, weight: %u}"
+			 "\n",
+			 i, i / 200, i % 200 + 1, 1 + i % 3);
+	spec = steps_parse(buf_str(&text));
+	buf_release(&text);
+	return spec;
+}
+
+static void converge_to(struct fake *f, struct spec *spec)
+{
+	f->settled = false;
+	assert_true(steps_converge(f, spec) > 0);
+	spec_free(spec);
+}
+
+#define PLAIN "    vips: [192.0.2.10]\n    ports: [80]\n"
+
+/* The hash table is the same for all of them. */
+static void algorithms_move_nothing(void **state)
+{
+	struct fake *f = fake_new();
+	uint32_t count, *slots, *was;
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(edits); i++) {
-		struct fake *f = converged(TWO("a", "b"));
-		char *yaml = mem_printf("%s%s", TWO("a", "b"), edits[i]);
-		struct spec *spec = steps_parse(yaml);
-		struct plan *p;
-		struct buf after = BUF_INIT;
+	converge_to(f, web(PLAIN, 3));
+	slots = slots_of(f, "web", &count);
+	was = mem_array(count, sizeof(*was));
+	memcpy(was, slots, count * sizeof(*was));
+	for (size_t i = 0; i < ARRAY_SIZE(algorithms) * 3; i++) {
+		const char *name = algorithms[i * 5 % ARRAY_SIZE(algorithms)];
+		char *keys = mem_printf(PLAIN "    algorithm: %s\n", name);
+		bool hashes =
+			!strcmp(name, "maglev") || !strcmp(name, "source_hash");
 
-		/* A table for two can't hold so many. */
-		for (uint32_t id = 1; i == 1 && id < 4; id++)
-			if (f->services[id].name[0])
-				f->services[id].slot_log2 = 8;
-		fake_describe(f, &before);
-		f->settled = false;
-		p = steps_plan(f, spec);
-		assert_int_equal(p->diags.errors, 1);
-		for (size_t k = 0; k < p->count; k++)
-			if (p->changes[k]->kind < CHANGE_VM_CREATE)
-				fake_apply(f, spec, p->changes[k]);
-		fake_describe(f, &after);
-		assert_string_equal(buf_str(&after), buf_str(&before));
-		buf_reset(&before);
-		buf_release(&after);
-		plan_free(p);
-		spec_free(spec);
-		free(yaml);
+		converge_to(f, web(keys, 3));
+		assert_ptr_equal(slots, slots_of(f, "web", &count));
+		for (uint32_t k = 0; k < count; k++)
+			assert_int_equal(XLB_SLOT_CUR(slots[k]),
+					 XLB_SLOT_CUR(was[k]));
+		assert_int_equal(!(any_vip(f)->flags & XLB_VIP_PICKS), hashes);
+		assert_int_equal(service(f, "web")->schedule_log2 != 0,
+				 strstr(name, "round") != NULL);
+		if (hashes)
+			rest_all(f, "web");
+		free(keys);
+	}
+	free(was);
+	fake_free(f);
+}
+
+static void schedules_give_turns(void **state)
+{
+	(void)state;
+	for (int weighted = 0; weighted < 2; weighted++) {
+		struct fake *f = fake_new();
+		const struct xlb_service *s;
+		uint32_t turns[XLB_BACKENDS] = { 0 }, count;
+
+		converge_to(f, web(weighted ? PLAIN "    algorithm: "
+						    "weighted_round_robin\n"
+					    : PLAIN "    algorithm: "
+						    "round_robin\n",
+				   6));
+		s = service(f, "web");
+		count = 1u << s->schedule_log2;
+		for (uint32_t i = 0; i < count; i++)
+			turns[XLB_SLOT_CUR(f->slots[s->schedule_base + i])]++;
+		for (uint32_t id = 1; id < XLB_BACKENDS; id++) {
+			uint32_t weight = f->owners[id].weight;
+			double want =
+				weighted ? count * weight / 12.0 : count / 6.0;
+
+			if (f->owners[id].name[0])
+				assert_true(turns[id] > want - 1 &&
+					    turns[id] < want + 1);
+		}
+		assert_int_equal(any_vip(f)->schedule_base, s->schedule_base);
+		assert_int_equal(any_vip(f)->schedule_shift,
+				 32 - s->schedule_log2);
 		fake_free(f);
 	}
-	buf_release(&before);
+}
+
+/* Each new slot knows whose flows were in the old one. */
+static void assert_grown(const uint32_t *old, uint32_t old_count,
+			 const uint32_t *now, uint32_t count)
+{
+	uint32_t moving = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t was = old[(uint64_t)i * old_count / count];
+		uint32_t cur = XLB_SLOT_CUR(was);
+		uint32_t prev = XLB_SLOT_STATE(was) == XLB_MOVING
+					? XLB_SLOT_PREV(was)
+					: cur;
+
+		if (XLB_SLOT_STATE(now[i]) == XLB_MOVING) {
+			assert_int_equal(XLB_SLOT_PREV(now[i]), prev);
+			moving++;
+			continue;
+		}
+		assert_int_equal(XLB_SLOT_CUR(now[i]), prev);
+		/* What is at rest was it before. */
+		if (XLB_SLOT_STATE(now[i]) == XLB_REST)
+			assert_int_equal(XLB_SLOT_STATE(was), XLB_REST);
+	}
+	assert_true(moving > 0);
+}
+
+/* As the file says, whatever the table was before. */
+static void assert_owners(struct fake *f, uint8_t table_log2)
+{
+	uint32_t count, *slots = slots_of(f, "web", &count);
+	uint32_t *owner = mem_array(1u << table_log2, sizeof(*owner));
+	struct table_member members[64];
+	size_t n = 0;
+
+	for (uint32_t id = 1; id < XLB_BACKENDS; id++)
+		if (f->owners[id].name[0] &&
+		    f->owners[id].kind == XLB_OWNER_FIXED)
+			members[n++] =
+				(struct table_member){ f->owners[id].name, id,
+						       f->owners[id].weight };
+	table_maglev(members, n, table_log2, owner);
+	for (uint32_t i = 0; i < count; i++)
+		assert_int_equal(XLB_SLOT_CUR(slots[i]),
+				 owner[((uint64_t)i << table_log2) / count]);
+	free(owner);
+}
+
+static void tables_grow_and_shrink(void **state)
+{
+	struct fake *f = fake_new();
+	uint32_t small, large, *slots;
+	uint32_t *was;
+	struct spec *spec;
+	struct plan *p;
+
+	(void)state;
+	converge_to(f, web(PLAIN, 3));
+	rest_all(f, "web");
+	converge_to(f, web(PLAIN, 2)); /* some are settled */
+	converge_to(f, web(PLAIN, 3)); /* some are moving */
+	slots = slots_of(f, "web", &small);
+	was = mem_array(small, sizeof(*was));
+	memcpy(was, slots, small * sizeof(*was));
+	converge_to(f,
+		    web(PLAIN "    pool: {template: t, min: 1, max: 5}\n", 3));
+	slots = slots_of(f, "web", &large);
+	assert_int_equal(large, 1u << table_log2_for(8));
+	assert_true(large > small);
+	assert_int_equal(any_vip(f)->slot_base, service(f, "web")->slot_base);
+	/* Back: the slots stay many while some are moving... */
+	spec = web(PLAIN, 3);
+	converge_to(f, spec);
+	slots = slots_of(f, "web", &large);
+	assert_true(large > small);
+	assert_owners(f, table_log2_for(3));
+	/* ... and not any longer. */
+	rest_all(f, "web");
+	converge_to(f, web(PLAIN, 3));
+	slots = slots_of(f, "web", &large);
+	assert_int_equal(large, small);
+	assert_owners(f, table_log2_for(3));
+	/* Words, once more, without anything else in between. */
+	memcpy(was, slots, small * sizeof(*was));
+	spec = web(PLAIN, 40);
+	f->settled = false;
+	fake_observe(f, spec, (void *)spec->arena);
+	fake_tick(f, spec);
+	p = steps_plan(f, spec);
+	for (size_t i = 0; i < p->count; i++) {
+		const struct slot_write *w = &p->changes[i]->slots.write;
+
+		if (p->changes[i]->kind != CHANGE_SLOTS)
+			continue;
+		assert_true(w->fresh);
+		assert_int_equal(w->from, service(f, "web")->slot_base);
+		assert_int_equal(small << w->shift, w->count);
+		assert_grown(was, small, w->words, w->count);
+	}
+	assert_int_equal(count_kind(p, CHANGE_SLOTS), 1);
+	plan_free(p);
+	spec_free(spec);
+	free(was);
+	fake_free(f);
+}
+
+/* Maps that are too small grow before anything is written into them. */
+static void maps_grow(void **state)
+{
+	struct fake *f = fake_new();
+	struct spec *spec = web(PLAIN, 30);
+	struct plan *p;
+
+	(void)state;
+	fake_set_slots(f, 1u << 12);
+	converge_to(f, web(PLAIN, 3));
+	assert_int_equal(f->slot_count, 1u << 12);
+	fake_observe(f, spec, (void *)spec->arena);
+	fake_tick(f, spec);
+	f->settled = false;
+	p = steps_plan(f, spec);
+	assert_int_equal(p->diags.errors, 0);
+	assert_int_equal(p->changes[0]->kind, CHANGE_RELOAD);
+	assert_true(p->changes[0]->load.slots > 1u << 12);
+	plan_free(p);
+	converge_to(f, spec);
+	assert_true(f->slot_count > 1u << 12);
+	fake_free(f);
+}
+
+/* The share of each within 2 % of its weight, or one slot. */
+static void assert_spread(struct fake *f)
+{
+	uint32_t count, *slots = slots_of(f, "web", &count), total = 0;
+	static uint32_t have[XLB_BACKENDS];
+
+	memset(have, 0, sizeof(have));
+	for (uint32_t i = 0; i < count; i++)
+		have[XLB_SLOT_CUR(slots[i])]++;
+	for (uint32_t id = 1; id < XLB_BACKENDS; id++)
+		total += have[id] ? f->owners[id].weight : 0;
+	for (uint32_t id = 1; id < XLB_BACKENDS; id++) {
+		double want = (double)count * f->owners[id].weight / total;
+		double off =
+			have[id] > want ? have[id] - want : want - have[id];
+
+		if (have[id])
+			assert_true(off <= 1 || off <= want * 0.02);
+	}
+}
+
+/* Beside those of the one that joins or leaves, at most 4 % of the table. */
+static void changes_move_little(void **state)
+{
+	(void)state;
+	for (unsigned int n = 2; n < 40; n += 5) {
+		struct fake *f = fake_new();
+		struct spec *spec = web(PLAIN, n + 1);
+		uint32_t count, *slots, must = 0, moved = 0, *was;
+
+		/* The same declared maximum with one less. */
+		converge_to(f, web(PLAIN, n + 1));
+		assert_spread(f);
+		slots = slots_of(f, "web", &count);
+		was = mem_array(count, sizeof(*was));
+		memcpy(was, slots, count * sizeof(*was));
+		snprintf(f->drains[f->drain_count++], sizeof(f->drains[0]),
+			 "web/n0");
+		converge_to(f, spec);
+		assert_spread(f);
+		assert_ptr_equal(slots, slots_of(f, "web", &count));
+		for (uint32_t i = 0; i < count; i++) {
+			uint32_t id = XLB_SLOT_CUR(was[i]);
+
+			must += !strcmp(f->owners[id].name, "n0");
+			moved += XLB_SLOT_CUR(slots[i]) != id;
+		}
+		assert_true(moved >= must);
+		assert_true((moved - must) * 100 <= 4 * count);
+		free(was);
+		fake_free(f);
+	}
+}
+
+static void hooks_overlap(void **state)
+{
+	static const char *const order[] = { "tc",   "xdp_generic", "xdp", "tc",
+					     "auto", "xdp_generic", "tc" };
+	struct fake *f = fake_new();
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
+		char *yaml = mem_printf(
+			"version: 1\nnode:\n  interfaces: [{name: eth0, hook: "
+			"%s}]\nservices:\n  - {name: web, vips: [192.0.2.10], "
+			"ports: [80], backends: [{address: 10.1.0.1}]}\n",
+			order[i]);
+		struct spec *spec = steps_parse(yaml);
+		struct plan *p = steps_plan(f, spec);
+		bool attached = false;
+
+		for (size_t k = 0; k < p->count; k++) {
+			attached |= p->changes[k]->kind == CHANGE_LINK_ATTACH;
+			if (p->changes[k]->kind == CHANGE_LINK_DETACH)
+				assert_true(attached);
+		}
+		assert_true(attached);
+		plan_free(p);
+		converge_to(f, spec);
+		for (int h = 0, ours = 0; h < DATAPATH_HOOKS; h++) {
+			ours += f->interfaces[0].hooks[h] == ATTACHED_OURS;
+			assert_true(h + 1 < DATAPATH_HOOKS || ours == 1);
+		}
+		free(yaml);
+	}
+	/* auto, where the driver has no native XDP */
+	f->interfaces[0].native = false;
+	f->interfaces[0].hooks[DATAPATH_TC] = ATTACHED_NOT;
+	converge_to(f, web(PLAIN, 1));
+	assert_int_equal(f->interfaces[0].hooks[DATAPATH_TC], ATTACHED_OURS);
+	assert_int_equal(f->interfaces[0].hooks[DATAPATH_XDP], ATTACHED_NOT);
+	fake_free(f);
+}
+
+/* An id is nobody's until the sweep lets it go. */
+static void quarantine_keeps_ids(void **state)
+{
+	struct fake *f = fake_new();
+	uint32_t old = 0;
+
+	(void)state;
+	converge_to(f, web(PLAIN, 2));
+	for (uint32_t id = 1; id < 16; id++)
+		if (!strcmp(f->owners[id].name, "n1"))
+			old = id;
+	converge_to(f, web(PLAIN, 1));
+	assert_int_equal(f->owners[old].kind, XLB_OWNER_QUARANTINE);
+	f->next_id = old;
+	converge_to(f, web(PLAIN, 3));
+	assert_int_equal(f->owners[old].kind, XLB_OWNER_QUARANTINE);
+	/* All are in use or in quarantine: who comes waits, nothing breaks. */
+	for (uint32_t id = 1; id < XLB_BACKENDS; id++)
+		if (!f->owners[id].name[0]) {
+			f->owners[id].kind = XLB_OWNER_QUARANTINE;
+			snprintf(f->owners[id].name, 8, "gone");
+		}
+	converge_to(f, web(PLAIN, 4));
+	assert_int_equal(fake_slots_of(f, "web", "n3"), 0);
+	assert_true(fake_slots_of(f, "web", "n2") > 0);
+	for (uint32_t id = 1; id < XLB_BACKENDS; id++)
+		if (f->owners[id].kind == XLB_OWNER_QUARANTINE)
+			f->owners[id] = (struct xlb_owner){ 0 };
+	converge_to(f, web(PLAIN, 4));
+	assert_true(fake_slots_of(f, "web", "n3") > 0);
+	fake_free(f);
+}
+
+/* A new seed would move every connection. */
+static void seeds_stay(void **state)
+{
+	struct fake *f = fake_new();
+	struct spec *spec = web(PLAIN, 2);
+	struct arena *arena = arena_new();
+	struct world *w;
+	struct plan *p;
+
+	(void)state;
+	converge_to(f, web(PLAIN, 2));
+	spec->node.seed_file = "/etc/xlb/seed";
+	f->settled = false;
+	for (int how = 0; how < 3; how++) {
+		w = fake_observe(f, spec, arena);
+		w->kernel.flow_seed = 7;
+		w->seed = how == 1 ? 8 : 7;
+		w->seed_why = how == 2 ? "it is empty" : NULL;
+		p = plan_make(spec, w);
+		assert_int_equal(p->diags.errors, how != 0);
+		plan_free(p);
+		/* What runs goes on, though the file was changed since. */
+		w->settled = true;
+		p = plan_make(spec, w);
+		assert_int_equal(p->diags.errors, 0);
+		assert_int_equal(p->diags.count, how != 0);
+		plan_free(p);
+	}
+	w->kernel.loaded = false;
+	w->seed_why = NULL;
+	p = plan_make(spec, w);
+	assert_int_equal(p->changes[0]->kind, CHANGE_LOAD);
+	assert_true(p->changes[0]->load.has_seed);
+	assert_int_equal(p->changes[0]->load.seed, 7);
+	plan_free(p);
+	arena_free(arena);
+	spec_free(spec);
+	fake_free(f);
+}
+
+#define CROSSED(way)                                                     \
+	NODE "services:\n  - name: web\n    vips: [192.0.2.10]\n"        \
+	     "    ports: [80]\n    forwarding: " way "\n    backends:\n" \
+	     "      - {name: a, addresses: [10.1.0.1, \"fd00:1::1\"]}\n" \
+	     "      - {name: b, address: \"fd00:1::2\"}\n"
+
+/* The outer header may be of either family, and needs a source of ours. */
+static void tunnels_cross_families(void **state)
+{
+	struct fake *f = fake_new();
+	struct ip a;
+
+	(void)state;
+	assert_true(ip_parse("10.1.0.1", &f->unresolved[0]));
+	f->unresolved_count = 1;
+	converge_to(f, steps_parse(CROSSED("gue")));
+	assert_true(fake_slots_of(f, "web", "a") > 0);
+	assert_true(fake_slots_of(f, "web", "b") > 0);
+	assert_int_equal(any_vip(f)->forwarding, XLB_GUE);
+	assert_int_equal(f->reply_count, 0);
+	assert_true(ip_parse("198.51.100.2", &a));
+	assert_true(ip_equal(&f->sources[0], &a));
+	assert_int_equal(f->features & (XLB_FEATURE_V4 | XLB_FEATURE_V6),
+			 XLB_FEATURE_V4 | XLB_FEATURE_V6);
+	converge_to(f, steps_parse(CROSSED("ipip")));
+	assert_int_equal(any_vip(f)->forwarding, XLB_IPIP);
+	fake_free(f);
 }
 
 static void guard_holds_empty(void **state)
@@ -598,7 +1059,7 @@ static void drift_is_apart(void **state)
 	struct plan *p;
 
 	(void)state;
-	f->interfaces[0].xdp = ATTACHED_NOT;
+	f->interfaces[0].hooks[DATAPATH_XDP] = ATTACHED_NOT;
 	p = steps_plan(f, spec);
 	s = plan_summarize(p);
 	assert_int_equal(s.drift, 1);
@@ -847,7 +1308,15 @@ int main(void)
 {
 	const char *given = getenv("XLB_SEED");
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(refused_is_harmless),
+		cmocka_unit_test(algorithms_move_nothing),
+		cmocka_unit_test(schedules_give_turns),
+		cmocka_unit_test(tables_grow_and_shrink),
+		cmocka_unit_test(maps_grow),
+		cmocka_unit_test(changes_move_little),
+		cmocka_unit_test(hooks_overlap),
+		cmocka_unit_test(quarantine_keeps_ids),
+		cmocka_unit_test(tunnels_cross_families),
+		cmocka_unit_test(seeds_stay),
 		cmocka_unit_test(guard_holds_empty),
 		cmocka_unit_test(drift_is_apart),
 		cmocka_unit_test(restores_before_creating),

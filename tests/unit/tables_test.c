@@ -379,14 +379,27 @@ static void speed(void **state)
 
 /* --- slot words --- */
 
-static bool dead_set(const void *arg, uint32_t id)
+static enum slot_fate fate_by_set(const void *arg, uint32_t id)
 {
-	return *(const uint32_t *)arg >> id & 1;
+	const uint32_t *sets = arg;
+
+	return sets[0] >> id & 1   ? SLOT_GONE
+	       : sets[1] >> id & 1 ? SLOT_LEAVES
+				   : SLOT_STAYS;
+}
+
+static uint32_t next_by(enum slot_kind kind, bool held, uint32_t word,
+			uint32_t want, uint32_t dead, uint32_t leaving)
+{
+	const uint32_t sets[] = { dead, leaving };
+	const struct slot_rules rules = { kind, held, fate_by_set, sets };
+
+	return slot_next(word, want, &rules);
 }
 
 static uint32_t next(uint32_t word, uint32_t want, uint32_t dead)
 {
-	return slot_next(word, want, dead_set, &dead);
+	return next_by(SLOTS_HASHED, false, word, want, dead, 0);
 }
 
 static void slot_rules(void **state)
@@ -467,22 +480,107 @@ static void slot_rules(void **state)
 	}
 }
 
-static void slot_of_a_drained_backend(void **state)
+/* What other kinds do otherwise. */
+static void slot_kinds(void **state)
 {
+	enum { A = 1, B, C, SET_A = 2, SET_B = 4 };
+	static const struct {
+		enum slot_kind kind;
+		bool held;
+		uint32_t old, want, dead, leaving, result;
+	} rules[] = {
+		/* nothing is remembered: nothing moves */
+		{ SLOTS_FORGETFUL, 0, XLB_SLOT(A, A, XLB_REST), B, 0, 0,
+		  XLB_SLOT(B, B, XLB_REST) },
+		{ SLOTS_FORGETFUL, 0, XLB_SLOT(B, A, XLB_MOVING), B, 0, 0,
+		  XLB_SLOT(B, B, XLB_REST) },
+		{ SLOTS_FORGETFUL, 0, XLB_SLOT(A, A, XLB_SETTLED), 0, 0, 0, 0 },
+		{ SLOTS_PICKED, 0, XLB_SLOT(A, A, XLB_REST), B, 0, 0,
+		  XLB_SLOT(B, B, XLB_SETTLED) },
+		{ SLOTS_PICKED, 0, XLB_SLOT(B, A, XLB_MOVING), B, 0, 0,
+		  XLB_SLOT(B, B, XLB_SETTLED) },
+		/* all is remembered: nothing rests */
+		{ SLOTS_TRACKED, 0, 0, A, 0, 0, XLB_SLOT(A, A, XLB_SETTLED) },
+		{ SLOTS_TRACKED, 0, 0, 0, 0, 0, XLB_SLOT(0, 0, XLB_SETTLED) },
+		{ SLOTS_TRACKED, 0, XLB_SLOT(A, A, XLB_REST), A, 0, 0,
+		  XLB_SLOT(A, A, XLB_SETTLED) },
+		{ SLOTS_TRACKED, 0, XLB_SLOT(A, A, XLB_REST), B, 0, 0,
+		  XLB_SLOT(B, A, XLB_MOVING) },
+		{ SLOTS_TRACKED, 0, XLB_SLOT(A, A, XLB_REST), B, SET_A, 0,
+		  XLB_SLOT(B, B, XLB_SETTLED) },
+		{ SLOTS_TRACKED, 0, XLB_SLOT(B, A, XLB_MOVING), A, 0, 0,
+		  XLB_SLOT(A, A, XLB_SETTLED) },
+		/* back to hashing: the sweep brings it to rest */
+		{ SLOTS_HASHED, 0, XLB_SLOT(A, A, XLB_SETTLED), A, 0, 0,
+		  XLB_SLOT(A, A, XLB_SETTLED) },
+		/* clients stick to what stays */
+		{ SLOTS_HASHED, 1, XLB_SLOT(A, A, XLB_REST), B, 0, 0,
+		  XLB_SLOT(B, A, XLB_HELD) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(A, A, XLB_SETTLED), B, 0, 0,
+		  XLB_SLOT(B, A, XLB_HELD) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(A, A, XLB_REST), B, 0, SET_A,
+		  XLB_SLOT(B, A, XLB_MOVING) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(A, A, XLB_REST), B, SET_A, 0,
+		  XLB_SLOT(B, B, XLB_REST) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(A, A, XLB_REST), 0, 0, 0,
+		  XLB_SLOT(0, A, XLB_MOVING) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_HELD), B, 0, 0,
+		  XLB_SLOT(B, A, XLB_HELD) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_HELD), C, 0, 0,
+		  XLB_SLOT(C, A, XLB_HELD) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_HELD), A, 0, 0,
+		  XLB_SLOT(A, A, XLB_SETTLED) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_HELD), B, 0, SET_A,
+		  XLB_SLOT(B, A, XLB_MOVING) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_HELD), B, SET_A, 0,
+		  XLB_SLOT(B, B, XLB_SETTLED) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_HELD), C, SET_B, 0,
+		  XLB_SLOT(C, A, XLB_HELD) },
+		{ SLOTS_HASHED, 1, XLB_SLOT(B, A, XLB_MOVING), C, 0, 0,
+		  XLB_SLOT(C, A, XLB_MOVING) },
+		/* and with another algorithm they don't */
+		{ SLOTS_HASHED, 0, XLB_SLOT(B, A, XLB_HELD), B, 0, 0,
+		  XLB_SLOT(B, A, XLB_MOVING) },
+		{ SLOTS_TRACKED, 1, XLB_SLOT(A, A, XLB_SETTLED), B, 0, 0,
+		  XLB_SLOT(B, A, XLB_HELD) },
+	};
+
 	(void)state;
-	assert_int_equal(slot_drained(XLB_SLOT(2, 1, XLB_MOVING), 1),
-			 XLB_SLOT(2, 2, XLB_SETTLED));
-	assert_int_equal(slot_drained(XLB_SLOT(0, 1, XLB_MOVING), 1),
-			 XLB_SLOT(0, 0, XLB_SETTLED));
-	assert_int_equal(slot_drained(XLB_SLOT(1, 2, XLB_MOVING), 1),
-			 XLB_SLOT(0, 2, XLB_MOVING));
-	assert_int_equal(slot_drained(XLB_SLOT(1, 1, XLB_REST), 1), 0);
-	assert_int_equal(slot_drained(XLB_SLOT(1, 1, XLB_SETTLED), 1),
-			 XLB_SLOT(0, 0, XLB_SETTLED));
-	assert_int_equal(slot_drained(XLB_SLOT(2, 2, XLB_REST), 1),
-			 XLB_SLOT(2, 2, XLB_REST));
-	assert_int_equal(slot_drained(XLB_SLOT(3, 2, XLB_MOVING), 1),
-			 XLB_SLOT(3, 2, XLB_MOVING));
+	for (size_t i = 0; i < ARRAY_SIZE(rules); i++) {
+		uint32_t got =
+			next_by(rules[i].kind, rules[i].held, rules[i].old,
+				rules[i].want, rules[i].dead, rules[i].leaving);
+
+		if (got != rules[i].result)
+			fail_msg("rule %zu: %08x, not %08x", i, got,
+				 rules[i].result);
+		assert_int_equal(next_by(rules[i].kind, rules[i].held, got,
+					 rules[i].want, rules[i].dead,
+					 rules[i].leaving),
+				 got);
+	}
+}
+
+static void slots_are_merged(void **state)
+{
+	enum { A = 1, B };
+	const uint32_t rest = XLB_SLOT(A, A, XLB_REST),
+		       settled = XLB_SLOT(A, A, XLB_SETTLED);
+	const uint32_t same[] = { rest, rest }, mixed[] = { rest, settled },
+		       apart[] = { rest, XLB_SLOT(B, B, XLB_REST) },
+		       moves[] = { XLB_SLOT(A, B, XLB_MOVING),
+				   XLB_SLOT(A, B, XLB_MOVING) },
+		       held[] = { rest, XLB_SLOT(A, B, XLB_HELD) };
+	uint32_t word = 0;
+
+	(void)state;
+	assert_true(slots_merge(same, 2, &word));
+	assert_int_equal(word, rest);
+	assert_true(slots_merge(mixed, 2, &word));
+	assert_int_equal(word, settled);
+	assert_false(slots_merge(apart, 2, &word));
+	assert_false(slots_merge(moves, 2, &word));
+	assert_false(slots_merge(held, 2, &word));
 }
 
 /*
@@ -888,7 +986,8 @@ int main(void)
 		cmocka_unit_test(round_robin_takes_turns),
 		cmocka_unit_test(speed),
 		cmocka_unit_test(slot_rules),
-		cmocka_unit_test(slot_of_a_drained_backend),
+		cmocka_unit_test(slot_kinds),
+		cmocka_unit_test(slots_are_merged),
 		cmocka_unit_test(no_history_breaks_a_flow),
 		cmocka_unit_test(naive_rules_break_flows),
 		cmocka_unit_test(vips_are_found),

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The file: read when it was saved, planned for, and refused or adopted.  What
+ * can't be read or carried out changes nothing: the last good one goes on.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "pipeline.h"
+
+void apply_flags(struct spec *s, const struct options *opt)
+{
+	if (opt->interface_count) {
+		s->node.interfaces = arena_alloc(
+			s->arena,
+			opt->interface_count * sizeof(*s->node.interfaces));
+		s->node.interface_count = opt->interface_count;
+		for (size_t i = 0; i < opt->interface_count; i++)
+			s->node.interfaces[i].name =
+				arena_dup(s->arena, opt->interfaces[i]);
+	}
+	for (size_t i = 0; opt->hook && i < s->node.interface_count; i++)
+		hook_parse(opt->hook, &s->node.interfaces[i].hook);
+	for (size_t i = 0; opt->libvirt && i < s->hypervisor_count; i++)
+		s->hypervisors[i].uri = arena_dup(s->arena, opt->libvirt);
+}
+
+static void refuse(struct reconciler *r, struct diag_list *diags,
+		   const char *result, int code)
+{
+	struct buf text = BUF_INIT;
+
+	diag_list_release(&r->file_diags);
+	r->file_diags = *diags;
+	*diags = (struct diag_list){ 0 };
+	diag_list_print(&r->file_diags, &text);
+	log_error("file_refused", "path=%s result=%s running=%s", r->opt->file,
+		  result, r->spec ? "last good revision" : "nothing");
+	fputs(buf_str(&text), stderr);
+	buf_release(&text);
+	record_revision(r, result);
+	record_commit(r);
+	r->saved_at = 0;
+	end_once(r, code);
+}
+
+/* Would it be carried out?  Nothing is changed by finding out. */
+static bool acceptable(struct reconciler *r, const struct spec *spec,
+		       struct plan *plan)
+{
+	bool ok;
+
+	if (plan->held)
+		diag_add(&plan->diags, SEVERITY_ERROR,
+			 &(struct source){ .file = spec->path }, NULL, "%s",
+			 plan->held);
+	ok = !plan->diags.errors;
+	r->held = plan->held != NULL;
+	if (!ok)
+		refuse(r, &plan->diags, r->held ? "held" : "refused",
+		       r->held ? EXIT_HELD : EXIT_INVALID);
+	return ok;
+}
+
+/* The revision under which this file was applied before a restart, or 0. */
+static int64_t applied_before(struct reconciler *r)
+{
+	int64_t last = 0;
+	char sha[65] = "";
+
+	if (r->spec || !r->store)
+		return 0;
+	store_last_applied(r->store, &last, sha);
+	return strcmp(sha, r->file_sha256) ? 0 : last;
+}
+
+/*
+ * A plan stays true when the spec is adopted, unless that alters what was
+ * looked at: other hypervisors, or pools with other bounds.
+ */
+static bool stays_true(const struct reconciler *r, const struct spec *spec)
+{
+	if (r->hypervisor_count != spec->hypervisor_count)
+		return false;
+	for (size_t i = 0; i < spec->hypervisor_count; i++)
+		if (!same_hypervisor(r->hypervisors[i], &spec->hypervisors[i]))
+			return false;
+	for (size_t i = 0; i < spec->service_count; i++)
+		if (spec->services[i].pool.template)
+			return false;
+	return true;
+}
+
+/*
+ * Probes and drains go over from the old spec to the new one.  No pass: what
+ * has just been done is only seen once the network's events are read.
+ */
+static void follow_spec(struct reconciler *r)
+{
+	struct arena *arena = arena_new();
+
+	observe(r, r->spec, arena);
+	arena_free(arena);
+}
+
+/*
+ * One group of records, so that the disk is waited for once, and only when
+ * the kernel has been given everything.
+ */
+static void adopt_spec(struct reconciler *r, struct spec *spec,
+		       int64_t revision, const struct draft *draft)
+{
+	bool use_draft = stays_true(r, spec);
+	bool group = r->store && !store_begin(r->store);
+	struct spec *old = r->spec;
+
+	r->settled = revision != 0;
+	r->revision = revision;
+	r->restless = 0;
+	r->told_failures = 0;
+	diag_list_release(&r->file_diags);
+	connect_hypervisors(r, spec);
+	r->spec = spec;
+	if (!r->settled) {
+		record_revision(r, "applying");
+		r->revision = r->last_revision;
+	}
+	loop_arm_in(r->resync, spec->node.resync);
+	if (use_draft) {
+		carry_out(r, draft);
+		follow_spec(r);
+	} else {
+		reconcile_pass(r);
+	}
+	if (!revision)
+		record_commit(r);
+	if (group && store_commit(r->store))
+		log_warn("history", "what=revision result=lost");
+	spec_free(old);
+}
+
+void read_again(void *arg)
+{
+	static const uint64_t delays[] = { 20, 50, 100 };
+	struct reconciler *r = arg;
+	struct diag_list diags = { 0 };
+	char sha[65] = "";
+	struct spec *spec = spec_read(r->opt->file, &diags, sha);
+	struct draft draft;
+	int64_t before;
+
+	if (!spec && r->read_tries < ARRAY_SIZE(delays)) {
+		/* It may be half written: look again before saying so. */
+		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
+		diag_list_release(&diags);
+		return;
+	}
+	if (spec && r->spec && !strcmp(sha, r->spec->sha256)) {
+		/* Back to what runs. */
+		diag_list_release(&r->file_diags);
+		r->held = false;
+		spec_free(spec);
+		r->saved_at = 0;
+		reconcile_soon(r);
+		goto out;
+	}
+	if (!spec && !strcmp(sha, r->file_sha256) && r->file_diags.errors)
+		goto out; /* said already */
+	snprintf(r->file_sha256, sizeof(r->file_sha256), "%s", sha);
+	if (!spec) {
+		refuse(r, &diags, "invalid", EXIT_INVALID);
+		goto out;
+	}
+	apply_flags(spec, r->opt);
+	before = applied_before(r);
+	draft.arena = arena_new();
+	draft.world = observe_as_if(r, spec, draft.arena);
+	draft.world->settled = before != 0;
+	draft_plan(&draft, spec);
+	if (acceptable(r, spec, draft.plan))
+		adopt_spec(r, spec, before, &draft);
+	else
+		spec_free(spec);
+	draft_release(&draft);
+out:
+	diag_list_release(&diags);
+}
+
+void reconciler_saved(void *arg)
+{
+	struct reconciler *r = arg;
+
+	r->read_tries = 0;
+	r->saved_at = clock_ns();
+	loop_disarm(r->retry_read);
+	read_again(r);
+}
+
+struct plan *reconciler_plan(struct reconciler *r, const char *file,
+			     struct spec **ret_spec, struct diag_list *diags)
+{
+	struct arena *arena;
+	struct world *world;
+	struct plan *plan;
+	struct spec *spec = spec_read(file, diags, NULL);
+
+	if (!spec)
+		return NULL;
+	apply_flags(spec, r->opt);
+	arena = arena_new();
+	scaling_preview(r, spec);
+	world = observe_as_if(r, spec, arena);
+	/* What an edit asks for isn't drift. */
+	world->settled =
+		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
+	plan = plan_make(spec, world);
+	plan_guard(plan, spec, world);
+	plan->world_arena = arena;
+	scaling_preview_end(r, spec);
+	*ret_spec = spec;
+	return plan;
+}

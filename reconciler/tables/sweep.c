@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "tables/sweep.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+/* An older SYN was never answered: nobody's connection. */
+#define HALF_OPEN_TICKS 2
+
+struct sweep {
+	struct sweep_input in;
+	uint8_t flow_log2;
+	uint8_t *dirty; /* by slot: a memory of another backend than cur */
+	uint16_t *clean; /* by slot: cur + 1 when the last round found none */
+	uint32_t slot_count;
+	size_t kept;
+	uint32_t active[XLB_BACKENDS];
+	uint8_t saw[XLB_BACKENDS];
+};
+
+struct sweep *sweep_new(void)
+{
+	return mem_alloc(sizeof(struct sweep));
+}
+
+void sweep_free(struct sweep *s)
+{
+	if (!s)
+		return;
+	free(s->dirty);
+	free(s->clean);
+	free(s);
+}
+
+void sweep_begin(struct sweep *s, const struct sweep_input *in)
+{
+	s->in = *in;
+	s->flow_log2 = (uint8_t)__builtin_ctz(in->flow_lines);
+	if (s->slot_count < in->slot_count) {
+		uint16_t *clean = mem_array(in->slot_count, sizeof(*clean));
+
+		if (s->slot_count)
+			memcpy(clean, s->clean, s->slot_count * sizeof(*clean));
+		free(s->clean);
+		free(s->dirty);
+		s->clean = clean;
+		s->dirty = mem_alloc(in->slot_count);
+		s->slot_count = in->slot_count;
+	}
+	memset(s->dirty, 0, s->slot_count);
+	memset(s->active, 0, sizeof(s->active));
+	memset(s->saw, 0, sizeof(s->saw));
+	s->kept = 0;
+}
+
+static uint8_t age(const struct sweep *s, uint8_t since)
+{
+	return (uint8_t)(s->in.now - since);
+}
+
+/* Stamped within a tick, it is surely over when one more has passed. */
+static bool is_over(uint32_t ticks, uint32_t passed)
+{
+	return passed > ticks + 1;
+}
+
+static void mark_slot(struct sweep *s, uint32_t slot, uint32_t backend)
+{
+	uint32_t word = s->in.slots[slot];
+
+	if (XLB_SLOT_STATE(word) == XLB_SETTLED &&
+	    XLB_SLOT_CUR(word) != backend)
+		s->dirty[slot] = 1;
+}
+
+/* The slots whose flows may be remembered in this line. */
+static void mark_line(struct sweep *s, const struct sweep_service *sv,
+		      uint32_t line, uint32_t backend)
+{
+	uint32_t first, count = 1;
+
+	if (s->flow_log2 >= sv->slot_log2) {
+		first = line >> (s->flow_log2 - sv->slot_log2);
+	} else {
+		count = 1u << (sv->slot_log2 - s->flow_log2);
+		first = line * count;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		mark_slot(s, sv->slot_base + first + i, backend);
+}
+
+static void count_active(struct sweep *s, uint64_t entry, uint32_t backend)
+{
+	enum xlb_flow_class class = (enum xlb_flow_class)XLB_FLOW_CLASS(entry);
+	bool young = age(s, XLB_FLOW_TIME(entry)) <= HALF_OPEN_TICKS;
+
+	s->active[backend] += class == XLB_FLOW_ESTABLISHED ||
+			      (class == XLB_FLOW_HALF_OPEN && young);
+}
+
+/*
+ * What is removed counts as found all the same: a packet that comes just now
+ * may keep it.
+ */
+bool sweep_keep(void *sweep, uint32_t line, uint64_t entry)
+{
+	struct sweep *s = sweep;
+	uint32_t backend = XLB_FLOW_BACKEND(entry);
+	uint16_t service = s->in.service_of[backend];
+	const struct sweep_service *sv = &s->in.services[service];
+
+	s->saw[backend] = 1;
+	if (!service)
+		return false;
+	if (!sv->slot_log2) {
+		s->kept++;
+		return true;
+	}
+	mark_line(s, sv, line, backend);
+	if (XLB_FLOW_GENERATION(entry) != s->in.backends[backend].generation ||
+	    is_over(sv->memory_ticks, age(s, XLB_FLOW_TIME(entry))))
+		return false;
+	count_active(s, entry, backend);
+	s->kept++;
+	return true;
+}
+
+static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
+			     uint32_t slot, uint32_t word)
+{
+	uint32_t cur = XLB_SLOT_CUR(word);
+
+	if (!sv->rests)
+		return word;
+	if (s->dirty[slot]) {
+		s->clean[slot] = 0;
+		return word;
+	}
+	if (s->clean[slot] == cur + 1) {
+		s->clean[slot] = 0;
+		return XLB_SLOT(cur, cur, XLB_REST);
+	}
+	s->clean[slot] = (uint16_t)(cur + 1);
+	return word;
+}
+
+static uint32_t next_word(struct sweep *s, const struct sweep_service *sv,
+			  uint32_t slot)
+{
+	uint32_t word = s->in.slots[slot], cur = XLB_SLOT_CUR(word);
+	uint8_t moved = age(s, s->in.moved[slot]);
+
+	switch ((enum xlb_slot_state)XLB_SLOT_STATE(word)) {
+	case XLB_REST:
+		break;
+	case XLB_HELD:
+		if (is_over(sv->held_ticks, moved))
+			word = XLB_SLOT(cur, XLB_SLOT_PREV(word), XLB_MOVING);
+		break;
+	case XLB_MOVING:
+		/* Who found no room is unremembered, and prev's. */
+		if (is_over(sv->idle_ticks, moved) &&
+		    is_over(sv->idle_ticks, s->in.since_no_room))
+			word = XLB_SLOT(cur, cur, XLB_SETTLED);
+		break;
+	case XLB_SETTLED:
+		return next_settled(s, sv, slot, word);
+	}
+	s->clean[slot] = 0;
+	return word;
+}
+
+static bool is_busy(const struct sweep_service *sv, uint32_t word)
+{
+	uint32_t state = XLB_SLOT_STATE(word);
+
+	return state == XLB_HELD || state == XLB_MOVING ||
+	       (state == XLB_SETTLED && sv->rests);
+}
+
+uint32_t sweep_words(struct sweep *s, uint32_t service, uint32_t *words,
+		     bool *ret_busy)
+{
+	const struct sweep_service *sv = &s->in.services[service];
+	uint32_t differ = 0;
+
+	*ret_busy = false;
+	for (uint32_t i = 0; sv->slot_log2 && i < 1u << sv->slot_log2; i++) {
+		uint32_t slot = sv->slot_base + i;
+
+		words[i] = next_word(s, sv, slot);
+		differ += words[i] != s->in.slots[slot];
+		*ret_busy |= is_busy(sv, words[i]);
+	}
+	return differ;
+}
+
+void sweep_touch(struct sweep *s, uint32_t base, uint32_t count)
+{
+	if (base < s->slot_count)
+		memset(s->clean + base, 0,
+		       (count < s->slot_count - base ? count
+						     : s->slot_count - base) *
+			       sizeof(*s->clean));
+}
+
+size_t sweep_kept(const struct sweep *s)
+{
+	return s->kept;
+}
+
+uint32_t sweep_active(const struct sweep *s, uint32_t backend)
+{
+	return s->active[backend];
+}
+
+bool sweep_saw(const struct sweep *s, uint32_t backend)
+{
+	return s->saw[backend];
+}
