@@ -598,6 +598,11 @@ static uint32_t tcp_syn(struct step *s, struct model_line *line)
 	known = find(s, line, &s->key, KNOWN);
 	target = new_owner(s);
 	/* Past the rate nobody asks whether there is an owner. */
+	if (!target && s->m->drained && known && picks(s) &&
+	    s->seen->backend == known->backend) {
+		touch(s, known);
+		return known->backend;
+	}
 	if (!target && s->m->drained && s->seen->backend == by_slot(s))
 		return by_slot(s);
 	if (!target || !must_remember(s, target, known))
