@@ -42,6 +42,25 @@ static __always_inline bool hop_spent(const struct xlb_backend *be, __u8 ttl)
 }
 
 /*
+ * A backend calls a VIP, and its own turn it is.  It would take the packet for
+ * a forged one, having sent it itself.
+ */
+static __always_inline bool is_own_v4(const struct xlb_backend *be,
+				      const struct iphdr *ip)
+{
+	return unlikely(ip->saddr == be->addr4);
+}
+
+static __always_inline bool is_own_v6(const struct xlb_backend *be,
+				      const struct ipv6hdr *ip)
+{
+	const __u64 *own = (const __u64 *)be->addr6;
+	const __u64 *src = (const __u64 *)&ip->saddr;
+
+	return unlikely(src[1] == own[1]) && src[0] == own[0];
+}
+
+/*
  * Towards backend be; ports and csum NULL: a later fragment, addresses only.
  * port: of the backend.
  */
@@ -105,6 +124,8 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	if (is_own_v4(be, ip))
+		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
 		return wrap_v4(ctx, p, vip->forwarding, id, p->hash.flow,
 			       ip->tos);
@@ -132,6 +153,8 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	if (is_own_v6(be, ip))
+		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
 		return wrap_v6(ctx, p, vip->forwarding, id, p->hash.flow,
 			       class_v6(ip));

@@ -324,7 +324,7 @@ def too_big_is_answered_with_what_fits():
             big = sized(mode, kind, family, proto, room + 1)
             before = pt.lab.count(kind)
             with Drops(too_big=1):
-                verdict, out = run(big)
+                verdict, out = pt.lab.cut(big)
             pt.sent_back(verdict)
             same(pt.lab.count(kind), before)
             check_too_big(out, big, family, mtu=room)
@@ -483,7 +483,7 @@ def fragments_that_do_not_fit():
         frames = pt.pieces(packet, family, [1024, 1432, size - 2456], 4000)
         sent(frames[0], mode, SMALL, family)
         with Drops(too_big=1):
-            verdict, out = run(frames[1])
+            verdict, out = pt.lab.cut(frames[1])
         if family == 4:
             same(verdict, "drop")
         else:

@@ -214,8 +214,9 @@ static struct model_memory *find(struct step *s, struct model_line *line,
 
 	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
 		struct model_memory *e = &line->way[i];
-		int fits = 2 * (e->backend == s->seen->backend) +
-			   (seen[i] != model_word(e));
+		int fits = 4 * (e->backend == s->seen->backend) +
+			   2 * (seen[i] != model_word(e)) +
+			   (e->time == (uint8_t)s->m->now);
 
 		if (!is_of(s, e, key, classes) || fits <= best)
 			continue;
@@ -425,7 +426,9 @@ static uint32_t pick_by_memory(struct step *s, const struct model_key *key,
 		uint32_t id = XLB_SLOT_CUR(s->m->slots[base + i]);
 		struct model_memory e = make_memory(s, key, class, id);
 
-		if (id && way_seen(s, line, model_word(&e)) >= 0)
+		if (id &&
+		    (way_seen(s, line, model_word(&e)) >= 0 ||
+		     (id == s->seen->backend && holds(line, model_word(&e)))))
 			return id;
 	}
 	return 0;
@@ -444,14 +447,12 @@ static uint32_t pick_seen(struct step *s, uint32_t base, uint32_t count)
 	return id;
 }
 
-/* Each CPU walks the schedule; who is past the rate may take no turn. */
+/* Each CPU walks the schedule by itself. */
 static uint32_t pick_schedule(struct step *s)
 {
 	uint32_t count = 1U << (32 - s->vip->schedule_shift);
 	uint32_t at = s->m->cursors[s->vip->service]++ & (count - 1);
 
-	if (s->m->drained && s->vip->proto == IPPROTO_TCP)
-		return pick_seen(s, s->vip->schedule_base, count);
 	return XLB_SLOT_CUR(s->m->slots[s->vip->schedule_base + at]);
 }
 
@@ -870,7 +871,7 @@ static void too_big(struct step *s, const struct packet_view *v,
 	drop(s, XLB_DROP_TOO_BIG);
 	if (!v->may_not_fragment || v->size < 14 + 128)
 		return;
-	s->due->verdict = LAB_TX;
+	s->due->verdict = s->m->tc ? LAB_REDIRECT : LAB_TX;
 	s->due->mtu = be->mtu;
 }
 
