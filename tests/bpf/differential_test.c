@@ -1323,8 +1323,8 @@ static bool run_kind(const struct kind *kind, double seconds)
 					    .slots = SLOTS,
 					    .flow_log2 = kind->flow_log2 };
 	static struct world w;
-	double end = now_seconds() + seconds;
 	bool good = true;
+	double end;
 	uint64_t n = 0;
 
 	memset(&w, 0, sizeof(w));
@@ -1333,13 +1333,15 @@ static bool run_kind(const struct kind *kind, double seconds)
 	if (bpf_lab_open(&w.lab, &cfg) ||
 	    model_init(&w.model, SLOTS, kind->flow_log2, cfg.flow_seed))
 		return complain(&w, "the program can't be loaded");
+	end = now_seconds() + seconds;
 	w.model.tc = kind->tc;
 	w.model.ingress = (uint32_t)w.lab.ifindex;
 	if (options.history >= 0)
 		good = run_history(&w, (uint64_t)options.history);
-	else
-		while (good && now_seconds() < end)
+	else /* one at least, however slow the machine */
+		do
 			good = run_history(&w, n++);
+		while (good && now_seconds() < end);
 	printf("# %s: %llu packets, %llu changes, %llu histories", kind->name,
 	       (unsigned long long)w.packets, (unsigned long long)w.changes,
 	       (unsigned long long)n);
@@ -1348,7 +1350,7 @@ static bool run_kind(const struct kind *kind, double seconds)
 	puts("");
 	model_release(&w.model);
 	bpf_lab_close(&w.lab);
-	return good && w.packets > 0;
+	return good;
 }
 
 static int read_options(int argc, char **argv)

@@ -973,7 +973,7 @@ static bool place_is_spread(const struct model *m, enum model_place place)
 			return true;
 		first = mark->at[place];
 	}
-	return n < 8;
+	return n < 5;
 }
 
 bool model_spread(const struct model *m)
