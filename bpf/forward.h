@@ -23,12 +23,15 @@ static __always_inline __be16 backend_port(const struct xlb_backend *be,
 	return be->port ? be->port : vip->target_port;
 }
 
-/* Has the backend a way out in this family?  The stack finds its own. */
+/*
+ * Has the backend a way out in this family?  The stack finds its own, but only
+ * with the backend's address: the VIP is the host's.
+ */
 static __always_inline bool reachable(const struct xlb_backend *be,
-				      const __u64 l2[2], bool v6)
+				      const __u64 l2[2], bool v6, bool nat)
 {
 	if (be->flags & XLB_BACKEND_STACK)
-		return v6 ? be->addr6[0] | be->addr6[3] : be->addr4;
+		return nat && (v6 ? be->addr6[0] | be->addr6[3] : be->addr4);
 	return l2[0] != 0;
 }
 
@@ -36,6 +39,25 @@ static __always_inline bool reachable(const struct xlb_backend *be,
 static __always_inline bool hop_spent(const struct xlb_backend *be, __u8 ttl)
 {
 	return ttl <= 1 && !(be->flags & XLB_BACKEND_STACK);
+}
+
+/*
+ * A backend calls a VIP, and its own turn it is.  It would take the packet for
+ * a forged one, having sent it itself.
+ */
+static __always_inline bool is_own_v4(const struct xlb_backend *be,
+				      const struct iphdr *ip)
+{
+	return unlikely(ip->saddr == be->addr4);
+}
+
+static __always_inline bool is_own_v6(const struct xlb_backend *be,
+				      const struct ipv6hdr *ip)
+{
+	const __u64 *own = (const __u64 *)be->addr6;
+	const __u64 *src = (const __u64 *)&ip->saddr;
+
+	return unlikely(src[1] == own[1]) && src[0] == own[0];
 }
 
 /*
@@ -102,10 +124,12 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	if (is_own_v4(be, ip))
+		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
 		return wrap_v4(ctx, p, vip->forwarding, id, p->hash.flow,
 			       ip->tos);
-	if (unlikely(!reachable(be, be->l2_v4, false)))
+	if (unlikely(!reachable(be, be->l2_v4, false, nat)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
 		return icmp_too_big_v4(ctx, be->mtu);
@@ -129,10 +153,12 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	if (is_own_v6(be, ip))
+		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
 		return wrap_v6(ctx, p, vip->forwarding, id, p->hash.flow,
 			       class_v6(ip));
-	if (unlikely(!reachable(be, be->l2_v6, true)))
+	if (unlikely(!reachable(be, be->l2_v6, true, nat)))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (unlikely(over_mtu(p->len, be->mtu)))
 		return icmp_too_big_v6(ctx, be->mtu);
@@ -164,7 +190,7 @@ static __always_inline int forward_later_v4(struct context *ctx,
 	if (is_encap(forwarding))
 		return wrap_v4(ctx, p, forwarding, id, ip->saddr * MIX_A,
 			       ip->tos);
-	if (!reachable(be, be->l2_v4, false))
+	if (!reachable(be, be->l2_v4, false, nat))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (over_mtu(p->len, be->mtu))
 		return icmp_too_big_v4(ctx, be->mtu);
@@ -193,7 +219,7 @@ static __always_inline int forward_later_v6(struct context *ctx,
 	if (is_encap(forwarding))
 		return wrap_v6(ctx, p, forwarding, id,
 			       (src[0] ^ src[1]) * MIX_A, class_v6(ip));
-	if (!reachable(be, be->l2_v6, true))
+	if (!reachable(be, be->l2_v6, true, nat))
 		return drop(XLB_DROP_NO_NEXT_HOP);
 	if (over_mtu(p->len, be->mtu))
 		return icmp_too_big_v6(ctx, be->mtu);

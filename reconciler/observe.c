@@ -7,6 +7,7 @@
  * runs it, or the kernel's owners map remembers it.  One that only the kernel
  * remembers is on its way out: a fixed one drains, a VM is gone.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -661,8 +662,9 @@ static void gather_hooks(struct gather *g, struct world_interface *in,
 {
 	const struct interface_spec *uplink = uplink_spec(g, in->name);
 
+	/* At tc it takes a program of ours to be in anybody's way. */
 	for (int h = 0; h < DATAPATH_HOOKS; h++)
-		if (uplink || g->everywhere)
+		if ((uplink || g->everywhere) && (g->r->dp || h != DATAPATH_TC))
 			in->hooks[h] = attachment(datapath_attached(
 				g->r->dp, (enum datapath_hook)h, in->name,
 				in->ifindex));
@@ -718,6 +720,17 @@ static void gather_sources(struct gather *g)
 	net_source(g->r->net, up->ifindex, AF_INET6, &g->w->sources[1]);
 }
 
+static void gather_seed(struct gather *g)
+{
+	const char *path = g->spec->node.seed_file;
+	int err = path ? identity_seed_file(path, &g->w->seed) : 0;
+
+	if (err)
+		g->w->seed_why = err == -ENODATA
+					 ? "it is empty"
+					 : arena_dup(g->arena, strerror(-err));
+}
+
 /* On a pass that verifies, every link is asked for programs left on it. */
 static void add_any_with_reply(void *arg, const struct net_link *l)
 {
@@ -731,9 +744,7 @@ static void gather_node(struct gather *g)
 {
 	net_addresses(g->r->net, add_address, g);
 	gather_sources(g);
-	if (g->spec->node.seed_file)
-		g->w->seed_error = identity_seed_file(g->spec->node.seed_file,
-						      &g->w->seed);
+	gather_seed(g);
 	g->w->forwards6_all = forwards("ipv6", "all");
 	for (size_t i = 0; i < g->spec->node.interface_count; i++)
 		add_interface(g, g->spec->node.interfaces[i].name);

@@ -16,12 +16,12 @@ struct draft {
 void draft_plan(struct draft *d, const struct spec *spec);
 void draft_release(struct draft *d);
 void carry_out(struct reconciler *r, const struct draft *d);
-void reconcile_pass(void *reconciler);
+void reconcile_pass(void *arg); /* a reconciler */
 void end_once(struct reconciler *r, int code); /* of `run --once` */
 
 /* file.c: the file, read, refused or adopted. */
 void apply_flags(struct spec *s, const struct options *opt);
-void read_again(void *reconciler);
+void read_again(void *arg); /* a reconciler */
 
 /* connect.c: hypervisors that the file names. */
 bool same_hypervisor(const struct hypervisor *h,

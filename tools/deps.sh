@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Installs what building, testing and the demo need (Debian, Ubuntu).  Quiet
+# Installs what building, testing and the demo need (Debian, Ubuntu), and with
+# the argument `bench` what the benchmarks compare with and draw with.  Quiet
 # and fast when all is there.  Services of installed packages aren't started.
 set -eu
 
@@ -14,6 +15,9 @@ libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
 libvirt-daemon-system libvirt-clients dnsmasq-base tini busybox-static cpio zstd ethtool iproute2 curl
 util-linux procps mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils
 "
+if [ "${1:-}" = bench ]; then
+	packages="$packages haproxy nftables gnuplot-nox fonts-dejavu-core"
+fi
 . /etc/os-release
 if [ "${ID:-}" = ubuntu ]; then
 	packages=${packages/ bpftool / linux-tools-common linux-tools-generic }

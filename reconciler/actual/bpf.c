@@ -538,24 +538,21 @@ int datapath_set_vips(struct datapath *d, const struct vip_table *t)
 	return err ? err : sync_addresses(d, t, false);
 }
 
+static bool flow_is_of(uint64_t entry, uint32_t backend)
+{
+	return entry && XLB_FLOW_BACKEND(entry) == backend;
+}
+
 uint32_t datapath_remembered(const struct datapath *d, uint32_t backend)
 {
 	size_t size, found = 0;
 	uint64_t *entries = map_flows(d, &size);
 
 	for (size_t i = 0; entries && i < size / sizeof(*entries); i++)
-		if (entries[i] && XLB_FLOW_BACKEND(entries[i]) == backend)
-			found++;
+		found += flow_is_of(entries[i], backend);
 	if (entries)
 		munmap(entries, size);
 	return (uint32_t)found;
-}
-
-/* Removes the entry, unless a packet changed it since it was read as `old`. */
-static bool flow_remove(uint64_t *entry, uint64_t old)
-{
-	return __atomic_compare_exchange_n(entry, &old, 0, false,
-					   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 int datapath_sweep(struct datapath *d,
@@ -571,7 +568,9 @@ int datapath_sweep(struct datapath *d,
 		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
 
 		if (old && !keep(arg, (uint32_t)(i / XLB_FLOW_WAYS), old))
-			flow_remove(&entries[i], old);
+			__atomic_compare_exchange_n(&entries[i], &old, 0, false,
+						    __ATOMIC_ACQ_REL,
+						    __ATOMIC_RELAXED);
 	}
 	munmap(entries, size);
 	return 0;
@@ -585,13 +584,13 @@ uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend)
 	for (size_t i = 0; entries && i < size / sizeof(*entries); i++) {
 		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
 
-		while (old && XLB_FLOW_BACKEND(old) == backend) {
-			if (flow_remove(&entries[i], old)) {
-				found++;
-				break;
-			}
-			old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
-		}
+		/* Also one that a packet changes meanwhile. */
+		while (flow_is_of(old, backend) &&
+		       !__atomic_compare_exchange_n(&entries[i], &old, 0, false,
+						    __ATOMIC_ACQ_REL,
+						    __ATOMIC_RELAXED))
+			;
+		found += flow_is_of(old, backend);
 	}
 	if (entries)
 		munmap(entries, size);

@@ -199,8 +199,9 @@ static int link_drop(struct datapath *d, const char *ifname)
 static int link_change(struct datapath *d, enum datapath_hook hook,
 		       const char *ifname, int ifindex)
 {
+	struct diag_list ignored = { 0 };
 	bool bridged = filter_state(d, PROG_TC, ifindex) == ATTACH_NONE &&
-		       filter_put(d, PROG_TC, &d->programs, ifindex) == 0;
+		       filter_attach(d, PROG_TC, ifindex, &ignored) == 0;
 	int err = link_drop(d, ifname);
 
 	if (!err)
@@ -212,6 +213,7 @@ static int link_change(struct datapath *d, enum datapath_hook hook,
 			  ifname, ifindex);
 	if (bridged)
 		filter_drop(d, PROG_TC, ifindex);
+	diag_list_release(&ignored);
 	return err;
 }
 

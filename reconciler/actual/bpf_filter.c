@@ -106,6 +106,9 @@ int filter_attach(struct datapath *d, enum prog_index i, int ifindex,
 	case ATTACH_STALE:
 		break;
 	}
+	err = program_need(d, i, diags);
+	if (err)
+		return err;
 	err = filter_put(d, i, &d->programs, ifindex);
 	if (err)
 		diag_add(diags, SEVERITY_ERROR, NULL, NULL,
@@ -174,6 +177,13 @@ static int filters_find(const struct datapath *d)
 	return err;
 }
 
+bool filters_any(struct datapath *d)
+{
+	d->tc->valid = false;
+	/* Better one too many than one too few. */
+	return filters_find(d) != 0 || d->tc->count > 0;
+}
+
 int filters_each(const struct datapath *d,
 		 void (*fn)(void *arg, const char *ifname), void *arg)
 {
@@ -210,7 +220,7 @@ static int swap_filters(void *arg, int ifindex)
 		enum prog_index i = which[k];
 		uint32_t id = filter_on(i, ifindex);
 
-		if (id && id != s->programs->id[i] &&
+		if (id && id != s->programs->id[i] && s->programs->fd[i] >= 0 &&
 		    is_ours(filter_state(s->d, i, ifindex)))
 			err = filter_put(s->d, i, s->programs, ifindex);
 	}

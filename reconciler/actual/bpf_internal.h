@@ -33,7 +33,10 @@ enum map_index {
 
 enum prog_index { PROG_XDP, PROG_TC, PROG_REPLY, PROG_COUNT };
 
-/* Loaded together, from one build with the same constants and maps. */
+/*
+ * From one build, with the same constants and maps.  PROG_TC, which takes as
+ * long to load as PROG_XDP, only while an interface has it.
+ */
 struct programs {
 	int fd[PROG_COUNT]; /* -1: none */
 	uint32_t id[PROG_COUNT];
@@ -102,13 +105,16 @@ int load_maps(struct datapath *d, const struct datapath_config *cfg,
 	      struct diag_list *diags);
 /* An unpinned map like that one of ours, with so many entries. fd or -errno. */
 int map_like(const struct datapath *d, enum map_index i, uint32_t entries);
-/* Of the maps in map_fd and those constants.  0 or -errno with a diag. */
-int programs_load(const struct datapath *d, const int map_fd[MAP_COUNT],
-		  uint32_t features, struct programs *ret,
-		  struct diag_list *diags);
-/* Those that are pinned, if they all are and use our maps. */
+/* On the maps in map_fd, with those constants.  0 or -errno with a diag. */
+int program_load(const struct datapath *d, enum prog_index i,
+		 const int map_fd[MAP_COUNT], uint32_t features,
+		 struct programs *ret, struct diag_list *diags);
+/* Those that are pinned, if all that must be are, and use our maps. */
 bool programs_pinned(const struct datapath *d, struct programs *ret);
 void programs_release(struct programs *p);
+/* Have the program, which nothing needed so far.  0 or -errno with a diag. */
+int program_need(struct datapath *d, enum prog_index i,
+		 struct diag_list *diags);
 /* What the programs of this build and these constants are known by. */
 void build_digest(const struct datapath *d, uint32_t features, uint8_t ret[32]);
 
@@ -139,6 +145,8 @@ int filters_each(const struct datapath *d,
 		 void (*fn)(void *arg, const char *ifname), void *arg);
 int filters_swap(struct datapath *d, const struct programs *p,
 		 struct diag_list *diags);
+/* Has any interface our balancer in tc?  Asks them all. */
+bool filters_any(struct datapath *d);
 int filters_drop_all(struct datapath *d);
 void prog_name_of(uint32_t id, char *ret, size_t size); /* "?": unknown */
 

@@ -452,26 +452,6 @@ static int take_program(const struct bpf_object *obj, enum prog_index i,
 	return 0;
 }
 
-static int load_program(const struct datapath *d, enum prog_index i,
-			const int map_fd[MAP_COUNT], uint32_t features,
-			struct programs *ret)
-{
-	struct bpf_object *obj = object_open(i);
-	int err;
-
-	if (!obj)
-		return -errno;
-	err = set_constants(d, i, features, obj);
-	if (!err)
-		err = reuse_maps(map_fd, obj);
-	if (!err)
-		err = bpf_object__load(obj);
-	if (!err)
-		err = take_program(obj, i, ret);
-	bpf_object__close(obj);
-	return err;
-}
-
 static const struct programs no_programs = { .fd = { -1, -1, -1 } };
 _Static_assert(PROG_COUNT == 3, "as many as above");
 
@@ -483,26 +463,49 @@ void programs_release(struct programs *p)
 	*p = no_programs;
 }
 
-int programs_load(const struct datapath *d, const int map_fd[MAP_COUNT],
-		  uint32_t features, struct programs *ret,
-		  struct diag_list *diags)
+int program_load(const struct datapath *d, enum prog_index i,
+		 const int map_fd[MAP_COUNT], uint32_t features,
+		 struct programs *ret, struct diag_list *diags)
 {
-	struct programs p = no_programs;
+	struct bpf_object *obj = object_open(i);
+	int err = obj ? 0 : -errno;
 
-	for (enum prog_index i = 0; i < PROG_COUNT; i++) {
-		int err = load_program(d, i, map_fd, features, &p);
-
-		if (!err)
-			continue;
-		programs_release(&p);
+	if (!err)
+		err = set_constants(d, i, features, obj);
+	if (!err)
+		err = reuse_maps(map_fd, obj);
+	if (!err)
+		err = bpf_object__load(obj);
+	if (!err)
+		err = take_program(obj, i, ret);
+	bpf_object__close(obj);
+	if (err)
 		diag_add(diags, SEVERITY_ERROR, NULL,
 			 "run with -v for the verifier's words",
 			 "the kernel refuses the program %s: %s",
 			 images[i].program, strerror(-err));
+	return err;
+}
+
+int program_need(struct datapath *d, enum prog_index i, struct diag_list *diags)
+{
+	int err;
+
+	if (d->programs.fd[i] >= 0)
+		return 0;
+	err = program_load(d, i, d->map_fd, d->view.control->features,
+			   &d->programs, diags);
+	if (err)
 		return err;
-	}
-	*ret = p;
-	return 0;
+	err = pin_put(d, prog_pins[i], d->programs.fd[i]);
+	if (!err)
+		return 0;
+	close(d->programs.fd[i]);
+	d->programs.fd[i] = -1;
+	d->programs.id[i] = 0;
+	diag_add(diags, SEVERITY_ERROR, NULL, NULL, "can't pin %s/%s: %s",
+		 d->dir, prog_pins[i], strerror(-err));
+	return err;
 }
 
 static uint32_t map_id_of(int fd)
@@ -532,6 +535,10 @@ bool programs_pinned(const struct datapath *d, struct programs *ret)
 	for (int i = 0; i < PROG_COUNT; i++) {
 		p.fd[i] = pin_get(d, prog_pins[i]);
 		p.id[i] = prog_id_of(p.fd[i]);
+		if (p.fd[i] == -ENOENT && i == PROG_TC) {
+			p.fd[i] = -1;
+			continue;
+		}
 		if (p.fd[i] >= 0 && !program_maps(p.fd[i], is_other, (void *)d))
 			continue;
 		programs_release(&p);

@@ -30,6 +30,8 @@ static const enum map_index grown[] = { MAP_MOVED, MAP_SLOTS };
 #define GROWN 2
 _Static_assert(sizeof(grown) / sizeof(grown[0]) == GROWN, "all of them");
 
+#define SLOTS_MAX (1u << 28) /* a GiB */
+
 struct successor {
 	struct programs programs;
 	uint32_t features;
@@ -49,7 +51,8 @@ static int complain(const struct datapath *d, int err, const char *what,
 		    struct diag_list *diags)
 {
 	diag_add(diags, SEVERITY_ERROR, NULL,
-		 err == -ENOMEM ? "declare a smaller max" : NULL,
+		 err == -ENOMEM || err == -E2BIG ? "declare a smaller max"
+						 : NULL,
 		 "can't %s in %s: %s", what, d->dir, strerror(-err));
 	return err;
 }
@@ -59,6 +62,8 @@ static int grow(const struct datapath *d, struct successor *s, uint32_t slots)
 {
 	const uint32_t per_entry[GROWN] = { XLB_MOVED_LINE, XLB_LINE_SLOTS };
 
+	if (slots > SLOTS_MAX)
+		return -E2BIG;
 	s->grows = true;
 	for (int k = 0; k < GROWN; k++) {
 		enum map_index i = grown[k];
@@ -84,7 +89,8 @@ static int stage(const struct datapath *d, const struct successor *s)
 	int err = 0;
 
 	for (int i = 0; i < PROG_COUNT && !err; i++)
-		err = pin_stage(d, prog_pins[i], s->programs.fd[i]);
+		if (s->programs.fd[i] >= 0)
+			err = pin_stage(d, prog_pins[i], s->programs.fd[i]);
 	for (int k = 0; k < GROWN && s->grows && !err; k++)
 		err = pin_stage(d, map_names[grown[k]], s->map_fd[grown[k]]);
 	return err;
@@ -95,7 +101,8 @@ static int commit(const struct datapath *d, const struct successor *s)
 	int err = 0;
 
 	for (int i = 0; i < PROG_COUNT && !err; i++)
-		err = pin_commit(d, prog_pins[i]);
+		err = s->programs.fd[i] >= 0 ? pin_commit(d, prog_pins[i])
+					     : pin_remove(d, prog_pins[i]);
 	for (int k = 0; k < GROWN && s->grows && !err; k++)
 		err = pin_commit(d, map_names[grown[k]]);
 	return err;
@@ -112,7 +119,8 @@ static void restore(struct datapath *d, const struct successor *s,
 	if (d->programs.fd[PROG_XDP] < 0)
 		return;
 	for (int i = 0; i < PROG_COUNT && !err; i++)
-		err = pin_put(d, prog_pins[i], d->programs.fd[i]);
+		if (d->programs.fd[i] >= 0)
+			err = pin_put(d, prog_pins[i], d->programs.fd[i]);
 	for (int k = 0; k < GROWN && s->grows && !err; k++)
 		err = pin_put(d, map_names[grown[k]], d->map_fd[grown[k]]);
 	if (attach_swap(d, &d->programs, &ignored) == 0 && !err)
@@ -175,6 +183,19 @@ static void successor_release(struct datapath *d, struct successor *s)
 	pins_unstage(d);
 }
 
+/* The programs that are needed. */
+static int load_all(struct datapath *d, struct successor *s,
+		    struct diag_list *diags)
+{
+	int err = 0;
+
+	for (enum prog_index i = 0; i < PROG_COUNT && !err; i++)
+		if (i != PROG_TC || filters_any(d))
+			err = program_load(d, i, s->map_fd, s->features,
+					   &s->programs, diags);
+	return err;
+}
+
 static int succeed(struct datapath *d, uint32_t features, uint32_t slots,
 		   struct diag_list *diags)
 {
@@ -189,7 +210,7 @@ static int succeed(struct datapath *d, uint32_t features, uint32_t slots,
 			complain(d, err, "make room for more slots", diags);
 	}
 	if (!err)
-		err = programs_load(d, s.map_fd, features, &s.programs, diags);
+		err = load_all(d, &s, diags);
 	if (!err) {
 		err = stage(d, &s);
 		if (err)
@@ -216,6 +237,7 @@ int load_programs(struct datapath *d, const struct datapath_config *cfg,
 	pins_unstage(d);
 	build_digest(d, features, digest);
 	if (!programs_pinned(d, &d->programs) ||
+	    (d->programs.fd[PROG_TC] < 0 && filters_any(d)) ||
 	    memcmp(digest, control_of(d)->build, sizeof(digest)) != 0 ||
 	    cfg->slots > d->view.slot_count)
 		return succeed(d, features, cfg->slots, diags);

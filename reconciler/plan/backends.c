@@ -30,20 +30,28 @@ static bool is_uplink_index(const struct planning *p, int ifindex)
 	return false;
 }
 
-/* The line a member should have; next hops that aren't known stay as in old. */
-static struct xlb_backend make_line(const struct compile *c,
-				    const struct world_member *m,
-				    const struct xlb_backend *old, bool fresh)
+/* Who it is; where it is reached is still missing. */
+static struct xlb_backend empty_line(const struct world_member *m)
 {
 	struct xlb_backend line = { 0 };
-	uint16_t mtu = 0;
 
-	line.generation = old ? (uint8_t)(old->generation + fresh) : 1;
 	line.port = m->port ? htons(m->port) : 0;
 	memcpy(&line.addr4, m->addresses[0].bytes, 4);
 	memcpy(line.addr6, m->addresses[1].bytes, 16);
 	line.sum4 = m->addresses[0].family ? ip_sum(&m->addresses[0]) : 0;
 	line.sum6 = m->addresses[1].family ? ip_sum(&m->addresses[1]) : 0;
+	return line;
+}
+
+/* The line a member should have; next hops that aren't known stay as in old. */
+static struct xlb_backend make_line(const struct compile *c,
+				    const struct world_member *m,
+				    const struct xlb_backend *old, bool fresh)
+{
+	struct xlb_backend line = empty_line(m);
+	uint16_t mtu = 0;
+
+	line.generation = old ? (uint8_t)(old->generation + fresh) : 1;
 	for (int f = 0; f < 2; f++) {
 		const struct world_path *path = &m->paths[f];
 		__u64 *words = f ? line.l2_v6 : line.l2_v4;

@@ -3,7 +3,6 @@
  * What the programs have to be made for: features that declared services use,
  * room for their slots, the length of a tick, and outer source addresses.
  */
-#include <errno.h>
 #include <string.h>
 
 #include "plan/internal.h"
@@ -198,15 +197,12 @@ static void check_seed(struct planning *p)
 
 	if (!path)
 		return;
-	if (w->seed_error == -ENODATA)
+	if (w->seed_why)
 		diag_add(&p->plan->diags, severity, src,
 			 "put some random bytes into it, the same for all "
 			 "balancers",
-			 "the seed file %s is empty", path);
-	else if (w->seed_error)
-		diag_add(&p->plan->diags, severity, src, NULL,
-			 "the seed file %s can't be read: %s", path,
-			 strerror(-w->seed_error));
+			 "the seed file %s can't be used: %s", path,
+			 w->seed_why);
 	else if (w->kernel.loaded && w->seed != w->kernel.flow_seed)
 		diag_add(&p->plan->diags, severity, src,
 			 "stop xlb, run `xlb-reconcile destroy`, and start it "

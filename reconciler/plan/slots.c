@@ -247,6 +247,20 @@ static void say_slots(struct compile *c, const struct words *t, bool drift)
 	}
 }
 
+/* Of a service that is new: nobody had a slot. */
+static void begin_words(struct compile *c, struct words *t,
+			const uint32_t *owner, uint32_t size)
+{
+	uint32_t empty = slot_next(0, 0, &c->rules);
+
+	for (uint32_t i = 0; i < size; i++)
+		t->words[i] = empty | XLB_SLOT(owner[i], owner[i], 0);
+	for (size_t i = 0; i < c->s->member_count; i++)
+		if (c->eligible[i])
+			c->p->marks[c->ids[i]] |= MARK_HAS;
+	t->moved = owner[0] ? size : 0; /* all have one, or none has */
+}
+
 static void compute_words(struct compile *c, struct words *t)
 {
 	uint32_t size = 1u << c->want.slot_log2;
@@ -260,6 +274,10 @@ static void compute_words(struct compile *c, struct words *t)
 	t->words = arena_alloc(c->p->arena, size * sizeof(*t->words));
 	table_maglev(members, count, c->want.table_log2, owner);
 	mark_fates(c);
+	if (!c->old) {
+		begin_words(c, t, owner, size);
+		return;
+	}
 	for (uint32_t i = 0; i < size; i++) {
 		uint32_t old = old_word(c, i);
 		uint32_t word = slot_next(old, owner[i >> spread], &c->rules);

@@ -35,7 +35,10 @@ static uint16_t vip_flags(const struct service_spec *s)
 {
 	uint16_t flags = 0;
 
-	if (s->protocol == PROTOCOL_UDP && s->udp == UDP_STICKY)
+	/* Whatever the algorithm is now: the next one may count. */
+	if (s->protocol == PROTOCOL_TCP)
+		flags = XLB_VIP_COUNTED;
+	else if (s->udp == UDP_STICKY)
 		flags = XLB_VIP_STICKY;
 	switch (s->algorithm) {
 	case ALGORITHM_MAGLEV:
@@ -49,7 +52,6 @@ static uint16_t vip_flags(const struct service_spec *s)
 	case ALGORITHM_RANDOM:
 		return flags | XLB_VIP_RANDOM;
 	case ALGORITHM_LEAST_CONNECTIONS:
-		return flags | XLB_VIP_TWO_CHOICES | XLB_VIP_COUNTED;
 	case ALGORITHM_LEAST_LOAD:
 		return flags | XLB_VIP_TWO_CHOICES;
 	}

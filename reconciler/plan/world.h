@@ -146,9 +146,9 @@ struct world {
 	/* What this host itself sends from, out of the first uplink: IPv4,
 	 * IPv6; family 0: not known. */
 	struct ip sources[2];
-	/* Of node.seed_file, where it is declared; -errno: can't be read. */
+	/* Of node.seed_file, where it is declared; or why it can't be used. */
 	uint64_t seed;
-	int seed_error;
+	const char *seed_why;
 	struct world_service *services; /* sorted by name; of file and kernel */
 	size_t service_count;
 	struct world_vm *vms; /* sorted by name */

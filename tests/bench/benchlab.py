@@ -2,6 +2,7 @@
 """What the benchmarks of the daemon share: 100 services of 10 backends in a
 namespace lab, figures, and what /proc knows of the daemon."""
 import json
+import math
 import os
 import shutil
 import statistics
@@ -33,6 +34,21 @@ class Figures:
                **more}
         self.rows.append(row)
 
+    def add_median(self, what, samples, unit, goal=None, at_least=False):
+        """Median and its 95 % interval."""
+        ordered = sorted(samples)
+        value, (low, high) = statistics.median(ordered), median_interval(ordered)
+        self.rows.append({
+            "part": self.part, "what": what, "value": round(value, 4), "unit": unit,
+            "low": round(low, 4), "high": round(high, 4), "goal": goal, "at_least": at_least,
+            "met": None if goal is None else value >= goal if at_least else value <= goal,
+            "spread": f"{low:.3g} to {high:.3g} over {len(ordered)} rounds",
+            "samples": [round(s, 4) for s in samples]})
+
+    def add_missing(self, what, why):
+        self.rows.append({"part": self.part, "what": what, "value": None, "unit": "",
+                          "goal": None, "met": None, "spread": f"not measured: {why}"})
+
     def add_times(self, what, samples, goal=None):
         """Median of times in ms, with their spread."""
         ordered = sorted(samples)
@@ -50,6 +66,17 @@ class Figures:
         else:
             for row in self.rows:
                 print(f"{row['what']}: {row['value']} {row['unit']} {row['spread']}")
+
+
+def median_interval(ordered):
+    """At least 95 %, by order statistics: the median lies between the k-th
+    smallest and the k-th largest of n with probability 1 - 2 P(Bin(n, 1/2) < k)."""
+    n, k, below = len(ordered), 0, 0.5 ** len(ordered)
+    while below <= 0.025 and k + 1 < n / 2:
+        k += 1
+        below += math.comb(n, k) * 0.5 ** n
+    k = max(k, 1)
+    return ordered[k - 1], ordered[n - k]
 
 
 def percentile(ordered, percent):

@@ -10,11 +10,13 @@
  * Rounds of all cases are interleaved, and before any figure counts the bytes
  * that come out are checked.
  *
- * Where the kernel happens to put programs and tables changes a figure by some
- * nanoseconds for as long as they stay there: so all is loaded anew several
- * times, while the memory of earlier times is kept from being used again.  A
- * case's figure is the median of these placements' medians, its spread their
- * range.
+ * Others' work is what disturbs most: a round in a few dozen costs twice as much
+ * when the host gives the other half of the core to somebody else (42 ns
+ * instead of 18, in every block of the round).  Where the kernel happens to put
+ * programs and tables makes less than 1 ns of difference, seen over twelve
+ * placements.  So the rounds are spread in time and over a few placements, for
+ * each of which all is loaded anew while the memory of the one before is kept
+ * from being used again.  A case's figure is the median of all its rounds.
  */
 #include <errno.h>
 #include <math.h>
@@ -44,7 +46,8 @@
 #pragma GCC diagnostic pop
 
 #define MAX_PLACEMENTS 15
-#define MAX_ROUNDS 31
+#define MAX_ROUNDS 31 /* of one placement */
+#define MAX_SAMPLES (MAX_PLACEMENTS * MAX_ROUNDS)
 #define REPEAT (64u * BENCH_BLOCK)
 
 #define VERDICT_PASS 2
@@ -65,9 +68,8 @@ struct bench_case {
 	struct bench_case *floor;
 	const char *failed; /* why there is no figure */
 	uint32_t remembered;
-	double ns[MAX_ROUNDS]; /* of this placement */
-	double median[MAX_PLACEMENTS];
-	double net[MAX_PLACEMENTS];
+	double ns[MAX_SAMPLES]; /* a packet, in round after round */
+	double placed[MAX_PLACEMENTS]; /* medians over the floor */
 };
 
 #define MILLION (1u << 20)
@@ -119,8 +121,9 @@ static struct bench_case cases[] = {
 static struct bench_case floors[CASES];
 static size_t floor_count;
 static const char *only = ""; /* cases whose name contains it */
-static int placements = 7, rounds = 5;
+static int placements = 3, rounds = 7;
 static int placement; /* that is measured now */
+static int samples; /* taken so far, of each case */
 
 /* The next case that is asked for, after c; from NULL the first one. */
 static struct bench_case *case_after(struct bench_case *c)
@@ -259,7 +262,7 @@ static void set_constants(struct wrapper_bpf *s, const struct bench_case *c)
 	struct frame f = frame_of(c, 0, c->kind);
 	struct bench_words words = words_of(&f);
 
-	s->rodata->features = features_of(c);
+	s->rodata->features = c->verdict ? 0 : features_of(c);
 	s->rodata->flow_seed = FLOW_SEED;
 	s->rodata->flow_shift =
 		32 - (remembers(c) ? (uint32_t)__builtin_ctz(FLOW_LINES) : 0);
@@ -281,6 +284,9 @@ static void case_load(struct bench_case *c)
 	if (first)
 		share_maps(c->skel);
 	set_constants(c->skel, c);
+	/* Not needed for timing alone, and it takes a while to verify. */
+	bpf_program__set_autoload(c->skel->progs.once,
+				  !c->verdict && (!placement || c->known));
 	if (wrapper_bpf__load(c->skel))
 		die("load");
 	if (first)
@@ -487,51 +493,57 @@ static void case_round(struct bench_case *c, int round)
 		took[i] = (double)(state->stamp[(from + i + 1) % BENCH_STAMPS] -
 				   state->stamp[(from + i) % BENCH_STAMPS]) /
 			  BENCH_BLOCK;
-	c->ns[round] = median(took, blocks - 1);
+	c->ns[samples] = median(took, blocks - 1);
 }
 
-static void case_net(struct bench_case *c)
+/* What each of `count` rounds from `from` on cost over the floor's. */
+static double case_net(const struct bench_case *c, int from, int count,
+		       double *ret_sorted)
 {
-	double net[MAX_ROUNDS];
-
-	for (int i = 0; i < rounds; i++)
-		net[i] = c->ns[i] - c->floor->ns[i];
-	c->net[placement] = median(net, (size_t)rounds);
-	c->median[placement] = median(c->ns, (size_t)rounds);
+	for (int i = 0; i < count; i++)
+		ret_sorted[i] = c->ns[from + i] - c->floor->ns[from + i];
+	return median(ret_sorted, (size_t)count);
 }
 
 static void prepare(struct bench_case *c)
 {
 	case_load(c);
-	case_check(c);
+	if (!placement)
+		case_check(c);
 	if (c->known && !c->failed)
 		case_remember(c);
+}
+
+static void run_rounds(void)
+{
+	for (int round = -1; round < rounds; round++) {
+		for (size_t i = 0; i < floor_count; i++)
+			case_round(&floors[i], round);
+		for (struct bench_case *c = case_after(NULL); c;
+		     c = case_after(c))
+			case_round(c, round);
+		samples += round >= 0;
+	}
 }
 
 static void measure(void)
 {
 	struct bench_case *c;
+	double net[MAX_ROUNDS];
 
 	first = NULL;
 	for (size_t i = 0; i < floor_count; i++)
 		case_load(&floors[i]);
 	for (c = case_after(NULL); c; c = case_after(c))
 		prepare(c);
-	for (int round = -1; round < rounds; round++) {
-		for (size_t i = 0; i < floor_count; i++)
-			case_round(&floors[i], round);
-		for (c = case_after(NULL); c; c = case_after(c))
-			case_round(c, round);
-	}
+	run_rounds();
 	for (c = case_after(NULL); c; c = case_after(c)) {
-		case_net(c);
+		c->placed[placement] =
+			case_net(c, samples - rounds, rounds, net);
 		case_unload(c);
 	}
-	for (size_t i = 0; i < floor_count; i++) {
-		floors[i].median[placement] =
-			median(floors[i].ns, (size_t)rounds);
+	for (size_t i = 0; i < floor_count; i++)
 		case_unload(&floors[i]);
-	}
 }
 
 /* --- what came of it --- */
@@ -539,32 +551,36 @@ static void measure(void)
 static struct figure figures[CASES + 1];
 static size_t figure_count;
 
+/* Of the samples, which are sorted; the placements say how far it may be off. */
 static struct figure figure_of(const char *what, const char *unit,
-			       const double *values)
+			       double *sorted)
 {
-	double sorted[MAX_PLACEMENTS];
 	struct figure f = { .part = "packet", .what = what, .unit = unit };
 
-	memcpy(sorted, values, sizeof(sorted));
-	f.value = median(sorted, (size_t)placements);
-	f.low = sorted[0];
-	f.high = sorted[placements - 1];
+	f.value = median(sorted, (size_t)samples);
+	median_interval(sorted, (size_t)samples, &f.low, &f.high);
 	return f;
 }
 
 static void add_case(const struct bench_case *c)
 {
-	double of_case[MAX_PLACEMENTS], of_floor[MAX_PLACEMENTS];
-	struct figure f = figure_of(c->name, "ns", c->net);
+	double net[MAX_SAMPLES], of_case[MAX_SAMPLES], of_floor[MAX_SAMPLES];
+	double placed[MAX_PLACEMENTS];
+	struct figure f;
 
-	memcpy(of_case, c->median, sizeof(of_case));
-	memcpy(of_floor, c->floor->median, sizeof(of_floor));
+	case_net(c, 0, samples, net);
+	f = figure_of(c->name, "ns", net);
+	memcpy(of_case, c->ns, sizeof(of_case));
+	memcpy(of_floor, c->floor->ns, sizeof(of_floor));
+	memcpy(placed, c->placed, sizeof(placed));
+	median(placed, (size_t)placements);
 	f.goal = c->goal;
-	f.spread = mem_printf("%.1f to %.1f over %d placements; %.1f less %.1f "
-			      "of the floor",
-			      f.low, f.high, placements,
-			      median(of_case, (size_t)placements),
-			      median(of_floor, (size_t)placements));
+	f.spread =
+		mem_printf("%.1f to %.1f; placements %.1f to %.1f; %.1f less "
+			   "the floor's %.1f",
+			   f.low, f.high, placed[0], placed[placements - 1],
+			   median(of_case, (size_t)samples),
+			   median(of_floor, (size_t)samples));
 	figures[figure_count++] = f;
 }
 
@@ -576,21 +592,22 @@ static const struct bench_case *case_named(const char *name)
 	return NULL;
 }
 
+/* Of what they cost over the floor, round by round. */
 static void add_ratio(void)
 {
 	const struct bench_case *syn = case_named("v4 16M SYNs, at rest");
 	const struct bench_case *ack = case_named("v4 16M ACKs, at rest");
-	double ratio[MAX_PLACEMENTS];
+	double ratio[MAX_SAMPLES];
 	struct figure f;
 
 	if (!syn || !ack)
 		return;
-	for (int i = 0; i < placements; i++)
-		ratio[i] = syn->net[i] / ack->net[i];
+	for (int i = 0; i < samples; i++)
+		ratio[i] = (syn->ns[i] - syn->floor->ns[i]) /
+			   (ack->ns[i] - ack->floor->ns[i]);
 	f = figure_of("v4 16M SYNs over ACKs, at rest", "x", ratio);
 	f.goal = SYN_OVER_ACK;
-	f.spread = mem_printf("%.2f to %.2f over %d placements", f.low, f.high,
-			      placements);
+	f.spread = mem_printf("%.2f to %.2f", f.low, f.high);
 	figures[figure_count++] = f;
 }
 

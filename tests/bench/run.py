@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs all benchmarks: tests/bench/run.py [--only PART] [--quick].
 
-Prints one table and writes build/bench/results.json and results.md.  Each
-part runs in private namespaces and leaves nothing behind.  Ends with 1 when a
-goal is missed or a part fails.
+Prints one table and writes it to build/bench: results.md, results.json,
+results.csv and plots (PNG, where gnuplot is).  Each part runs in private
+namespaces and leaves nothing behind.  Ends with 1 when a goal is missed or a
+figure is missing, 2 when it can't run.  --quick: few rounds, to see that
+everything works; its figures mean little.
 """
 import argparse
+import csv
 import json
 import os
 import platform
@@ -16,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 
+import plots
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "tests" / "bench"
 BUILD = Path(os.environ.get("XLB_BUILD", ROOT / "build")).resolve()
@@ -23,12 +28,15 @@ OUT = BUILD / "bench"
 LIMIT = 900  # seconds a part
 COLUMNS = ("what", "figure", "goal", "spread")
 
-# name: command, and what makes it short
+# name: command, what makes it short, and words for the command then
 PARTS = {
-    "packet": ([OUT / "packet_bench"], {}),
-    "save": ([HERE / "save_bench.py"], {"XLB_BENCH_ROUNDS": "20"}),
-    "idle": ([HERE / "idle_bench.py"], {"XLB_BENCH_SECONDS": "20"}),
-    "first_request": ([HERE / "first_request_bench.py"], {"XLB_BENCH_ROUNDS": "2"}),
+    "packet": ([OUT / "packet_bench"], {}, ["--placements", "1", "--rounds", "1"]),
+    "live": ([HERE / "live_bench.py"], {"XLB_BENCH_ROUNDS": "2"}, []),
+    "tables": ([OUT / "tables_bench"], {}, []),
+    "http": ([HERE / "http_bench.py"], {"XLB_BENCH_ROUNDS": "1", "XLB_BENCH_MS": "100"}, []),
+    "save": ([HERE / "save_bench.py"], {"XLB_BENCH_ROUNDS": "20"}, []),
+    "idle": ([HERE / "idle_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
+    "first_request": ([HERE / "first_request_bench.py"], {"XLB_BENCH_ROUNDS": "1"}, []),
 }
 
 
@@ -36,41 +44,25 @@ def say(text):
     print(text, flush=True)
 
 
-def packet_rows(cases):
-    """packet_bench's own JSON, in the form of the others."""
-    rows = []
-    for case in cases:
-        goal = case["goal_ns"] or None
-        rows.append({"part": "packet", "what": f"packet path: {case['case']}",
-                     "value": case["net_ns"], "unit": "ns", "goal": goal,
-                     "met": None if goal is None else case["net_ns"] <= goal,
-                     "spread": f"{case['median_ns']} less {case['floor_ns']} of an empty program"})
-    return rows
-
-
 def run_part(name, quick):
-    """Its rows; None when it failed."""
-    argv, short = PARTS[name]
+    """Its rows, which may be fewer than there should be, and whether all is well."""
+    argv, short, words = PARTS[name]
     if not argv[0].exists():
         say(f"== {name}: {argv[0].name} isn't built: make bench builds it")
-        return None
+        return [], False
     say(f"== {name}")
     result = OUT / f"{name}.json"
     result.unlink(missing_ok=True)
     env = dict(os.environ, XLB_BENCH_JSON=str(result), XLB_BUILD=str(BUILD),
                PYTHONDONTWRITEBYTECODE="1", **(short if quick else {}))
-    argv = [str(word) for word in argv]
-    if name == "packet":
-        argv += ["--json", str(result)]
+    argv = [str(word) for word in argv] + (words if quick else [])
     began = time.monotonic()
     with subprocess.Popen(argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL) as process:
         status = wait(process)
-    say(f"   {name} took {time.monotonic() - began:.0f} s")
-    if status or not result.exists():
-        say(f"   {name} FAILED with {status}")
-        return None
-    rows = json.loads(result.read_text())
-    return packet_rows(rows) if name == "packet" else rows
+    say(f"   {name} took {time.monotonic() - began:.0f} s"
+        + (f" and ended with {status}" if status else ""))
+    rows = json.loads(result.read_text()) if result.exists() else []
+    return rows, not status and bool(rows)
 
 
 def wait(process):
@@ -89,11 +81,23 @@ def wait(process):
     return process.wait()
 
 
+def number(value):
+    if float(value).is_integer() and abs(value) >= 10:
+        return f"{value:.0f}"
+    return f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3}f}"
+
+
 def cells(row):
-    mark = {None: "", True: "  met", False: "  MISSED"}[row["met"]]
-    value = f"{row['value']:.0f}" if float(row["value"]).is_integer() else f"{row['value']:.2f}"
-    bound = "" if row["goal"] is None else f"{row['goal']} {row['unit']}{mark}"
-    return row["what"], f"{value} {row['unit']}", bound, row["spread"]
+    if row["value"] is None:
+        return row["what"], "-", "", row["spread"]
+    goal, low, high = row["goal"], row.get("low"), row.get("high")
+    bound = ""
+    if goal is not None:
+        bound = (">= " if row.get("at_least") else "<= ") + f"{goal:g} {row['unit']}"
+        bound += "  met" if row["met"] else "  MISSED"
+        # The goal lies within what the figure may be off by.
+        bound += " (unsure)" if low is not None and low < goal < high else ""
+    return row["what"], f"{number(row['value'])} {row['unit']}", bound, row["spread"]
 
 
 def print_table(rows):
@@ -109,7 +113,18 @@ def machine():
                   Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")),
                  platform.machine())
     return {"kernel": platform.release(), "cpu": model, "cpus": os.cpu_count(),
-            "load_before": os.getloadavg()[0]}
+            "load_before": os.getloadavg()[0],
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+COLUMNS_CSV = ("part", "what", "value", "unit", "goal", "met", "low", "high", "spread")
+
+
+def write_csv(rows):
+    with open(OUT / "results.csv", "w", newline="") as out:
+        table = csv.DictWriter(out, COLUMNS_CSV, extrasaction="ignore", restval="")
+        table.writeheader()
+        table.writerows(rows)
 
 
 def write_results(rows, failed, on):
@@ -122,6 +137,10 @@ def write_results(rows, failed, on):
              "| " + " | ".join(COLUMNS) + " |", "|---|---:|---|---|"]
     lines += ["| " + " | ".join(c.strip() for c in cells(row)) + " |" for row in rows]
     (OUT / "results.md").write_text("\n".join(lines) + "\n")
+    write_csv(rows)
+    title = f"xlb {version}, {on['cpus']} CPUs, Linux {on['kernel']}"
+    for path in plots.draw(rows, OUT, title):
+        say(f"plot: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 
 
 def main():
@@ -139,18 +158,21 @@ def main():
     say(f"load {on['load_before']:.1f} on {on['cpus']} CPUs: others' work shows in the figures"
         if on["load_before"] > 0.5 else f"{on['cpus']} CPUs, at rest")
     for name in options.only or PARTS:
-        found = run_part(name, options.quick)
-        rows += found or []
-        failed += [name] if found is None else []
+        found, well = run_part(name, options.quick)
+        rows += found
+        failed += [] if well else [name]
     print_table(rows)
     write_results(rows, failed, on)
     missed = [row["what"].strip() for row in rows if row["met"] is False]
     say(f"\n{len(rows)} figures, in {OUT.relative_to(ROOT)}/results.json and results.md"
         if OUT.is_relative_to(ROOT) else f"\n{len(rows)} figures, in {OUT}")
+    unmeasured = [row["what"] for row in rows if row["value"] is None]
+    for what in unmeasured:
+        say(f"not measured: {what}")
     for what in missed:
         say(f"goal missed: {what}")
     for name in failed:
-        say(f"no figures: {name}")
+        say(f"not all figures: {name}")
     sys.exit(1 if missed or failed else 0)
 
 

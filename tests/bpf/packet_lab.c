@@ -27,6 +27,7 @@
  *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
  *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
  *   tc HEX [ifindex=N] [gso=N]  the same, of the reply program
+ *           complete: with hardware's sum of the whole packet
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
  *   events                      ok NO_ROOM RATE
@@ -74,6 +75,11 @@
 #define PACKET_MAX 4096
 #define WORDS_MAX 1100
 #define SLOTS (1U << 16)
+/*
+ * BPF_F_TEST_SKB_CHECKSUM_COMPLETE: the packet comes with the sum that some
+ * hardware makes of it, and the run fails if that isn't kept up.
+ */
+#define TEST_SUMMED (1U << 2)
 
 struct lab {
 	struct datapath *d;
@@ -209,6 +215,15 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)((sum & 0xffff) + (sum >> 16));
 }
 
+static uint8_t forwarding_of(const struct command *c)
+{
+	if (flag(c, "dsr"))
+		return XLB_DSR;
+	if (flag(c, "ipip"))
+		return XLB_IPIP;
+	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
+}
+
 static uint16_t vip_flags(const struct command *c)
 {
 	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
@@ -219,15 +234,6 @@ static uint16_t vip_flags(const struct command *c)
 			     (option(c, "client") ? XLB_VIP_CLIENT_HASH : 0);
 
 	return (uint16_t)flags;
-}
-
-static uint8_t forwarding_of(const struct command *c)
-{
-	if (flag(c, "dsr"))
-		return XLB_DSR;
-	if (flag(c, "ipip"))
-		return XLB_IPIP;
-	return flag(c, "gue") ? XLB_GUE : XLB_NAT;
 }
 
 static int do_vip(struct lab *lab, const struct command *c)
@@ -476,7 +482,8 @@ static int run_tc(int prog, const struct command *c, const char *interface)
 		    .data_size_in =
 			    (uint32_t)from_hex(word(c, 1), in, sizeof(in)),
 		    .data_size_out = sizeof(out), .ctx_in = &skb,
-		    .ctx_size_in = sizeof(skb), .repeat = 1);
+		    .ctx_size_in = sizeof(skb), .repeat = 1,
+		    .flags = flag(c, "complete") ? TEST_SUMMED : 0);
 
 	if (skb.gso_size)
 		skb.gso_segs = 2;
@@ -769,6 +776,10 @@ static int tables_open(struct lab *lab, const char *folder)
 	AUTO_BUF struct buf text = BUF_INIT;
 	int err = datapath_open(&cfg, &lab->d, &diags);
 
+	/* The program for tc is loaded once an interface asks for it. */
+	if (!err)
+		err = datapath_attach(lab->d, DATAPATH_TC, "lo",
+				      (int)if_nametoindex("lo"), &diags);
 	diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	diag_list_release(&diags);

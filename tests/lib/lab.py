@@ -292,8 +292,8 @@ class Lab:
         path = self.scratch / "log" / log
         with open(path, "ab") as output:
             keywords.setdefault("stdout", output)
-            process = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL,
-                                       stderr=output, **keywords)
+            keywords.setdefault("stdin", subprocess.DEVNULL)
+            process = subprocess.Popen(list(map(str, argv)), stderr=output, **keywords)
         process.log = path
         self._processes.append(process)
         return process

@@ -11,6 +11,11 @@
 #include <cmocka.h>
 /* clang-format on */
 #include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_link.h>
+#include <linux/if_packet.h>
+#include <linux/neighbour.h>
+#include <net/if.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +27,7 @@
 #include <unistd.h>
 
 #include "actual/netlink.h"
+#include "actual/netlink_priv.h"
 #include "base/buf.h"
 
 #define LIMIT (10 * NS_PER_S)
@@ -114,9 +120,8 @@ static bool mac_is(const uint8_t mac[6], const char *text)
 	return strcmp(have, text) == 0;
 }
 
-static bool path_is(const void *arg)
+static bool path_matches(const struct expected *e, uint16_t vlan)
 {
-	const struct expected *e = arg;
 	struct ip to = ip(e->to);
 	struct net_path p;
 
@@ -127,7 +132,12 @@ static bool path_is(const void *arg)
 	return p.known && p.route_ifindex == ifindex(e->route) &&
 	       p.port_ifindex == ifindex(e->port) &&
 	       mac_is(p.dst_mac, e->dst) && mac_is(p.src_mac, e->src) &&
-	       p.mtu == e->mtu && p.on_link == e->on_link;
+	       p.mtu == e->mtu && p.on_link == e->on_link && p.vlan == vlan;
+}
+
+static bool path_is(const void *arg)
+{
+	return path_matches(arg, 0);
 }
 
 static void resolve(const char *to)
@@ -549,6 +559,358 @@ static void test_xdp_target_follows_the_peer(void **state)
 	await(takes_xdp, &no);
 }
 
+/* What link_says() tells: as the kernel would of such a device. */
+struct told {
+	const char *name, *kind;
+	const char *parent; /* NULL: in another namespace */
+	uint16_t vlan, proto;
+	bool filters; /* a bridge */
+	const char *master;
+};
+
+/* A message of the kernel's, made by hand: it may have no such devices. */
+static void link_says(const struct told *t)
+{
+	_Alignas(8) char buffer[512];
+	struct nlmsghdr *h = mnl_nlmsg_put_header(buffer);
+	const struct net_link *l = net_link_by_name(net, t->name);
+	struct nlattr *info, *data;
+	struct ifinfomsg *m;
+
+	assert_non_null(l);
+	h->nlmsg_type = RTM_NEWLINK;
+	m = mnl_nlmsg_put_extra_header(h, sizeof(*m));
+	m->ifi_index = l->ifindex;
+	m->ifi_flags = IFF_UP | IFF_RUNNING;
+	mnl_attr_put_strz(h, IFLA_IFNAME, t->name);
+	mnl_attr_put(h, IFLA_ADDRESS, 6, l->mac);
+	mnl_attr_put_u32(h, IFLA_MTU, l->mtu);
+	if (t->master)
+		mnl_attr_put_u32(h, IFLA_MASTER, (uint32_t)ifindex(t->master));
+	mnl_attr_put_u32(h, IFLA_LINK,
+			 t->parent ? (uint32_t)ifindex(t->parent) : 1);
+	if (!t->parent)
+		mnl_attr_put_u32(h, IFLA_LINK_NETNSID, 0);
+	info = mnl_attr_nest_start(h, IFLA_LINKINFO);
+	mnl_attr_put_strz(h, IFLA_INFO_KIND, t->kind);
+	data = mnl_attr_nest_start(h, IFLA_INFO_DATA);
+	if (t->vlan) {
+		mnl_attr_put_u16(h, IFLA_VLAN_ID, t->vlan);
+		mnl_attr_put_u16(h, IFLA_VLAN_PROTOCOL, htons(t->proto));
+	} else {
+		mnl_attr_put_u8(h, IFLA_BR_VLAN_FILTERING, t->filters);
+	}
+	mnl_attr_nest_end(h, data);
+	mnl_attr_nest_end(h, info);
+	assert_int_equal(netcache_message(&net->cache, h),
+			 NETCACHE_CHANGED | NETCACHE_ROUTES);
+}
+
+static bool path_is_tagged(const void *arg)
+{
+	return path_matches(arg, 7);
+}
+
+static void test_path_by_vlan(void **state)
+{
+	struct told told = { .name = "up0",
+			     .kind = "vlan",
+			     .parent = "wire0",
+			     .vlan = 7,
+			     .proto = 0x8100 };
+	struct expected direct = { "10.1.0.2", "up0", "wire0", PEER,
+				   UP0,	       1400,  true };
+	struct expected gateway = { "10.50.3.4", "up0", "wire0", PEER,
+				    UP0,	 1400,	false };
+	/* The device itself: the host's stack has to send it. */
+	struct expected by_stack = { "10.1.0.2", "up0", "up0", PEER,
+				     UP0,	 1500,	true };
+
+	(void)state;
+	sh("ip link add wire0 mtu 1400 type veth peer name wire1");
+	assert_int_equal(net_refresh(net), 0);
+	resolve("10.1.0.2");
+	await(path_is, &(struct expected){ "10.1.0.2", "up0", "up0", PEER, UP0,
+					   1500, true });
+	link_says(&told);
+	assert_int_equal(net_link_by_name(net, "up0")->vlan, 7);
+	assert_int_equal(net_link_by_name(net, "up0")->parent,
+			 ifindex("wire0"));
+	assert_true(path_matches(&direct, 7));
+	assert_true(path_matches(&gateway, 7));
+	told.proto = 0x88a8;
+	link_says(&told);
+	assert_true(path_is(&by_stack));
+	told.proto = 0x8100;
+	told.parent = NULL;
+	link_says(&told);
+	assert_true(path_is(&by_stack));
+	/* A tag in a tag. */
+	told.parent = "wire0";
+	link_says(&told);
+	assert_true(path_matches(&direct, 7));
+	link_says(&(struct told){ .name = "wire0",
+				  .kind = "vlan",
+				  .parent = "p2",
+				  .vlan = 8,
+				  .proto = 0x8100 });
+	assert_true(path_is(&by_stack));
+	sh("ip link del wire0");
+	assert_int_equal(net_refresh(net), 0);
+}
+
+/* A VLAN device on a bridge, and one that is a bridge's port. */
+static void test_path_by_vlan_and_bridge(void **state)
+{
+	struct told told = { .name = "up0",
+			     .kind = "vlan",
+			     .parent = "br0",
+			     .vlan = 7,
+			     .proto = 0x8100 };
+	static const struct expected on_bridge = { "10.1.0.2", "up0", "p2",
+						   PEER,       UP0,   1500,
+						   true };
+	static const struct expected by_stack = { "10.1.0.2", "up0", "up0",
+						  PEER,	      UP0,   1500,
+						  true };
+	static const struct expected none = { .to = "10.1.0.2",
+					      .route = "up0" };
+	static const struct expected port = { "10.2.0.2", "br0", "up0", GUEST,
+					      BR0,	  1500,	 true };
+
+	(void)state;
+	resolve("10.1.0.2");
+	await(path_is, &by_stack);
+	resolve("10.2.0.2");
+	link_says(&told);
+	assert_true(path_is(&none));
+	sh("bridge fdb add " PEER " dev p2 master");
+	await(path_is_tagged, &on_bridge);
+	link_says(&(struct told){ .name = "br0",
+				  .kind = "bridge",
+				  .parent = "br0",
+				  .filters = true });
+	assert_true(path_is(&by_stack));
+	sh("bridge fdb del " PEER " dev p2 master");
+	assert_int_equal(net_refresh(net), 0);
+	await(path_is, &(struct expected){ "10.2.0.2", "br0", "p2", GUEST, BR0,
+					   1500, true });
+	told = (struct told){ .name = "p2",
+			      .kind = "vlan",
+			      .parent = "up0",
+			      .vlan = 7,
+			      .proto = 0x8100,
+			      .master = "br0" };
+	link_says(&told);
+	assert_true(path_matches(&port, 7));
+	assert_int_equal(net_refresh(net), 0);
+}
+
+/* The same with the kernel's own messages, where it has such devices. */
+static void test_vlan_device(void **state)
+{
+	const struct net_link *l;
+
+	(void)state;
+	if (system("ip link add v7 link up0 type vlan id 7 2>/dev/null")) {
+		print_message("# this kernel has no VLAN devices\n");
+		skip();
+	}
+	assert_int_equal(net_refresh(net), 0);
+	l = net_link_by_name(net, "v7");
+	assert_non_null(l);
+	assert_int_equal(l->vlan, 7);
+	assert_int_equal(l->parent, ifindex("up0"));
+	assert_false(l->xdp_native);
+	sh("ip link del v7");
+	assert_int_equal(net_refresh(net), 0);
+}
+
+static bool neighbour_is(const void *arg)
+{
+	struct ip a = ip("10.1.0.2");
+	struct netmap_key key = netmap_key(ifindex("up0"), &a);
+	const struct netcache_neigh *n = netmap_find(&net->cache.neighs, &key);
+
+	return n && n->state == *(const uint16_t *)arg;
+}
+
+static bool path_unknown(const void *arg)
+{
+	struct ip to = ip(arg);
+	struct net_path p;
+
+	return net_path(net, &to, &p) == 0 && !p.known;
+}
+
+static void keep(const char *to)
+{
+	struct ip a = ip(to);
+
+	assert_int_equal(net_keep(net, &a), 0);
+}
+
+/* Requests for the peer's address that came out of up0. */
+static unsigned int requests(int fd)
+{
+	unsigned char frame[128];
+	unsigned int count = 0;
+	ssize_t n;
+
+	while ((n = recv(fd, frame, sizeof(frame), MSG_DONTWAIT)) > 0)
+		count += n >= 42 && frame[21] == 1 &&
+			 !memcmp(frame + 38, "\12\1\0\2", 4);
+	return count;
+}
+
+static int listen_for_arp(void)
+{
+	struct sockaddr_ll at = { .sll_family = AF_PACKET,
+				  .sll_protocol = htons(ETH_P_ALL),
+				  .sll_ifindex = ifindex("up0") };
+	int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
+
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+	return fd;
+}
+
+static void test_keep(void **state)
+{
+	static const struct expected at = { "10.1.0.2", "up0", "up0", PEER,
+					    UP0,	1500,  true };
+	static const struct expected far = { "10.50.3.4", "up0", "up0", PEER,
+					     UP0,	  1400,	 false };
+	const uint16_t reachable = NUD_REACHABLE, stale = NUD_STALE;
+	struct ip own = ip("10.1.0.1");
+	int fd = listen_for_arp();
+
+	(void)state;
+	/* The kernel on its own would ask again in an hour. */
+	assert_int_equal(sysctl_write("net/ipv4/neigh/up0/retrans_time_ms",
+				      "3600000"),
+			 0);
+	/* Gone: asked for, by a backend behind it or by itself. */
+	sh("ip neigh flush dev up0");
+	await(path_unknown, "10.50.3.4");
+	keep("10.50.3.4");
+	await(path_is, &far);
+	await(path_is, &at);
+	await(neighbour_is, &reachable);
+	assert_int_equal(requests(fd), 1);
+	/* Fresh: nothing is asked, however often it is called. */
+	for (int i = 0; i < 10; i++)
+		keep("10.1.0.2");
+	/* Stale: asked once for all that are behind it; it stays known. */
+	sh("ip neigh replace 10.1.0.2 lladdr " PEER " dev up0 nud stale");
+	await(neighbour_is, &stale);
+	assert_int_equal(requests(fd), 0);
+	for (int i = 0; i < 10; i++) {
+		keep("10.1.0.2");
+		keep("10.50.3.4");
+	}
+	assert_true(path_is(&at));
+	await(neighbour_is, &reachable);
+	assert_int_equal(requests(fd), 1);
+	/* Nobody there: asked for, and not once more while that goes on. */
+	sh("ip neigh del 10.1.0.2 dev up0");
+	in(peer, "ip link set eth0 arp off");
+	await(path_unknown, "10.1.0.2");
+	for (int i = 0; i < 10; i++)
+		keep("10.1.0.2");
+	assert_int_equal(requests(fd), 1);
+	in(peer, "ip link set eth0 arp on");
+	assert_int_equal(net_keep(net, &own), -EADDRNOTAVAIL);
+	close(fd);
+	assert_int_equal(
+		sysctl_write("net/ipv4/neigh/up0/retrans_time_ms", "1000"), 0);
+	sh("ip neigh flush dev up0");
+	keep("10.1.0.2");
+	await(path_is, &at);
+}
+
+static bool source_is(const void *arg)
+{
+	const char *const *want = arg; /* interface, address */
+	struct ip a = ip(want[1]), got;
+
+	return net_source(net, ifindex(want[0]), a.family, &got) &&
+	       ip_equal(&got, &a);
+}
+
+static void test_source(void **state)
+{
+	struct ip vip = ip("192.0.2.10"), vip6 = ip("2001:db8::10");
+	struct ip got;
+	int up0 = ifindex("up0");
+
+	(void)state;
+	assert_int_equal(net_add_address(net, up0, &vip), 0);
+	assert_int_equal(net_add_address(net, up0, &vip6), 0);
+	await(has_ours, "2001:db8::10");
+	assert_true(source_is((const char *[]){ "up0", "10.1.0.1" }));
+	assert_true(source_is((const char *[]){ "up0", "fd01::1" }));
+	assert_true(source_is((const char *[]){ "br0", "fd02::1" }));
+	/* A second one isn't; when the first goes, it is. */
+	sh("ip address add 10.1.0.9/24 dev up0");
+	await(link_exists, "up0");
+	assert_true(source_is((const char *[]){ "up0", "10.1.0.1" }));
+	sh("ip address change fd01::1/64 dev up0 preferred_lft 0;"
+	   "ip address add fd01::8/64 dev up0 nodad");
+	await(source_is, (const char *[]){ "up0", "fd01::8" });
+	/* An interface without any: another's. */
+	sh("ip address del fd01::1/64 dev up0;"
+	   "ip address del fd01::8/64 dev up0");
+	await(source_is, (const char *[]){ "up0", "fd02::1" });
+	sh("ip address del fd02::1/64 dev br0");
+	loop_arm_in(timer, LIMIT);
+	while (net_source(net, up0, AF_INET6, &got) && loop_armed(timer))
+		loop_run(loop);
+	assert_false(net_source(net, up0, AF_INET6, &got));
+	sh("ip address add fd01::1/64 dev up0 nodad;"
+	   "ip address add fd02::1/64 dev br0 nodad;"
+	   "ip address del 10.1.0.9/24 dev up0;"
+	   "ip route replace fd50::/16 via fd01::2");
+	await(source_is, (const char *[]){ "up0", "fd01::1" });
+	assert_int_equal(net_del_address(net, up0, &vip), 0);
+	assert_int_equal(net_del_address(net, up0, &vip6), 0);
+	await(has_not, "2001:db8::10");
+}
+
+static bool is_native(const void *arg)
+{
+	return net_link_by_name(net, "up0")->xdp_native == *(const bool *)arg;
+}
+
+/* What drivers' names tell is what the kernel itself says, where it does. */
+static void test_native(void **state)
+{
+	static const uint64_t runs = XDP_ACT_BASIC | XDP_ACT_REDIRECT;
+	static const char *const names[] = { "lo", "up0", "br0", "tun0" };
+	static const bool natives[] = { false, true, false, true };
+	const bool yes = true, no = false;
+
+	(void)state;
+	sh("ip tuntap add tun0 mode tap");
+	assert_int_equal(net_refresh(net), 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const struct net_link *l = net_link_by_name(net, names[i]);
+
+		if (l->mtu <= 1500)
+			assert_int_equal(l->xdp_native, natives[i]);
+		assert_int_equal(net_native(l->ifindex), natives[i]);
+		assert_int_equal((netdev_guess(l) & runs) == runs, natives[i]);
+	}
+	assert_true(netdev_guess(net_link_by_name(net, "tun0")) &
+		    XDP_ACT_NDO_XMIT);
+	sh("ip link del tun0");
+	sh("ip link set up0 mtu 9000");
+	await(is_native, &no);
+	assert_false(net_native(ifindex("up0")));
+	sh("ip link set up0 mtu 1500");
+	await(is_native, &yes);
+}
+
 static void test_announce(void **state)
 {
 	struct ip v4 = ip("10.1.0.77"), v6 = ip("fd01::77");
@@ -696,6 +1058,12 @@ int main(void)
 		cmocka_unit_test(test_vips),
 		cmocka_unit_test(test_long_interface_name),
 		cmocka_unit_test(test_xdp_target_follows_the_peer),
+		cmocka_unit_test(test_path_by_vlan),
+		cmocka_unit_test(test_path_by_vlan_and_bridge),
+		cmocka_unit_test(test_vlan_device),
+		cmocka_unit_test(test_keep),
+		cmocka_unit_test(test_source),
+		cmocka_unit_test(test_native),
 		cmocka_unit_test(test_announce),
 		cmocka_unit_test(test_sysctl),
 		cmocka_unit_test(test_overflow),

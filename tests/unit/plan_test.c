@@ -956,6 +956,46 @@ static void quarantine_keeps_ids(void **state)
 	fake_free(f);
 }
 
+/* A new seed would move every connection. */
+static void seeds_stay(void **state)
+{
+	struct fake *f = fake_new();
+	struct spec *spec = web(PLAIN, 2);
+	struct arena *arena = arena_new();
+	struct world *w;
+	struct plan *p;
+
+	(void)state;
+	converge_to(f, web(PLAIN, 2));
+	spec->node.seed_file = "/etc/xlb/seed";
+	f->settled = false;
+	for (int how = 0; how < 3; how++) {
+		w = fake_observe(f, spec, arena);
+		w->kernel.flow_seed = 7;
+		w->seed = how == 1 ? 8 : 7;
+		w->seed_why = how == 2 ? "it is empty" : NULL;
+		p = plan_make(spec, w);
+		assert_int_equal(p->diags.errors, how != 0);
+		plan_free(p);
+		/* What runs goes on, though the file was changed since. */
+		w->settled = true;
+		p = plan_make(spec, w);
+		assert_int_equal(p->diags.errors, 0);
+		assert_int_equal(p->diags.count, how != 0);
+		plan_free(p);
+	}
+	w->kernel.loaded = false;
+	w->seed_why = NULL;
+	p = plan_make(spec, w);
+	assert_int_equal(p->changes[0]->kind, CHANGE_LOAD);
+	assert_true(p->changes[0]->load.has_seed);
+	assert_int_equal(p->changes[0]->load.seed, 7);
+	plan_free(p);
+	arena_free(arena);
+	spec_free(spec);
+	fake_free(f);
+}
+
 #define CROSSED(way)                                                     \
 	NODE "services:\n  - name: web\n    vips: [192.0.2.10]\n"        \
 	     "    ports: [80]\n    forwarding: " way "\n    backends:\n" \
@@ -1276,6 +1316,7 @@ int main(void)
 		cmocka_unit_test(hooks_overlap),
 		cmocka_unit_test(quarantine_keeps_ids),
 		cmocka_unit_test(tunnels_cross_families),
+		cmocka_unit_test(seeds_stay),
 		cmocka_unit_test(guard_holds_empty),
 		cmocka_unit_test(drift_is_apart),
 		cmocka_unit_test(restores_before_creating),

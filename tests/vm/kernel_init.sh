@@ -1,66 +1,145 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Init of the machine that kernel_test.py boots: client, balancer and backend
-# in three network namespaces, the real xlb between them; results to the console.
+# Init of the machine that kernel_test.py boots: client, balancer and two
+# backends in network namespaces, the real xlb between them.  /etc/steps says
+# what is done there; results go to the console.
+#
+#   client cl0 ---- uplink [ balancer ] port1 ---- be0 b1
+#          cl1 ------------------------------------ be1 b1   (its way back from tunnels)
+#                                       port2 ---- be0 b2
 ip=/bin/ip # not busybox's
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmpfs /run
 mount -t bpf bpf /sys/fs/bpf
-for m in veth sch_ingress cls_bpf; do
-	insmod /lib/modules/$m.ko || echo "RESULT insmod_$m 1"
-done
+while read -r m; do
+	insmod "/lib/modules/$m.ko" || echo "RESULT insmod_$m 1"
+done </lib/modules/order
 echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
 $ip link set lo up
 unshare -n sleep 1000 &
 client=$!
 unshare -n sleep 1000 &
-server=$!
+b1=$!
+unshare -n sleep 1000 &
+b2=$!
 sleep 1
 in_client() { nsenter -t $client -n "$@"; }
-in_server() { nsenter -t $server -n "$@"; }
+in_b1() { nsenter -t $b1 -n "$@"; }
+in_b2() { nsenter -t $b2 -n "$@"; }
 
-$ip link add uplink type veth peer name cl0
-$ip link add port1 type veth peer name be0
-$ip link set cl0 netns $client
-$ip link set be0 netns $server
+$ip link add uplink type veth peer name cl0 netns $client
+$ip link add port1 type veth peer name be0 netns $b1
+$ip link add port2 type veth peer name be0 netns $b2
+$ip link add cl1 netns $client type veth peer name be1 netns $b1
 $ip addr add 192.0.2.1/24 dev uplink
 $ip addr add 2001:db8::1/64 dev uplink nodad
-$ip addr add 10.77.0.1/24 dev port1
-$ip addr add fd00:77::1/64 dev port1 nodad
-$ip link set uplink up
-$ip link set port1 up
+$ip addr add 10.77.1.1/24 dev port1
+$ip addr add fd00:77:1::1/64 dev port1 nodad
+$ip addr add 10.77.2.1/24 dev port2
+$ip addr add fd00:77:2::1/64 dev port2 nodad
+for i in uplink port1 port2; do
+	$ip link set $i up
+done
+in_client $ip link set lo up
 in_client $ip addr add 192.0.2.100/24 dev cl0
 in_client $ip addr add 2001:db8::100/64 dev cl0 nodad
 in_client $ip link set cl0 up
-in_server $ip addr add 10.77.0.11/24 dev be0
-in_server $ip addr add fd00:77::11/64 dev be0 nodad
-in_server $ip link set be0 up
-in_server $ip route add default via 10.77.0.1
-in_server $ip route add ::/0 via fd00:77::1
-in_server xlb-backend -n b1 -p 80 -u 9000 &
+in_client $ip addr add 198.51.100.1/24 dev cl1
+in_client $ip addr add 2001:db8:1::1/64 dev cl1 nodad
+in_client $ip link set cl1 up
+# XDP sees packets before anything completes their checksums.
+in_client ethtool -K cl0 tx off >/run/ethtool
+
+backend() { # RUN NUMBER
+	$1 $ip link set lo up
+	$1 $ip addr add 10.77.$2.11/24 dev be0
+	$1 $ip addr add fd00:77:$2::11/64 dev be0 nodad
+	$1 $ip link set be0 up
+	$1 $ip route add default via 10.77.$2.1
+	$1 $ip route add ::/0 via fd00:77:$2::1
+	# It owns the VIPs of all but nat, and says so to nobody.
+	$1 sh -c 'echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+		echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce'
+	while read -r vip; do
+		$1 $ip addr add $vip dev lo
+	done </etc/vips
+	$1 xlb-backend -n b$2 -p 80 -u 9000 &
+}
+backend in_b1 1
+backend in_b2 2
+# A port that takes no frames from XDP is reached by the stack; that is tried
+# with the first one until the steps say other.
+takes_frames() { # RUN
+	$1 ethtool -K be0 gro on >/run/ethtool
+}
+takes_frames in_b2
+
+# The first one opens tunnels, with what the kernel has for that; they come
+# from any address.
+in_b1 $ip addr add 198.51.100.2/24 dev be1
+in_b1 $ip addr add 2001:db8:1::2/64 dev be1 nodad
+in_b1 $ip link set be1 up
+in_b1 $ip link add t6 type ip6tnl mode any local fd00:77:1::11 remote any
+for i in tunl0 sit0 t6; do
+	in_b1 $ip link set $i up || echo "RESULT tunnel_$i 1"
+done
+in_b1 $ip fou add port 6080 gue || echo "RESULT gue4 1"
+in_b1 $ip -6 fou add port 6080 gue || echo "RESULT gue6 1"
+in_b1 $ip route add default via 198.51.100.1 table 100
+in_b1 $ip route add ::/0 via 2001:db8:1::1 table 100
+while read -r vip; do
+	case $vip in
+	*:*) in_b1 $ip -6 rule add from "$vip" table 100 ;;
+	*) in_b1 $ip rule add from "$vip" table 100 ;;
+	esac
+done </etc/tunnel_vips
 sleep 1
 
 xlb() {
-	xlb-reconcile -f /etc/services.yaml --state-dir /run/xlb \
+	xlb-reconcile -f /run/services.yaml --state-dir /run/xlb \
 		--bpffs /sys/fs/bpf/xlb "$@"
+}
+apply() { # NAME RESULT: /etc/NAME.yaml is what should be
+	cp "/etc/$1.yaml" /run/new.yaml
+	mv /run/new.yaml /run/services.yaml
+	echo "applying $1"
+	xlb run --once --timeout 60s
+	status=$?
+	echo "RESULT $2 $status"
+	[ $status = 0 ] && return
+	# All that follows would fail too, slowly; what the verifier said is last.
+	xlb -v run --once --timeout 2s 2>&1 | tail -n 60
+	poweroff -f
 }
 load() { # NAME ARGUMENTS...
 	name=$1
 	shift
-	in_client xlb-load --duration 20 "$@" >/run/load
+	in_client xlb-load --duration 20 --timeout 3 "$@" >/run/load
 	echo "RESULT $name $?"
 	tail -n 1 /run/load
 }
-xlb run --once --timeout 60s
-echo "RESULT once $?"
-load tcp4 --to 192.0.2.10:80 --count 50 --rate 50
-load tcp6 --to '[2001:db8::10]:80' --count 50 --rate 50
-load bulk --to 192.0.2.10:80 --count 5 --rate 5 --bytes 2000000
-load udp4 --mode udp --to 192.0.2.10:9000 --count 50 --rate 50
-xlb plan --detailed-exitcode
-echo "RESULT plan $?"
+hold() { # ARGUMENTS...: in the background, until release
+	: >/run/held
+	nsenter -t $client -n xlb-load --mode keep --duration 600 "$@" >/run/held &
+	held=$!
+	until grep -q '"open": 30' /run/held; do
+		kill -0 $held || break
+		sleep 0.1
+	done
+}
+release() { # NAME
+	kill -TERM $held
+	wait $held
+	echo "RESULT $1 $?"
+	tail -n 1 /run/held
+}
+empty() { # NAME: there is nothing left to do
+	xlb plan --detailed-exitcode
+	echo "RESULT $1 $?"
+}
+. /etc/steps
 xlb destroy --yes
 echo "RESULT destroy $?"
 echo "KERNEL $(cat /proc/version)"

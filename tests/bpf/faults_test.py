@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Seeded faults: each makes the balancer wrong in one place of its source, and
+the differential test, run against the object compiled of it, must notice.  A
+fault whose text isn't found exactly once fails, so that none is lost when the
+source changes.
+"""
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "lib"))
+import tap  # noqa: E402
+
+# What is wrong then; file; text; what it becomes.
+FAULTS = [
+    ("a settled slot is taken for one at rest", "select.h",
+     "return XLB_SLOT_STATE(word) == XLB_REST;",
+     "return XLB_SLOT_STATE(word) == XLB_REST || XLB_SLOT_STATE(word) == XLB_SETTLED;"),
+    ("prev of a moving slot is overlooked", "select.h",
+     ".fallback = moving ? prev : cur,", ".fallback = cur,"),
+    ("prev counts where the slot is settled, too", "select.h",
+     "bool moving = prev && (state == XLB_MOVING || state == XLB_HELD);",
+     "bool moving = prev && state != XLB_REST;"),
+    ("a flow of prev isn't remembered", "select.h",
+     "return ANSWER(c.fallback, c.fallback, XLB_FLOW_SIGHTED);", "return c.fallback;"),
+    ("a SYN in a moving slot isn't remembered", "select.h",
+     "XLB_SLOT_STATE((__u32)word) != XLB_MOVING))", "true))"),
+    ("a SYN takes over an established memory", "select.h",
+     "return ANSWER(id, known ? known : c.fallback, XLB_FLOW_HALF_OPEN);",
+     "if (m.known)\n\t\t__sync_val_compare_and_swap(memory_place(line, m.known_way), "
+     "m.known, (m.known & ~0x7fffULL) | id);\n"
+     "\treturn ANSWER(id, known ? known : c.fallback, XLB_FLOW_HALF_OPEN);"),
+    ("a held slot sends new clients to cur", "select.h",
+     ".owner = moving && state == XLB_HELD ? prev : cur,", ".owner = cur,"),
+    ("another generation's memory counts", "track.h",
+     "backend_generation(backend) == XLB_FLOW_GENERATION(entry);",
+     "backend_generation(backend) <= 255;"),
+    ("a handshake is accepted with any number", "track.h",
+     "return (__u32)(((key ^ seq) * MIX_B) >> 33);",
+     "return (__u32)(((key ^ (seq & 1)) * MIX_B) >> 33);"),
+    ("of data in a SYN only one number is remembered", "track.h",
+     "if (payload && token_take())", "if (payload > 60 && token_take())"),
+    ("a living flow makes room for a new one", "track.h",
+     "return age > XLB_FLOW_STALE ||", "return age > 4 ||"),
+    ("half-open memories have no quota", "track.h",
+     "#define CLASS_QUOTA 3", "#define CLASS_QUOTA 8"),
+    ("a promoted handshake leaves the old memory", "track.h",
+     "if (m->known)\n", "if (m->known == 1)\n"),
+    ("IPv6 packets take the next hop of IPv4", "forward.h",
+     "count_packet(id, p->bytes, p->new_flow);\n\treturn leave(ctx, p->data, be, be->l2_v6,",
+     "count_packet(id, p->bytes, p->new_flow);\n\treturn leave(ctx, p->data, be, be->l2_v4,"),
+    ("the checksum doesn't follow the port", "rewrite.h",
+     "delta += csum_change16(r->ports->dest, r->port);", ""),
+    ("the IPv4 header's checksum doesn't follow the hop limit", "rewrite.h",
+     "\t\tdelta += TTL_DELTA;\n", ""),
+    ("a UDP datagram without a checksum gets one", "rewrite.h",
+     "} else if (old) {", "} else {"),
+    ("a SYN is counted as no new connection", "packet.h",
+     "& 0x12) == 0x02;", "& 0x12) == 0x12;"),
+    ("a later fragment follows another datagram's", "rare.h",
+     "h->key.id = ip.id;", "h->key.id = 0;"),
+    ("the old table of VIPs is asked", "service.h",
+     "__u32 copy = *(volatile __u32 *)&tables.control.vip_copy & 1;",
+     "__u32 copy = 0;"),
+]
+
+
+def compile_bpf(folder, source, out):
+    arch = {"x86_64": "x86", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    done = subprocess.run(
+        ["clang", "-std=gnu17", "-O2", "-g", "-target", "bpf", "-mcpu=v3", "-w",
+         f"-D__TARGET_ARCH_{arch}", "-I.", "-Ibpf", "-idirafter",
+         f"/usr/include/{platform.machine()}-linux-gnu", "-c", "-o", out, source],
+        cwd=folder, capture_output=True, text=True, check=False)
+    return done.stderr if done.returncode else ""
+
+
+class Faults:
+    def __init__(self):
+        self.scratch = Path(os.environ.get("XLB_TEST_DIR") or "/tmp") / f"faults-{os.getpid()}"
+        self.build = Path(os.environ.get("XLB_BUILD") or ROOT / "build")
+        self.seed = os.environ.get("XLB_SEED", "1")
+
+    def copy(self, name):
+        folder = self.scratch / name
+        folder.mkdir(parents=True)
+        shutil.copytree(ROOT / "bpf", folder / "bpf")
+        return folder
+
+    def differential(self, folder, seconds):
+        """(did it agree, what it said)"""
+        said = compile_bpf(folder, "bpf/xdp.bpf.c", "xdp.o")
+        if said:
+            return None, said
+        done = subprocess.run(
+            [self.build / "tests" / "bpf" / "differential_test", "--object", folder / "xdp.o",
+             "--seconds", str(seconds), "--seed", self.seed, "--first"],
+            capture_output=True, text=True, check=False, cwd=ROOT)
+        return done.returncode == 0, done.stdout + done.stderr
+
+    def healthy(self):
+        agreed, said = self.differential(self.copy("healthy"), 6)
+        assert agreed, said
+
+    def caught(self, file, text, becomes):
+        folder = self.copy(f"fault-{len(list(self.scratch.glob('fault-*')))}")
+        source = (folder / "bpf" / file).read_text()
+        found = source.count(text)
+        assert found == 1, f"found {found} times in bpf/{file}: {text}"
+        (folder / "bpf" / file).write_text(source.replace(text, becomes))
+        agreed, said = self.differential(folder, 8)
+        assert agreed is not None and "can't be loaded" not in said, said
+        assert agreed is False, "not noticed:\n" + said
+        notice = [line for line in said.splitlines() if line.startswith("# history")]
+        print(f"# {notice[0][2:]}" if notice else "# ?")
+
+
+def main():
+    if os.geteuid():
+        tap.skip_all("needs root to load programs")
+    faults = Faults()
+    tests = [("the program as it is agrees with the model", lambda: faults.healthy())]
+    for what, file, text, becomes in FAULTS:
+        tests.append((f"caught: {what}",
+                      lambda f=file, t=text, b=becomes: faults.caught(f, t, b)))
+    for name, run in tests:
+        run.__doc__ = name
+        tap.test(run)
+    try:
+        return tap.run()
+    finally:
+        shutil.rmtree(faults.scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "tests/lib/packet_model.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIX_A 0x9E3779B97F4A7C15ULL
+#define MIX_B 0xD6E8FEB86659FD93ULL
+#define CLIENT_MIX 0xA24BAED4963EE407ULL
+#define MAX_TAGS 2 /* VLAN tags that are looked through */
+#define MAX_EXTENSIONS 4
+#define QUOTA 3 /* half-open, and sighted, entries of a line */
+#define CLOSING_TICKS 8
+
+/* A TCP segment's part that tracking looks at. */
+struct segment {
+	bool syn; /* opens a connection */
+	bool ends; /* FIN or RST */
+	uint32_t seq;
+	uint32_t payload;
+};
+
+/* A packet of a flow, on its way through the tables. */
+struct step {
+	struct model *m;
+	const struct model_seen *seen;
+	struct model_due *due;
+	const struct xlb_vip *vip;
+	struct model_key key; /* KEY_FLOW */
+	uint64_t hash;
+	uint32_t word;
+	struct segment tcp;
+	bool looks_only; /* a packet about the flow: changes nothing */
+	bool new_flow;
+	bool binds; /* the client's address to its backend */
+};
+
+/* --- tables --- */
+
+int model_init(struct model *m, uint32_t slots, uint8_t flow_log2,
+	       uint64_t flow_seed)
+{
+	memset(m, 0, sizeof(*m));
+	m->slots = calloc(slots, sizeof(*m->slots));
+	m->lines = calloc(1U << flow_log2, sizeof(*m->lines));
+	m->flow_log2 = flow_log2;
+	m->flow_seed = flow_seed;
+	return m->slots && m->lines ? 0 : -ENOMEM;
+}
+
+void model_release(struct model *m)
+{
+	free(m->slots);
+	free(m->lines);
+}
+
+void model_reset(struct model *m)
+{
+	memset(m->lines, 0, sizeof(*m->lines) << m->flow_log2);
+	memset(m->vips, 0, sizeof(m->vips));
+	memset(m->fragments, 0, sizeof(m->fragments));
+	memset(m->counters, 0, sizeof(m->counters));
+	memset(m->drops, 0, sizeof(m->drops));
+	memset(m->events, 0, sizeof(m->events));
+	m->vip_count = 0;
+	m->drained = false;
+}
+
+const struct xlb_vip *model_vip(const struct model *m, int family,
+				const uint8_t addr[16], uint16_t port,
+				uint8_t proto)
+{
+	for (unsigned int i = 0; i < m->vip_count; i++) {
+		const struct xlb_vip *v = &m->vips[i];
+
+		if (v->family == family && v->port == port &&
+		    v->proto == proto && !memcmp(v->addr, addr, 16))
+			return v;
+	}
+	return NULL;
+}
+
+static bool is_vip_address(const struct model *m, int family,
+			   const uint8_t addr[16])
+{
+	for (unsigned int i = 0; i < m->vip_count; i++)
+		if (m->vips[i].family == family &&
+		    !memcmp(m->vips[i].addr, addr, 16))
+			return true;
+	return false;
+}
+
+/* --- hashes --- */
+
+static uint64_t hash_of(uint64_t seed, const struct model_key *key,
+			uint32_t ports)
+{
+	uint64_t lo = 0, hi = 0, h;
+
+	memcpy(&lo, key->client, key->family == 4 ? 4 : 8);
+	if (key->family == 4) {
+		h = ((lo << 32 | ports) ^ seed) * MIX_A;
+		return (h ^ h >> 32) * MIX_B;
+	}
+	memcpy(&hi, key->client + 8, 8);
+	h = (lo ^ seed) * MIX_A + (hi ^ seed >> 32) * MIX_B;
+	h = (h ^ h >> 32 ^ (uint64_t)ports << 16) * MIX_A;
+	return (h ^ h >> 32) * MIX_B;
+}
+
+/* One client's flows share a slot, where only its address is hashed. */
+uint64_t model_hash(const struct model *m, const struct xlb_vip *vip,
+		    const struct model_key *key)
+{
+	uint32_t ports = key->client_port | (uint32_t)key->vip_port << 16;
+	uint64_t hash = hash_of(m->flow_seed, key, ports), client, top;
+
+	if (!(vip->flags & XLB_VIP_CLIENT_HASH) || key->kind == KEY_CLIENT)
+		return hash;
+	client = hash_of(m->flow_seed, key, 0);
+	top = ~(uint64_t)0 << (32 + vip->slot_shift);
+	return (client & top) | (hash & ~top);
+}
+
+uint32_t model_line_of(const struct model *m, uint64_t hash)
+{
+	return (uint32_t)(hash >> 32 >> (32 - m->flow_log2));
+}
+
+static uint64_t dest_of(const struct model_key *key)
+{
+	uint64_t lo = 0, hi;
+
+	memcpy(&lo, key->vip, key->family == 4 ? 4 : 8);
+	if (key->family == 4)
+		return lo | (uint64_t)key->proto << 32;
+	memcpy(&hi, key->vip + 8, 8);
+	return (lo ^ hi * MIX_A) + key->proto;
+}
+
+static uint32_t tag_of(const struct model *m, const struct xlb_vip *vip,
+		       const struct model_key *key)
+{
+	uint64_t hash = model_hash(m, vip, key), k;
+
+	if (key->kind == KEY_CLIENT)
+		hash ^= CLIENT_MIX;
+	k = (hash ^ dest_of(key) * MIX_B) * MIX_A;
+	if (key->kind == KEY_HALF)
+		k = (k ^ key->seq) * MIX_B;
+	return (uint32_t)(k >> 33);
+}
+
+/* --- memories --- */
+
+uint64_t model_word(const struct model_memory *e)
+{
+	return e->backend ? XLB_FLOW(e->tag, e->time, e->generation, e->class,
+				     e->backend)
+			  : 0;
+}
+
+bool model_alive(const struct model *m, const struct model_memory *e)
+{
+	return e->backend &&
+	       m->backends[e->backend].generation == e->generation;
+}
+
+static uint8_t age(const struct model *m, const struct model_memory *e)
+{
+	return (uint8_t)(m->now - e->time);
+}
+
+/* May anybody take its place? */
+static bool is_free(const struct model *m, const struct model_memory *e)
+{
+	return !model_alive(m, e) || age(m, e) > XLB_FLOW_STALE ||
+	       (e->class == XLB_FLOW_CLOSING && age(m, e) > CLOSING_TICKS);
+}
+
+static struct model_line *line_at(struct step *s, uint64_t hash)
+{
+	uint32_t n = model_line_of(s->m, hash);
+	struct model_due *due = s->due;
+
+	if (!due->lines || due->line[0] != n) {
+		due->line[due->lines ? 1 : 0] = n;
+		due->lines += due->lines < 2;
+	}
+	return &s->m->lines[n];
+}
+
+static bool is_of(const struct step *s, const struct model_memory *e,
+		  const struct model_key *key, unsigned int classes)
+{
+	return classes & 1U << e->class && model_alive(s->m, e) &&
+	       !memcmp(&e->key, key, sizeof(*key));
+}
+
+/*
+ * The living memory of that key and any of these classes (bits); or NULL.  Of
+ * two of one handshake (its data's number was remembered already, when its
+ * first number was forgotten) the program may take either.
+ */
+static struct model_memory *find(struct step *s, struct model_line *line,
+				 const struct model_key *key,
+				 unsigned int classes)
+{
+	const __u64 *seen = s->seen->lines[line - s->m->lines].entry;
+	struct model_memory *found = NULL;
+	int best = -1;
+
+	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
+		struct model_memory *e = &line->way[i];
+		int fits = 4 * (e->backend == s->seen->backend) +
+			   2 * (seen[i] != model_word(e)) +
+			   (e->time == (uint8_t)s->m->now);
+
+		if (!is_of(s, e, key, classes) || fits <= best)
+			continue;
+		best = fits;
+		found = e;
+	}
+	return found;
+}
+
+#define HALF (1U << XLB_FLOW_HALF_OPEN)
+#define KNOWN                                                  \
+	(1U << XLB_FLOW_ESTABLISHED | 1U << XLB_FLOW_CLOSING | \
+	 1U << XLB_FLOW_SIGHTED)
+
+static void touch(struct step *s, struct model_memory *e)
+{
+	if (!s->looks_only)
+		e->time = (uint8_t)s->m->now;
+}
+
+/* Ways of a line as a new entry of a class finds them. */
+struct census {
+	unsigned int own; /* of its class, that are somebody's */
+	unsigned int empty, outdated;
+};
+
+static struct census count_line(const struct model *m,
+				const struct model_line *line,
+				enum xlb_flow_class class)
+{
+	struct census n = { 0 };
+
+	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
+		const struct model_memory *e = &line->way[i];
+
+		if (!model_alive(m, e))
+			n.empty++;
+		else if (is_free(m, e))
+			n.outdated++;
+		else if (e->class == class)
+			n.own++;
+	}
+	return n;
+}
+
+/* Might a new entry of the class have taken the place of `old`? */
+static bool place_is_due(const struct model *m, const struct model_line *line,
+			 const struct model_memory *old,
+			 enum xlb_flow_class class)
+{
+	struct census n = count_line(m, line, class);
+
+	if (n.own < QUOTA && n.empty)
+		return !model_alive(m, old);
+	if (n.own < QUOTA && n.outdated)
+		return is_free(m, old);
+	return old->class == class && !is_free(m, old);
+}
+
+static bool holds(const struct model_line *line, uint64_t word)
+{
+	for (int i = 0; i < XLB_FLOW_WAYS; i++)
+		if (model_word(&line->way[i]) == word)
+			return true;
+	return false;
+}
+
+/* As far as can be seen: a dropped packet doesn't say whose it was. */
+static bool goes_to(const struct step *s, uint32_t backend)
+{
+	return !s->seen->backend || s->seen->backend == backend;
+}
+
+/* The way where the program wrote this, which the model doesn't have; or -1. */
+static int way_seen(const struct step *s, const struct model_line *line,
+		    uint64_t word)
+{
+	const __u64 *seen = s->seen->lines[line - s->m->lines].entry;
+
+	for (int i = 0; i < XLB_FLOW_WAYS; i++)
+		if (seen[i] == word && model_word(&line->way[i]) != word)
+			return i;
+	return -1;
+}
+
+/* Could there be no room for one of its class? */
+static bool full(const struct model *m, const struct model_line *line,
+		 enum xlb_flow_class class)
+{
+	struct census n = count_line(m, line, class);
+
+	return !n.own && !n.empty && !n.outdated;
+}
+
+static bool refused(struct step *s, const struct model_line *line,
+		    enum xlb_flow_class class)
+{
+	if (class == XLB_FLOW_HALF_OPEN && s->m->drained)
+		s->m->events[XLB_EVENT_RATE]++;
+	else if (full(s->m, line, class))
+		s->m->events[XLB_EVENT_NO_ROOM]++;
+	else
+		s->due->illegal = "not remembered, although there is room";
+	return false;
+}
+
+static struct model_key half_key(const struct step *s, uint32_t seq)
+{
+	struct model_key key = s->key;
+
+	key.kind = KEY_HALF;
+	key.seq = seq;
+	return key;
+}
+
+static struct model_memory make_memory(const struct step *s,
+				       const struct model_key *key,
+				       enum xlb_flow_class class,
+				       uint32_t backend)
+{
+	return (struct model_memory){
+		.key = *key,
+		.tag = tag_of(s->m, s->vip, key),
+		.class = class,
+		.backend = backend,
+		.generation = s->m->backends[backend].generation,
+		.time = (uint8_t)s->m->now,
+	};
+}
+
+/* Is it remembered?  Then the model has it where the program put it. */
+static bool remember(struct step *s, struct model_line *line,
+		     const struct model_key *key, enum xlb_flow_class class,
+		     uint32_t backend)
+{
+	struct model_memory e = make_memory(s, key, class, backend);
+	int way = way_seen(s, line, model_word(&e));
+	struct model_memory *old = &line->way[way < 0 ? 0 : way];
+
+	if (way < 0 && goes_to(s, backend) && holds(line, model_word(&e)))
+		return true; /* in its own place again */
+	if (way < 0)
+		return refused(s, line, class);
+	if (!place_is_due(s->m, line, old, class))
+		s->due->illegal = "remembered in another's place";
+	if (!is_free(s->m, old) && class == XLB_FLOW_SIGHTED)
+		s->m->events[XLB_EVENT_NO_ROOM]++;
+	*old = e;
+	return true;
+}
+
+/* --- which backend --- */
+
+/* A backend for a flow that isn't remembered. */
+static uint32_t by_slot(const struct step *s)
+{
+	enum xlb_slot_state state = XLB_SLOT_STATE(s->word);
+
+	if ((state == XLB_MOVING || state == XLB_HELD) &&
+	    XLB_SLOT_PREV(s->word))
+		return XLB_SLOT_PREV(s->word);
+	return XLB_SLOT_CUR(s->word);
+}
+
+static uint32_t slots_of(const struct xlb_vip *vip)
+{
+	return 1U << (32 - vip->slot_shift);
+}
+
+static bool is_candidate(const struct step *s, uint32_t id)
+{
+	for (uint32_t i = 0; i < slots_of(s->vip); i++)
+		if (XLB_SLOT_CUR(s->m->slots[s->vip->slot_base + i]) == id)
+			return true;
+	return false;
+}
+
+static uint32_t first_candidate(const struct step *s)
+{
+	return XLB_SLOT_CUR(s->m->slots[s->vip->slot_base]);
+}
+
+/* Two choices leave a trace: the load of the chosen one. */
+static uint32_t pick_by_load(struct step *s)
+{
+	for (uint32_t i = 0; i < slots_of(s->vip); i++) {
+		uint32_t id = XLB_SLOT_CUR(s->m->slots[s->vip->slot_base + i]);
+		struct xlb_load *load = &s->m->loads[id];
+
+		if (!id || s->seen->loads[id].load == load->load)
+			continue;
+		load->load += load->step;
+		return id;
+	}
+	return 0;
+}
+
+/* The half-open or sighted memory that the program made of this packet. */
+static uint32_t pick_by_memory(struct step *s, const struct model_key *key,
+			       uint32_t base, uint32_t count)
+{
+	struct model_line *line = line_at(s, s->hash);
+	enum xlb_flow_class class =
+		key->kind == KEY_HALF ? XLB_FLOW_HALF_OPEN : XLB_FLOW_SIGHTED;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t id = XLB_SLOT_CUR(s->m->slots[base + i]);
+		struct model_memory e = make_memory(s, key, class, id);
+
+		if (id &&
+		    (way_seen(s, line, model_word(&e)) >= 0 ||
+		     (id == s->seen->backend && holds(line, model_word(&e)))))
+			return id;
+	}
+	return 0;
+}
+
+/* Of these words; 0: nothing says so. */
+static uint32_t pick_seen(struct step *s, uint32_t base, uint32_t count)
+{
+	struct model_key key =
+		s->tcp.syn ? half_key(s, s->tcp.seq + 1) : s->key;
+	uint32_t id = pick_by_memory(s, &key, base, count);
+
+	key.seq += s->tcp.payload;
+	if (!id && s->tcp.syn)
+		id = pick_by_memory(s, &key, base, count);
+	return id;
+}
+
+/* Each CPU walks the schedule by itself. */
+static uint32_t pick_schedule(struct step *s)
+{
+	uint32_t count = 1U << (32 - s->vip->schedule_shift);
+	uint32_t at = s->m->cursors[s->vip->service]++ & (count - 1);
+
+	return XLB_SLOT_CUR(s->m->slots[s->vip->schedule_base + at]);
+}
+
+static uint32_t pick_any(struct step *s)
+{
+	uint32_t id = pick_seen(s, s->vip->slot_base, slots_of(s->vip));
+
+	if (!id)
+		id = s->seen->backend;
+	/* Seen was perhaps where a flow goes that could not be remembered. */
+	return is_candidate(s, id) ? id : first_candidate(s);
+}
+
+/* Of a flow that neither the algorithm nor a memory places. */
+static uint32_t by_owner(const struct step *s)
+{
+	return XLB_SLOT_STATE(s->word) == XLB_HELD ? by_slot(s)
+						   : XLB_SLOT_CUR(s->word);
+}
+
+static bool picks(const struct step *s)
+{
+	return s->vip->flags & XLB_VIP_PICKS;
+}
+
+static bool is_moving(const struct step *s)
+{
+	enum xlb_slot_state state = XLB_SLOT_STATE(s->word);
+
+	return state == XLB_MOVING || state == XLB_HELD;
+}
+
+static uint32_t pick(struct step *s)
+{
+	uint32_t id;
+
+	if (s->vip->flags & XLB_VIP_SCHEDULE)
+		id = pick_schedule(s);
+	else if (s->vip->flags & XLB_VIP_TWO_CHOICES)
+		id = pick_by_load(s);
+	else
+		id = pick_any(s);
+	return id ? id : by_owner(s);
+}
+
+static struct model_key client_key(const struct step *s)
+{
+	struct model_key key = s->key;
+
+	key.kind = KEY_CLIENT;
+	key.client_port = key.vip_port = 0;
+	return key;
+}
+
+/* The client's memory while it binds; with `any`, one that is too old, too. */
+static struct model_memory *client_memory(struct step *s, bool any)
+{
+	struct model_key key = client_key(s);
+	struct model_line *line = line_at(s, model_hash(s->m, s->vip, &key));
+	struct model_memory *e = find(s, line, &key, KNOWN);
+
+	if (e && !any && age(s->m, e) > s->vip->affinity_ticks)
+		return NULL;
+	return e;
+}
+
+/* Where a SYN goes that nothing is remembered of. */
+static uint32_t new_owner(struct step *s)
+{
+	struct model_memory *client = NULL;
+
+	if (picks(s))
+		return pick(s);
+	if (s->vip->flags & XLB_VIP_CLIENT_HASH)
+		client = client_memory(s, false);
+	return client ? client->backend : by_owner(s);
+}
+
+/* Did the second of a SYN's two memories take the place of the first? */
+static bool second_took_first(struct step *s, struct model_line *line,
+			      const struct model_key *second, uint32_t backend)
+{
+	struct model_memory e =
+		make_memory(s, second, XLB_FLOW_HALF_OPEN, backend);
+	struct census n = count_line(s->m, line, XLB_FLOW_HALF_OPEN);
+
+	return s->tcp.payload &&
+	       (way_seen(s, line, model_word(&e)) >= 0 ||
+		(goes_to(s, backend) && holds(line, model_word(&e)))) &&
+	       (n.own + 1 >= QUOTA || n.empty + n.outdated < 2);
+}
+
+/* The memory of a SYN's handshake; false: it could not be made. */
+static bool remember_half(struct step *s, struct model_line *line,
+			  uint32_t backend)
+{
+	struct model_key key = half_key(s, s->tcp.seq + 1);
+	struct model_key second = half_key(s, key.seq + s->tcp.payload);
+	struct model_memory e =
+		make_memory(s, &key, XLB_FLOW_HALF_OPEN, backend);
+
+	if (way_seen(s, line, model_word(&e)) < 0 &&
+	    second_took_first(s, line, &second, backend))
+		return remember(s, line, &second, XLB_FLOW_HALF_OPEN, backend);
+	if (!remember(s, line, &key, XLB_FLOW_HALF_OPEN, backend))
+		return false;
+	if (s->tcp.payload)
+		remember(s, line, &second, XLB_FLOW_HALF_OPEN, backend);
+	return true;
+}
+
+/*
+ * A SYN is remembered where the packets after it would otherwise go elsewhere,
+ * or where they may later.
+ */
+static bool must_remember(const struct step *s, uint32_t target,
+			  const struct model_memory *known)
+{
+	return known || picks(s) || XLB_SLOT_STATE(s->word) == XLB_MOVING ||
+	       target != by_slot(s);
+}
+
+static uint32_t tcp_syn(struct step *s, struct model_line *line)
+{
+	struct model_key key = half_key(s, s->tcp.seq + 1);
+	struct model_memory *half = find(s, line, &key, HALF), *known;
+	uint32_t target;
+
+	if (half) {
+		touch(s, half);
+		return half->backend;
+	}
+	known = find(s, line, &s->key, KNOWN);
+	target = new_owner(s);
+	/* Past the rate nobody asks whether there is an owner. */
+	if (!target && s->m->drained && s->seen->backend == by_slot(s))
+		return by_slot(s);
+	if (!target || !must_remember(s, target, known))
+		return target;
+	s->binds = remember_half(s, line, target);
+	if (s->binds)
+		return target;
+	return known ? known->backend : by_slot(s);
+}
+
+/* FIN and RST end what is counted, and data brings it back. */
+static enum xlb_flow_class class_after(const struct step *s,
+				       const struct model_memory *e)
+{
+	if (!(s->vip->flags & XLB_VIP_COUNTED))
+		return XLB_FLOW_ESTABLISHED;
+	if (s->tcp.ends || (e->class == XLB_FLOW_CLOSING && !s->tcp.payload))
+		return XLB_FLOW_CLOSING;
+	return XLB_FLOW_ESTABLISHED;
+}
+
+/* The flow spoke: what was half-open or sighted is established now. */
+static uint32_t heard(struct step *s, struct model_memory *e)
+{
+	if (s->looks_only)
+		return e->backend;
+	e->class = class_after(s, e);
+	e->key = s->key;
+	e->tag = tag_of(s->m, s->vip, &s->key);
+	touch(s, e);
+	return e->backend;
+}
+
+static uint32_t tcp_other(struct step *s, struct model_line *line)
+{
+	struct model_key key = half_key(s, s->tcp.seq);
+	struct model_memory *half = find(s, line, &key, HALF);
+	struct model_memory *known = find(s, line, &s->key, KNOWN);
+
+	s->binds = true;
+	if (half && !s->looks_only) {
+		if (known)
+			*known = (struct model_memory){ 0 };
+		return heard(s, half);
+	}
+	if (known)
+		return heard(s, known);
+	if (!s->looks_only && is_moving(s) && XLB_SLOT_PREV(s->word))
+		remember(s, line, &s->key, XLB_FLOW_SIGHTED, by_slot(s));
+	return by_slot(s);
+}
+
+static uint32_t udp_sticky(struct step *s, struct model_line *line)
+{
+	struct model_memory *known = find(s, line, &s->key, KNOWN);
+	uint32_t id;
+
+	s->binds = true;
+	if (known)
+		return heard(s, known);
+	if (s->looks_only)
+		return by_slot(s);
+	id = new_owner(s);
+	if (!id) {
+		s->binds = false;
+		return 0;
+	}
+	s->new_flow = remember(s, line, &s->key, XLB_FLOW_SIGHTED, id);
+	return s->new_flow ? id : by_slot(s);
+}
+
+/* What the client's address is bound to follows what its packets got. */
+static void bind_client(struct step *s, uint32_t backend)
+{
+	struct model_key key = client_key(s);
+	struct model_memory *e;
+
+	if (!backend || s->looks_only || !s->binds ||
+	    !(s->vip->flags & XLB_VIP_CLIENT_HASH))
+		return;
+	e = client_memory(s, true);
+	if (!e) {
+		remember(s, line_at(s, model_hash(s->m, s->vip, &key)), &key,
+			 XLB_FLOW_SIGHTED, backend);
+		return;
+	}
+	if (e->backend != backend) {
+		if (age(s->m, e) <= s->vip->affinity_ticks)
+			return;
+		e->class = XLB_FLOW_SIGHTED;
+		e->backend = backend;
+		e->generation = s->m->backends[backend].generation;
+	} else {
+		e->class = XLB_FLOW_ESTABLISHED;
+	}
+	touch(s, e);
+}
+
+static uint32_t tcp_backend(struct step *s)
+{
+	struct model_line *line = line_at(s, s->hash);
+	uint32_t id;
+
+	s->new_flow = s->tcp.syn;
+	if (!picks(s) && XLB_SLOT_STATE(s->word) == XLB_REST)
+		return XLB_SLOT_CUR(s->word);
+	id = s->tcp.syn ? tcp_syn(s, line) : tcp_other(s, line);
+	bind_client(s, id);
+	return id;
+}
+
+static uint32_t udp_backend(struct step *s)
+{
+	uint32_t id;
+
+	if (s->vip->flags & XLB_VIP_STICKY) {
+		id = udp_sticky(s, line_at(s, s->hash));
+		bind_client(s, id);
+		return id;
+	}
+	if (picks(s) && !s->looks_only)
+		return pick(s);
+	/* Nobody knows where a datagram that was picked for went. */
+	if (s->looks_only && XLB_SLOT_STATE(s->word) != XLB_REST)
+		return 0;
+	return XLB_SLOT_CUR(s->word);
+}
+
+static uint32_t backend_of(struct step *s)
+{
+	s->hash = model_hash(s->m, s->vip, &s->key);
+	s->word = s->m->slots[s->vip->slot_base +
+			      (uint32_t)(s->hash >> 32 >> s->vip->slot_shift)];
+	s->due->word = s->word;
+	return s->vip->proto == IPPROTO_TCP ? tcp_backend(s) : udp_backend(s);
+}
+
+/* --- what is sent --- */
+
+static void drop(struct step *s, enum xlb_drop reason)
+{
+	s->due->verdict = LAB_DROP;
+	s->due->reason = reason;
+	s->m->drops[reason]++;
+}
+
+static const __u64 *next_hop(const struct xlb_backend *be, int family)
+{
+	return family == 4 ? be->l2_v4 : be->l2_v6;
+}
+
+/* A backend without an address of the family can't be routed to either. */
+static bool reachable(const struct xlb_backend *be, int family)
+{
+	static const uint32_t none[4];
+
+	if (!(be->flags & XLB_BACKEND_STACK))
+		return next_hop(be, family)[0] != 0;
+	return family == 4 ? be->addr4 != 0
+			   : memcmp(be->addr6, none, sizeof(none)) != 0;
+}
+
+static uint16_t target_port(const struct step *s, const struct xlb_backend *be)
+{
+	return be->port ? be->port : s->vip->target_port;
+}
+
+static void count(struct step *s, uint32_t id, size_t bytes)
+{
+	struct xlb_counter *c = &s->m->counters[id];
+
+	c->packets++;
+	c->bytes += bytes;
+	c->flows += s->new_flow;
+}
+
+/* A checksum after `from` became `to`, RFC 1624 equation 3. */
+static void csum_follow(uint8_t *csum, const void *from, const void *to,
+			size_t len)
+{
+	const uint8_t *a = from;
+	uint16_t old, sum;
+	uint8_t inverse[16];
+
+	for (size_t i = 0; i < len; i++)
+		inverse[i] = (uint8_t)~a[i];
+	memcpy(&old, csum, 2);
+	sum = packet_sum(inverse, len, (uint16_t)~ntohs(old));
+	sum = packet_sum(to, len, sum);
+	old = htons((uint16_t)~sum);
+	memcpy(csum, &old, 2);
+}
+
+/* The transport's checksum follows; absent and zero have their own rules. */
+static void l4_csum_follow(uint8_t *csum, uint8_t proto, const void *from,
+			   const void *to, size_t len)
+{
+	if (proto == IPPROTO_UDP && !csum[0] && !csum[1])
+		return;
+	csum_follow(csum, from, to, len);
+	if (proto == IPPROTO_UDP && !csum[0] && !csum[1])
+		csum[0] = csum[1] = 0xff;
+}
+
+static const void *backend_addr(const struct xlb_backend *be, int family)
+{
+	return family == 4 ? (const void *)&be->addr4 : be->addr6;
+}
+
+/* Destination address and hop limit, and the IPv4 header's checksum. */
+static void rewrite_ip(struct step *s, const struct packet_view *v,
+		       const struct xlb_backend *be)
+{
+	size_t len = v->family == 4 ? 4 : 16;
+	uint8_t *ip = s->due->frame + v->l3;
+	uint8_t old[20];
+
+	memcpy(old, ip, 20);
+	memcpy(ip + (v->family == 4 ? 16 : 24), backend_addr(be, v->family),
+	       len);
+	if (!(be->flags & XLB_BACKEND_STACK))
+		ip[v->family == 4 ? 8 : 7]--;
+	if (v->family == 4) {
+		csum_follow(ip + 10, old + 8, ip + 8, 2);
+		csum_follow(ip + 10, old + 16, ip + 16, 4);
+	}
+}
+
+static void rewrite_ports(struct step *s, const struct packet_view *v,
+			  const struct xlb_backend *be)
+{
+	uint8_t *l4 = s->due->frame + v->l4;
+	uint8_t *csum = s->due->frame + packet_l4_csum_at(v);
+	uint16_t port = target_port(s, be);
+
+	l4_csum_follow(csum, v->proto, v->dst, backend_addr(be, v->family),
+		       v->family == 4 ? 4 : 16);
+	l4_csum_follow(csum, v->proto, l4 + 2, &port, 2);
+	memcpy(l4 + 2, &port, 2);
+}
+
+/* What was right is to be right: said by sums from nothing. */
+static void check_sums(struct step *s, const struct packet_view *was)
+{
+	struct packet_view is;
+
+	packet_view(s->due->frame, s->due->size, &is);
+	if (packet_csums_good(was) && !packet_csums_good(&is))
+		s->due->illegal = "the model's own checksum is wrong";
+}
+
+/* Does it go back by the interface where it came in?  tc only redirects. */
+static bool returns(const struct step *s, const struct xlb_backend *be,
+		    uint32_t ifindex)
+{
+	return !s->m->tc && be->flags & XLB_BACKEND_TX &&
+	       ifindex == s->m->ingress;
+}
+
+static void leave(struct step *s, const struct packet_view *v,
+		  const struct xlb_backend *be)
+{
+	const __u64 *hop = next_hop(be, v->family);
+
+	s->due->verdict = be->flags & XLB_BACKEND_STACK ? LAB_PASS
+			  : returns(s, be, (uint32_t)(hop[1] >> 32))
+				  ? LAB_TX
+				  : LAB_REDIRECT;
+	if (!(be->flags & XLB_BACKEND_STACK))
+		memcpy(s->due->frame, hop, 12);
+}
+
+static bool over_mtu(const struct packet_view *v, const struct xlb_backend *be)
+{
+	return be->mtu && v->ip_len > be->mtu;
+}
+
+static void too_big(struct step *s, const struct packet_view *v,
+		    const struct xlb_backend *be)
+{
+	drop(s, XLB_DROP_TOO_BIG);
+	if (!v->may_not_fragment || v->size < 14 + 128)
+		return;
+	s->due->verdict = s->m->tc ? LAB_REDIRECT : LAB_TX;
+	s->due->mtu = be->mtu;
+}
+
+/* Can the packet go to this backend?  If not, what is due instead is. */
+static bool may_go(struct step *s, const struct packet_view *v,
+		   const struct xlb_backend *be, bool nat)
+{
+	/* The host's stack owns the address that the packet would still have. */
+	if (!reachable(be, v->family) ||
+	    (!nat && be->flags & XLB_BACKEND_STACK)) {
+		drop(s, XLB_DROP_NO_NEXT_HOP);
+		return false;
+	}
+	if (v->proto != IPPROTO_ICMP && v->proto != IPPROTO_ICMPV6 &&
+	    over_mtu(v, be)) {
+		too_big(s, v, be);
+		return false;
+	}
+	if (nat && v->hops <= 1 && !(be->flags & XLB_BACKEND_STACK)) {
+		drop(s, XLB_DROP_TTL);
+		return false;
+	}
+	return true;
+}
+
+static void forward(struct step *s, const struct packet_view *v, uint32_t id,
+		    enum xlb_forwarding forwarding)
+{
+	const struct xlb_backend *be = &s->m->backends[id];
+	bool nat = forwarding == XLB_NAT;
+
+	if (!may_go(s, v, be, nat))
+		return;
+	s->due->backend = id;
+	if (nat) {
+		if (v->part != PART_LATER)
+			rewrite_ports(s, v, be);
+		rewrite_ip(s, v, be);
+		check_sums(s, v);
+	}
+	count(s, id, v->size);
+	leave(s, v, be);
+}
+
+/* --- fragments --- */
+
+static bool same_datagram(const struct packet_view *a,
+			  const struct packet_view *b)
+{
+	return a->family == b->family &&
+	       a->fragment_proto == b->fragment_proto &&
+	       a->fragment_id == b->fragment_id &&
+	       !memcmp(a->src, b->src, 16) && !memcmp(a->dst, b->dst, 16);
+}
+
+static struct model_fragment *fragment_find(struct model *m,
+					    const struct packet_view *v)
+{
+	for (int i = 0; i < MODEL_FRAGMENTS; i++)
+		if (m->fragments[i].used &&
+		    same_datagram(&m->fragments[i].of, v))
+			return &m->fragments[i];
+	return NULL;
+}
+
+static void fragment_remember(struct step *s, const struct packet_view *v,
+			      uint32_t id)
+{
+	struct model_fragment *f = fragment_find(s->m, v);
+
+	if (!f)
+		f = &s->m->fragments[s->m->fragment_next++ % MODEL_FRAGMENTS];
+	*f = (struct model_fragment){ .used = true,
+				      .of = *v,
+				      .backend = id,
+				      .forwarding = s->vip->forwarding };
+}
+
+static void fragment_later(struct step *s, const struct packet_view *v)
+{
+	const struct model_fragment *f = fragment_find(s->m, v);
+
+	if (!f) {
+		if (is_vip_address(s->m, v->family, v->dst))
+			drop(s, XLB_DROP_FRAGMENT);
+		return;
+	}
+	if (v->l3 + v->ip_len > v->size || v->l3 + v->ip_len < v->l4)
+		drop(s, XLB_DROP_MALFORMED);
+	else
+		forward(s, v, f->backend, f->forwarding);
+}
+
+/* --- errors about a flow --- */
+
+static bool is_error(const struct packet_view *v)
+{
+	uint8_t type = v->frame[v->l4];
+
+	if (v->family == 4)
+		return type == 3 || type == 4 || type == 11 || type == 12;
+	return type >= 1 && type <= 4;
+}
+
+/*
+ * The packet that an ICMP error quotes, seen as a packet of its own.  Its
+ * bytes are copied behind an Ethernet header into `room`.
+ */
+static bool view_quoted(const struct packet_view *v, uint8_t *room,
+			struct packet_view *ret)
+{
+	size_t from = v->l4 + 8, size = v->size - from;
+
+	if (v->size < from || size > PACKET_MAX - 14)
+		return false;
+	memset(room, 0, 14);
+	room[12] = v->family == 4 ? 0x08 : 0x86;
+	room[13] = v->family == 4 ? 0x00 : 0xdd;
+	memcpy(room + 14, v->frame + from, size);
+	packet_view(room, size + 14, ret);
+	/* Eight bytes of the transport header are always quoted. */
+	return ret->reach == REACH_PORTS && ret->l4 + 8 <= ret->size;
+}
+
+static void rewrite_quoted(struct step *s, const struct packet_view *v,
+			   const struct packet_view *q,
+			   const struct xlb_backend *be)
+{
+	size_t shift = v->l4 + 8 - 14, len = v->family == 4 ? 4 : 16;
+	uint8_t *frame = s->due->frame, *ip = frame + q->l3 + shift;
+	const void *addr = backend_addr(be, v->family);
+	uint16_t port = target_port(s, be);
+	size_t csum_at = packet_l4_csum_at(q);
+	struct packet_view out;
+	uint8_t *l4 = frame + q->l4 + shift;
+
+	memcpy(ip + (v->family == 4 ? 12 : 8), addr, len);
+	if (v->family == 4)
+		csum_follow(ip + 10, q->src, addr, 4);
+	if (csum_at + 2 <= q->size) {
+		uint8_t *csum = frame + csum_at + shift;
+
+		l4_csum_follow(csum, q->proto, q->src, addr, len);
+		l4_csum_follow(csum, q->proto, &q->sport, &port, 2);
+	}
+	memcpy(l4, &port, 2);
+	rewrite_ip(s, v, be);
+	packet_view(frame, s->due->size, &out);
+	port = packet_l4_csum(&out);
+	memcpy(frame + packet_l4_csum_at(&out), &port, 2);
+}
+
+static void step_key(struct step *s, const uint8_t client[16], uint16_t port)
+{
+	s->key = (struct model_key){ .kind = KEY_FLOW,
+				     .family = s->vip->family,
+				     .proto = s->vip->proto,
+				     .client_port = port,
+				     .vip_port = s->vip->port };
+	memcpy(s->key.vip, s->vip->addr, 16);
+	memcpy(s->key.client, client, 16);
+}
+
+static void icmp_error(struct step *s, const struct packet_view *v)
+{
+	uint8_t room[PACKET_MAX];
+	const struct xlb_backend *be;
+	struct packet_view q;
+	uint32_t id;
+
+	if (v->part != PART_WHOLE || v->l4 + 8 > v->size || !is_error(v) ||
+	    v->options || v->extensions || !view_quoted(v, room, &q))
+		return;
+	s->vip = model_vip(s->m, q.family, q.src, q.sport, q.proto);
+	if (!s->vip || memcmp(v->dst, q.src, 16) != 0)
+		return;
+	if (v->l3 + v->ip_len > v->size || v->ip_len < 2 * v->l3_len + 8 + 8) {
+		drop(s, XLB_DROP_MALFORMED);
+		return;
+	}
+	step_key(s, q.dst, q.dport);
+	s->looks_only = true;
+	id = backend_of(s);
+	s->new_flow = false;
+	if (!id) {
+		drop(s, XLB_DROP_ICMP);
+		return;
+	}
+	be = &s->m->backends[id];
+	if (!may_go(s, v, be, s->vip->forwarding == XLB_NAT))
+		return;
+	s->due->backend = id;
+	if (s->vip->forwarding == XLB_NAT)
+		rewrite_quoted(s, v, &q, be);
+	count(s, id, v->size);
+	leave(s, v, be);
+}
+
+/* --- packets --- */
+
+static void read_tcp(struct step *s, const struct packet_view *v)
+{
+	const uint8_t *tcp = v->frame + v->l4;
+	uint8_t flags = tcp[13];
+	uint32_t seq;
+	size_t before = v->l4 - v->l3 + (tcp[12] >> 4) * 4U;
+
+	memcpy(&seq, tcp + 4, 4);
+	s->tcp = (struct segment){
+		.syn = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN,
+		.ends = flags & (TCP_FIN | TCP_RST),
+		.seq = ntohl(seq),
+		.payload =
+			v->ip_len > before ? v->ip_len - (uint32_t)before : 0,
+	};
+}
+
+/* Everything there that the header promises, and the whole transport header? */
+static bool is_whole(const struct packet_view *v)
+{
+	size_t end = v->l3 + v->ip_len;
+	size_t header = v->proto == IPPROTO_TCP ? 20 : 8;
+
+	return v->l4 + header <= end && end <= v->size;
+}
+
+static void for_service(struct step *s, const struct packet_view *v)
+{
+	uint32_t id;
+
+	if (!is_whole(v)) {
+		drop(s, XLB_DROP_MALFORMED);
+		return;
+	}
+	if (v->proto == IPPROTO_TCP)
+		read_tcp(s, v);
+	step_key(s, v->src, v->sport);
+	id = backend_of(s);
+	if (!id) {
+		drop(s, XLB_DROP_NO_BACKEND);
+		return;
+	}
+	if (v->part == PART_FIRST)
+		fragment_remember(s, v, id);
+	forward(s, v, id, s->vip->forwarding);
+}
+
+/* It can't be balanced: its address alone says whether it is ours. */
+static void refuse(struct step *s, const struct packet_view *v,
+		   enum xlb_drop reason)
+{
+	if (is_vip_address(s->m, v->family, v->dst))
+		drop(s, reason);
+}
+
+static void with_ports(struct step *s, const struct packet_view *v)
+{
+	if (v->reach < REACH_PORTS || v->l4 + 8 > v->size) {
+		refuse(s, v, XLB_DROP_MALFORMED);
+		return;
+	}
+	s->vip = model_vip(s->m, v->family, v->dst, v->dport, v->proto);
+	if (s->vip)
+		for_service(s, v);
+}
+
+static void untagged_packet(struct step *s, const struct packet_view *v)
+{
+	if (v->reach < REACH_IP)
+		return;
+	if (v->cut)
+		refuse(s, v,
+		       v->extensions < MAX_EXTENSIONS ? XLB_DROP_MALFORMED
+						      : XLB_DROP_HEADERS);
+	else if (v->proto == IPPROTO_ICMP || v->proto == IPPROTO_ICMPV6)
+		icmp_error(s, v);
+	else if (v->proto != IPPROTO_TCP && v->proto != IPPROTO_UDP)
+		return;
+	else if (v->odd || v->extensions > MAX_EXTENSIONS)
+		refuse(s, v, XLB_DROP_HEADERS);
+	else if (v->part == PART_LATER)
+		fragment_later(s, v);
+	else
+		with_ports(s, v);
+}
+
+/* A packet for a VIP loses its tags; what isn't sent on gets them back. */
+static void tagged_packet(struct step *s, const struct packet_view *v)
+{
+	struct model_due *due = s->due;
+	size_t len = 4 * v->tags;
+	uint8_t tags[4 * MAX_TAGS], plain[PACKET_MAX];
+	struct packet_view inner;
+
+	if (v->tags > MAX_TAGS || v->reach < REACH_IP ||
+	    !is_vip_address(s->m, v->family, v->dst))
+		return;
+	memcpy(tags, v->frame + 12, len);
+	memcpy(plain, v->frame, 12);
+	memcpy(plain + 12, v->frame + 12 + len, v->size - 12 - len);
+	due->size = v->size - len;
+	memcpy(due->frame, plain, due->size);
+	packet_view(plain, due->size, &inner);
+	untagged_packet(s, &inner);
+	if (due->verdict != LAB_PASS)
+		return;
+	memmove(due->frame + 12 + len, due->frame + 12, due->size - 12);
+	memcpy(due->frame + 12, tags, len);
+	due->size += len;
+}
+
+void model_packet(struct model *m, const uint8_t *frame, size_t size,
+		  const struct model_seen *seen, struct model_due *due)
+{
+	struct step s = { .m = m, .seen = seen, .due = due };
+	struct packet_view v;
+
+	due->verdict = LAB_PASS;
+	due->reason = XLB_DROP_NONE;
+	due->backend = due->mtu = due->lines = 0;
+	due->illegal = NULL;
+	memcpy(due->frame, frame, size);
+	due->size = size;
+	packet_view(frame, size, &v);
+	(v.tags ? tagged_packet : untagged_packet)(&s, &v);
+}
