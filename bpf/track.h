@@ -33,8 +33,8 @@ const volatile __u32 flow_shift = 32; /* - log2 of the flows map's lines */
 
 /* What a flow is known by; see flow_hash_v4(). */
 struct flow_hash {
-	__u64 flow; /* has its slot and its line in the high bits */
-	__u64 client; /* of the client alone; XLB_VIP_CLIENT_HASH only */
+	__u64 flow; /* has its line in the high bits, and mostly its slot */
+	__u64 client; /* of the client alone; XLB_VIP_CLIENT only, else flow */
 };
 
 /* A packet's flow, as far as its slot doesn't decide alone. */
@@ -223,6 +223,21 @@ static __always_inline void memory_renew(struct xlb_flow_line *line, __u32 way,
 	if (young != entry)
 		__sync_val_compare_and_swap(memory_place(line, way), entry,
 					    young);
+}
+
+/* Young again, and else the same: a packet follows it that may be forged. */
+__noinline int memory_touch(struct xlb_flow_line *line, __u64 key)
+{
+	__u32 tag = memory_tag(key);
+	struct memory m;
+
+	if (!line)
+		return 0;
+	memory_find(line, tag, tag, &m);
+	if (m.known)
+		memory_renew(line, m.known_way, m.known,
+			     XLB_FLOW_CLASS(m.known));
+	return 0;
 }
 
 /* The handshake went on: the flow is its backend's, whatever was before. */
@@ -498,6 +513,13 @@ static __always_inline __u32 track_peek(const struct flow *f)
  */
 #define AFFINITY 0xA24BAED4963EE407ULL
 
+/* A client isn't tied to who is leaving: that would never end. */
+static __always_inline bool backend_leaves(__u32 backend)
+{
+	return tables.backends[MASK(backend, XLB_BACKENDS - 1)].flags &
+	       XLB_BACKEND_LEAVING;
+}
+
 /* Where the client's connections go; 0: where the slot says. */
 __noinline __u32 affinity_backend(__u64 client, __u64 dest, __u32 ticks)
 {
@@ -508,15 +530,16 @@ __noinline __u32 affinity_backend(__u64 client, __u64 dest, __u32 ticks)
 	if (!line)
 		return 0;
 	memory_find(line, tag, tag, &m);
-	if (!m.known || memory_age(m.known) > ticks)
+	if (!m.known || memory_age(m.known) > ticks ||
+	    backend_leaves(XLB_FLOW_BACKEND(m.known)))
 		return 0;
 	return XLB_FLOW_BACKEND(m.known);
 }
 
 /*
  * A packet of the client went to this backend.  A living memory of another
- * one stays as it is, and grows old if nothing goes there any more.  1: there
- * is no memory yet; see affinity_make().
+ * one that stays is kept as it is, and grows old if nothing goes there any
+ * more.  1: there is no memory yet; see affinity_make().
  */
 __noinline int affinity_keep(__u64 client, __u64 dest, __u32 ticks,
 			     __u32 backend)
@@ -532,7 +555,8 @@ __noinline int affinity_keep(__u64 client, __u64 dest, __u32 ticks,
 		return 1;
 	if (XLB_FLOW_BACKEND(m.known) == backend)
 		memory_renew(line, m.known_way, m.known, XLB_FLOW_ESTABLISHED);
-	else if (memory_age(m.known) > ticks)
+	else if (memory_age(m.known) > ticks ||
+		 backend_leaves(XLB_FLOW_BACKEND(m.known)))
 		__sync_val_compare_and_swap(
 			memory_place(line, m.known_way), m.known,
 			memory_entry(tag, backend, XLB_FLOW_SIGHTED));
