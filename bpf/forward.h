@@ -12,9 +12,10 @@
 #include "packet.h"
 #include "rewrite.h"
 
+/* Not asked of the features: the answer would cost as much as it saves. */
 static __always_inline bool is_nat(__u32 forwarding)
 {
-	return HAS(NAT) && forwarding == XLB_NAT;
+	return forwarding == XLB_NAT;
 }
 
 static __always_inline __be16 backend_port(const struct xlb_backend *be,
@@ -39,6 +40,25 @@ static __always_inline bool reachable(const struct xlb_backend *be,
 static __always_inline bool hop_spent(const struct xlb_backend *be, __u8 ttl)
 {
 	return ttl <= 1 && !(be->flags & XLB_BACKEND_STACK);
+}
+
+/*
+ * A backend calls a VIP, and its own turn it is.  It would take the packet for
+ * a forged one, having sent it itself.
+ */
+static __always_inline bool is_own_v4(const struct xlb_backend *be,
+				      const struct iphdr *ip)
+{
+	return unlikely(ip->saddr == be->addr4);
+}
+
+static __always_inline bool is_own_v6(const struct xlb_backend *be,
+				      const struct ipv6hdr *ip)
+{
+	const __u64 *own = (const __u64 *)be->addr6;
+	const __u64 *src = (const __u64 *)&ip->saddr;
+
+	return unlikely(src[1] == own[1]) && src[0] == own[0];
 }
 
 /*
@@ -105,6 +125,8 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	if (is_own_v4(be, ip))
+		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
 		return wrap_v4(ctx, p, vip->forwarding, id, p->hash.flow,
 			       ip->tos);
@@ -120,9 +142,11 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 		r.addr = &be->addr4;
 		r.delta = (__u64)(__u16)~vip->addr_sum + be->sum4;
 		rewrite_v4(ctx, ip, &r);
+		count_packet(id, p->bytes, p->new_flow);
+		return leave(ctx, p->data, be, be->l2_v4, true);
 	}
 	count_packet(id, p->bytes, p->new_flow);
-	return leave(ctx, p->data, be, be->l2_v4, nat);
+	return leave(ctx, p->data, be, be->l2_v4, false);
 }
 
 static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
@@ -132,6 +156,8 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	if (is_own_v6(be, ip))
+		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
 		return wrap_v6(ctx, p, vip->forwarding, id, p->hash.flow,
 			       class_v6(ip));
@@ -147,9 +173,11 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 		r.addr = be->addr6;
 		r.delta = (__u64)(__u16)~vip->addr_sum + be->sum6;
 		rewrite_v6(ctx, ip, &r);
+		count_packet(id, p->bytes, p->new_flow);
+		return leave(ctx, p->data, be, be->l2_v6, true);
 	}
 	count_packet(id, p->bytes, p->new_flow);
-	return leave(ctx, p->data, be, be->l2_v6, nat);
+	return leave(ctx, p->data, be, be->l2_v6, false);
 }
 
 /*

@@ -11,30 +11,47 @@
 #ifndef REPLY_H
 #define REPLY_H
 
-#include <linux/pkt_cls.h>
-#include <stddef.h>
-
 #include "count.h"
+#include "headers.h"
+#include "rewrite.h"
 #include "service.h"
 
-#define L3_OFFSET ((__u32)sizeof(struct ethhdr))
 #define SOCKET_V4 2 /* AF_INET, AF_INET6, as bpf_fib_lookup wants them */
 #define SOCKET_V6 10
 
 /* What matters of a packet on its way back. */
 struct answer {
+	struct headers h;
 	struct xlb_reply_key from; /* source address, port; protocol, family */
-	__u32 dst[4];
 	struct ports ports;
-	__u32 id; /* of the datagram, if in pieces */
-	__u32 l4; /* offset of the transport header */
+	__u32 l3; /* offset of the IP header; of the next one: h.l4 */
 	__u32 len; /* bytes from the IP header on, of one packet on the wire */
+	__u8 tags; /* VLAN tags, in the packet or beside it */
 	__u8 ttl;
 	bool dont_fragment; /* or IPv6 */
-	bool first; /* of several fragments */
-	bool later;
 	bool opens; /* SYN without ACK */
 };
+
+/* The packet that an ICMP error quotes, as the guest got it from the client. */
+struct quoted {
+	struct headers h;
+	struct xlb_reply_key to; /* destination: the backend or its VIP */
+	struct ports ports;
+	__u32 l3; /* offset in the frame */
+};
+
+/* The packet in hand; the stack is small for all calls. */
+struct reply {
+	struct answer a;
+	struct quoted q;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct reply);
+} reply_place SEC(".maps");
 
 static __always_inline int answer_drop(enum xlb_drop reason)
 {
@@ -50,11 +67,11 @@ static __always_inline bool answer_ports(struct __sk_buff *skb,
 					 struct answer *a)
 {
 	__u32 header = sizeof(struct udphdr);
-	bool tcp = a->from.proto == IPPROTO_TCP;
+	bool tcp = a->h.proto == IPPROTO_TCP;
 	__u8 bytes[8]; /* the last of the header without options */
 
-	if (bpf_skb_load_bytes(skb, a->l4, &a->ports, sizeof(a->ports)) ||
-	    bpf_skb_load_bytes(skb, a->l4 + (tcp ? 12 : 0), bytes,
+	if (bpf_skb_load_bytes(skb, a->h.l4, &a->ports, sizeof(a->ports)) ||
+	    bpf_skb_load_bytes(skb, a->h.l4 + (tcp ? 12 : 0), bytes,
 			       sizeof(bytes)))
 		return false;
 	a->from.port = a->ports.source;
@@ -62,9 +79,8 @@ static __always_inline bool answer_ports(struct __sk_buff *skb,
 		a->opens = (bytes[1] & 0x12) == 0x02;
 		header = (bytes[0] >> 4) * 4u;
 	}
-	a->len = skb->len - L3_OFFSET;
 	if (skb->gso_size)
-		a->len = a->l4 - L3_OFFSET + header + skb->gso_size;
+		a->len = a->h.l4 - a->l3 + header + skb->gso_size;
 	return true;
 }
 
@@ -74,22 +90,21 @@ static __always_inline bool answer_is_direct(const struct answer *a)
 
 	if (a->from.family == FAMILY_V4) {
 		key.addr[2] = bpf_htonl(0xffff);
-		key.addr[3] = a->dst[0];
+		key.addr[3] = a->h.key.dst[0];
 	} else {
-		copy_addr(key.addr, a->dst);
+		copy_addr(key.addr, a->h.key.dst);
 	}
 	return bpf_map_lookup_elem(&direct, &key) != NULL;
 }
 
-static __always_inline void answer_fragment_key(const struct answer *a,
-						struct xlb_fragment_key *key)
+/* What the pieces of an answer are known by. */
+static __always_inline struct xlb_fragment_key
+answer_fragment_key(const struct answer *a)
 {
-	copy_addr(key->src, a->from.addr);
-	copy_addr(key->dst, a->dst);
-	key->id = a->id;
-	key->proto = a->from.proto;
-	key->family = a->from.family;
-	key->reply = 1;
+	struct xlb_fragment_key key = a->h.key;
+
+	key.reply = 1;
+	return key;
 }
 
 /*
@@ -102,7 +117,7 @@ static __noinline long answer_route(struct __sk_buff *skb,
 {
 	/* A subprogram, for its stack is large. */
 	struct bpf_fib_lookup fib = {
-		.l4_protocol = a->from.proto,
+		.l4_protocol = a->h.proto,
 		.tot_len = (__u16)a->len,
 		.ifindex = skb->ifindex,
 	};
@@ -113,11 +128,11 @@ static __noinline long answer_route(struct __sk_buff *skb,
 	if (a->from.family == FAMILY_V4) {
 		fib.family = SOCKET_V4;
 		fib.ipv4_src = src[0];
-		fib.ipv4_dst = a->dst[0];
+		fib.ipv4_dst = a->h.key.dst[0];
 	} else {
 		fib.family = SOCKET_V6;
 		copy_addr(fib.ipv6_src, src);
-		copy_addr(fib.ipv6_dst, a->dst);
+		copy_addr(fib.ipv6_dst, a->h.key.dst);
 	}
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
 	*ret_ifindex = fib.ifindex;
@@ -147,12 +162,28 @@ static __always_inline int answer_stuck(const struct answer *a, long result,
 	}
 }
 
-/* Source address and hop limit of the IPv4 header. */
-static __always_inline void rewrite_header_v4(struct __sk_buff *skb, __be32 old,
-					      __be32 new)
+/*
+ * Without its tags, which were those of the way here: a tag of the way out is
+ * its interface's to put on.  The IP header is then where it always is.
+ */
+static __always_inline bool answer_untag(struct __sk_buff *skb,
+					 struct answer *a)
 {
-	__u32 at = L3_OFFSET + offsetof(struct iphdr, ttl);
-	__u32 check = L3_OFFSET + offsetof(struct iphdr, check);
+	for (int i = 0; i <= MAX_TAGS; i++)
+		if (i < a->tags && bpf_skb_vlan_pop(skb))
+			return false;
+	a->h.l4 -= a->l3 - (__u32)sizeof(struct ethhdr);
+	a->l3 = sizeof(struct ethhdr);
+	return true;
+}
+
+/* Source address and hop limit of the IPv4 header. */
+static __always_inline void answer_header_v4(struct __sk_buff *skb, __be32 old,
+					     __be32 new)
+{
+	__u32 l3 = sizeof(struct ethhdr);
+	__u32 at = l3 + (__u32)offsetof(struct iphdr, ttl);
+	__u32 check = l3 + (__u32)offsetof(struct iphdr, check);
 	__u16 word, less;
 
 	if (bpf_skb_load_bytes(skb, at, &word, sizeof(word)))
@@ -161,29 +192,34 @@ static __always_inline void rewrite_header_v4(struct __sk_buff *skb, __be32 old,
 	bpf_l3_csum_replace(skb, check, word, less, sizeof(word));
 	bpf_l3_csum_replace(skb, check, old, new, sizeof(new));
 	bpf_skb_store_bytes(skb, at, &less, sizeof(less), 0);
-	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct iphdr, saddr),
+	bpf_skb_store_bytes(skb, l3 + (__u32)offsetof(struct iphdr, saddr),
 			    &new, sizeof(new), 0);
 }
 
-static __always_inline void rewrite_header_v6(struct __sk_buff *skb, __u8 ttl,
-					      const __u32 new[4])
+/*
+ * Nothing balances these in a sum that hardware made of the whole packet: it
+ * is kept up here.  (BPF_F_PSEUDO_HDR takes the address off that sum, as IPv4
+ * needs it, with IPv6 too; so it is put on again here.)
+ */
+static __always_inline void answer_header_v6(struct __sk_buff *skb, __u8 ttl,
+					     const __u32 new[4])
 {
-	__u32 at = L3_OFFSET + offsetof(struct ipv6hdr, hop_limit);
+	__u32 l3 = sizeof(struct ethhdr);
 
 	ttl--;
-	bpf_skb_store_bytes(skb, at, &ttl, sizeof(ttl), 0);
-	bpf_skb_store_bytes(skb, L3_OFFSET + offsetof(struct ipv6hdr, saddr),
-			    new, 16, 0);
+	bpf_skb_store_bytes(skb, l3 + offsetof(struct ipv6hdr, hop_limit), &ttl,
+			    sizeof(ttl), BPF_F_RECOMPUTE_CSUM);
+	bpf_skb_store_bytes(skb, l3 + offsetof(struct ipv6hdr, saddr), new, 16,
+			    BPF_F_RECOMPUTE_CSUM);
 }
 
-static __always_inline void rewrite_header(struct __sk_buff *skb,
-					   const struct answer *a,
-					   const __u32 new[4])
+static __always_inline void
+answer_header(struct __sk_buff *skb, const struct answer *a, const __u32 new[4])
 {
 	if (a->from.family == FAMILY_V4)
-		rewrite_header_v4(skb, a->from.addr[0], new[0]);
+		answer_header_v4(skb, a->from.addr[0], new[0]);
 	else
-		rewrite_header_v6(skb, a->ttl, new);
+		answer_header_v6(skb, a->ttl, new);
 }
 
 /* By how much the sum of the source address changes. */
@@ -193,34 +229,30 @@ static __always_inline __u32 address_delta(const __u32 old[4],
 	return (__u32)bpf_csum_diff((__be32 *)old, 16, (__be32 *)new, 16, 0);
 }
 
-static __always_inline void rewrite_transport(struct __sk_buff *skb,
-					      const struct answer *a,
-					      const struct xlb_reply *r)
+static __always_inline void answer_transport(struct __sk_buff *skb,
+					     const struct answer *a,
+					     const struct xlb_reply *r)
 {
-	__u64 mangled = a->from.proto == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0;
-	__u32 at = a->l4 + (a->from.proto == IPPROTO_UDP
-				    ? offsetof(struct udphdr, check)
-				    : offsetof(struct tcphdr, check));
-	__u16 port = r->port;
+	bool udp = a->h.proto == IPPROTO_UDP;
+	__u32 at = a->h.l4 + (udp ? offsetof(struct udphdr, check)
+				  : offsetof(struct tcphdr, check));
 
 	bpf_l4_csum_replace(skb, at, 0, address_delta(a->from.addr, r->addr),
-			    BPF_F_PSEUDO_HDR | mangled);
-	if (port == a->ports.source)
-		return;
-	bpf_l4_csum_replace(skb, at, a->ports.source, port,
-			    mangled | sizeof(port));
-	bpf_skb_store_bytes(skb, a->l4, &port, sizeof(port), 0);
+			    BPF_F_PSEUDO_HDR |
+				    (udp ? BPF_F_MARK_MANGLED_0 : 0));
+	if (r->port != a->ports.source)
+		rewrite_port(skb, a->h.l4, at, a->ports.source, r->port, udp);
 }
 
 /* A later fragment: nothing but addresses, as its first one went. */
 static __noinline int answer_later(struct __sk_buff *skb, struct answer *a)
 {
-	struct xlb_fragment_key key = {};
+	struct xlb_fragment_key key;
 	struct xlb_fragment *first;
 	__u32 ifindex = 0;
 	int verdict;
 
-	answer_fragment_key(a, &key);
+	key = answer_fragment_key(a);
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || a->ttl <= 1)
 		return TC_ACT_OK;
@@ -228,7 +260,9 @@ static __noinline int answer_later(struct __sk_buff *skb, struct answer *a)
 			       true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
-	rewrite_header(skb, a, first->addr);
+	if (!answer_untag(skb, a))
+		return answer_drop(XLB_DROP_ENCAP);
+	answer_header(skb, a, first->addr);
 	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
 }
 
@@ -236,27 +270,31 @@ static __always_inline void answer_remember(const struct answer *a,
 					    const struct xlb_reply *r)
 {
 	struct xlb_fragment value = { .backend = r->backend };
-	struct xlb_fragment_key key = {};
+	struct xlb_fragment_key key = answer_fragment_key(a);
 
-	answer_fragment_key(a, &key);
 	copy_addr(value.addr, r->addr);
 	bpf_map_update_elem(&fragments, &key, &value, BPF_ANY);
 }
 
-/* An answer of a dsr service, or a packet that is none at all. */
-static __noinline int answer_dsr(struct __sk_buff *skb, struct answer *a)
+/*
+ * An answer of a backend that has the VIP itself (dsr, ipip, gue), or a packet
+ * that is none at all.
+ */
+static __noinline int answer_own(struct __sk_buff *skb, struct answer *a)
 {
 	const struct xlb_vip *vip = service_find(a->from.addr, a->from.family,
 						 a->from.port, a->from.proto);
 	__u32 ifindex = 0;
 	int verdict;
 
-	if (!vip || vip->forwarding != XLB_DSR || a->opens)
+	if (!vip || vip->forwarding == XLB_NAT || a->opens)
 		return TC_ACT_OK;
 	verdict = answer_stuck(a, answer_route(skb, a, a->from.addr, &ifindex),
 			       false);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
+	if (!answer_untag(skb, a))
+		return answer_drop(XLB_DROP_ENCAP);
 	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
 }
 
@@ -267,21 +305,24 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 	__u32 ifindex = 0;
 	int verdict;
 
-	if (service_find(a->dst, a->from.family, a->ports.dest, a->from.proto))
+	if (service_find(a->h.key.dst, a->from.family, a->ports.dest,
+			 a->from.proto))
 		return answer_drop(XLB_DROP_HAIRPIN);
 	r = bpf_map_lookup_elem(&replies, &a->from);
 	if (!r)
-		return answer_dsr(skb, a);
+		return answer_own(skb, a);
 	if (a->opens || a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
 	verdict =
 		answer_stuck(a, answer_route(skb, a, r->addr, &ifindex), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
-	if (a->first)
+	if (a->h.more)
 		answer_remember(a, r);
-	rewrite_transport(skb, a, r);
-	rewrite_header(skb, a, r->addr);
+	if (!answer_untag(skb, a))
+		return answer_drop(XLB_DROP_ENCAP);
+	answer_transport(skb, a, r);
+	answer_header(skb, a, r->addr);
 	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
 }
 

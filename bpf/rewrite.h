@@ -27,6 +27,24 @@ struct rewrite {
 
 #ifdef XLB_TC
 
+/*
+ * A port and, with it, the transport checksum, which balances it in a sum of
+ * the whole packet; but a UDP checksum of 0 says that there is none.
+ */
+static __always_inline void rewrite_port(struct context *ctx, __u32 at,
+					 __u32 csum, __be16 old, __be16 new,
+					 bool udp)
+{
+	__u16 none = 1;
+
+	if (udp)
+		bpf_skb_load_bytes(ctx, csum, &none, sizeof(none));
+	bpf_l4_csum_replace(ctx, csum, old, new,
+			    (udp ? BPF_F_MARK_MANGLED_0 : 0) | sizeof(old));
+	bpf_skb_store_bytes(ctx, at, &new, sizeof(new),
+			    none ? 0 : BPF_F_RECOMPUTE_CSUM);
+}
+
 /* By offsets, for every helper makes the pointers void. */
 static __always_inline void rewrite_ports(struct context *ctx,
 					  const struct rewrite *r, __u32 ports,
@@ -38,9 +56,8 @@ static __always_inline void rewrite_ports(struct context *ctx,
 			    BPF_F_PSEUDO_HDR | zero);
 	if (old == r->port)
 		return;
-	bpf_l4_csum_replace(ctx, csum, old, r->port, zero | sizeof(old));
-	bpf_skb_store_bytes(ctx, ports + offsetof(struct ports, dest), &r->port,
-			    sizeof(r->port), 0);
+	rewrite_port(ctx, ports + offsetof(struct ports, dest), csum, old,
+		     r->port, zero != 0);
 }
 
 static __always_inline void rewrite_transport(struct context *ctx,

@@ -435,10 +435,11 @@ static __always_inline bool remember(const struct xlb_vip *vip,
 		load_add(vip, id);
 		return true;
 	}
-	if (!track_sighted(line, key, id))
+	if (vip->proto == IPPROTO_TCP)
+		return track_sighted(line, key, id, id);
+	if (!track_sighted(line, key, id, VICTIM_ANY))
 		return false;
-	if (vip->proto == IPPROTO_UDP)
-		load_add(vip, id);
+	load_add(vip, id);
 	return true;
 }
 

@@ -39,11 +39,11 @@ enum xlb_forwarding {
 
 /* struct xlb_vip.flags */
 #define XLB_VIP_CLIENT_HASH 0x0001 /* a new flow's slot: its client's alone */
-#define XLB_VIP_SCHEDULE 0x0002 /* a new flow: this CPU's next in the schedule */
+#define XLB_VIP_SCHEDULE \
+	0x0002 /* a new flow: this CPU's next in the schedule */
 #define XLB_VIP_RANDOM 0x0004 /* a new flow: any slot of the table */
 #define XLB_VIP_TWO_CHOICES 0x0008 /* the less loaded of any two slots */
-#define XLB_VIP_PICKS \
-	(XLB_VIP_SCHEDULE | XLB_VIP_RANDOM | XLB_VIP_TWO_CHOICES)
+#define XLB_VIP_PICKS (XLB_VIP_SCHEDULE | XLB_VIP_RANDOM | XLB_VIP_TWO_CHOICES)
 #define XLB_VIP_COUNTED 0x0010 /* a client's FIN or RST marks its memory */
 #define XLB_VIP_STICKY 0x0020 /* udp: flows are remembered */
 /*
@@ -164,8 +164,8 @@ enum xlb_flow_class {
 	XLB_FLOW_SIGHTED = 2, /* seen once */
 	XLB_FLOW_CLOSING = 3, /* established; the client said FIN or RST */
 };
-#define XLB_FLOW(tag, time, generation, class, backend)            \
-	((__u64)(tag) << 33 | (__u64)(__u8)(time) << 25 |          \
+#define XLB_FLOW(tag, time, generation, class, backend)           \
+	((__u64)(tag) << 33 | (__u64)(__u8)(time) << 25 |         \
 	 (__u64)(__u8)(generation) << 17 | (__u64)(class) << 15 | \
 	 (__u64)(backend))
 #define XLB_FLOW_BACKEND(e) ((__u32)(e)&0x7fffu)
@@ -254,7 +254,7 @@ struct xlb_control {
 struct xlb_tables {
 	struct xlb_control control;
 	__u8 pad[4096 - sizeof(struct xlb_control)];
-	__u16 displacement[2 * XLB_VIP_BUCKETS];
+	__u32 displacement[2 * XLB_VIP_BUCKETS]; /* see xlb_vip_hash() */
 	struct xlb_vip vips[2 * XLB_VIP_LINES];
 	struct xlb_backend backends[XLB_BACKENDS];
 	struct xlb_load loads[XLB_BACKENDS];
@@ -374,6 +374,9 @@ _Static_assert(sizeof(struct xlb_address_key) == 20, "no padding in a key");
 /*
  * Hash of a VIP (address words as in struct xlb_vip, port in network order).
  * bucket = h >> 52; line = ((u32)(h >> 32) ^ displacement[bucket]) % LINES.
+ * The upper half of a displacement is a filter: bit (h >> 48) % 16 is set for
+ * each of the bucket's keys, so that most of what is for nobody never comes to
+ * a line.
  */
 static inline __attribute__((always_inline)) __u64
 xlb_vip_hash(__u64 addr_lo, __u64 addr_hi, __u16 port, __u8 proto, int v6,

@@ -33,6 +33,7 @@ struct sweeper {
 	bool checked; /* this process has had a round */
 	uint64_t no_room; /* flows so far that weren't remembered */
 	uint32_t no_room_at; /* tick */
+	uint32_t tick; /* its seconds then: two lengths can't be compared */
 	bool no_room_ever;
 	struct sweep_service services[XLB_SERVICES];
 	bool unchanged[XLB_SERVICES]; /* a VIP finds old flows as new ones */
@@ -177,13 +178,15 @@ static void read_services(struct sweeper *s)
 static uint32_t since_no_room(struct sweeper *s)
 {
 	uint32_t now = datapath_view(s->r->dp)->control->now;
+	uint32_t tick = datapath_view(s->r->dp)->control->tick;
 	uint64_t events[XLB_EVENT_MAX] = { 0 }, count;
 	int err = datapath_events(s->r->dp, events);
 
 	count = err ? s->no_room + 1
 		    : events[XLB_EVENT_NO_ROOM] + events[XLB_EVENT_RATE];
-	if (count != s->no_room) {
+	if (count != s->no_room || (s->no_room_ever && tick != s->tick)) {
 		s->no_room = count;
+		s->tick = tick;
 		s->no_room_at = now;
 		s->no_room_ever = true;
 	}

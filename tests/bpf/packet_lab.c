@@ -27,6 +27,7 @@
  *   xdp HEX [ifindex=N]         ok VERDICT HEX, of the balancer
  *   uplink HEX [ifindex=N] [gso=N]  the same, of its program for tc
  *   tc HEX [ifindex=N] [gso=N]  the same, of the reply program
+ *           complete: with hardware's sum of the whole packet
  *   count ID                    ok PACKETS BYTES FLOWS
  *   drops                       ok [NAME=N]...
  *   events                      ok NO_ROOM RATE
@@ -74,6 +75,11 @@
 #define PACKET_MAX 4096
 #define WORDS_MAX 1100
 #define SLOTS (1U << 16)
+/*
+ * BPF_F_TEST_SKB_CHECKSUM_COMPLETE: the packet comes with the sum that some
+ * hardware makes of it, and the run fails if that isn't kept up.
+ */
+#define TEST_SUMMED (1U << 2)
 
 struct lab {
 	struct datapath *d;
@@ -481,7 +487,8 @@ static int run_tc(int prog, const struct command *c, const char *interface)
 		    .data_size_in =
 			    (uint32_t)from_hex(word(c, 1), in, sizeof(in)),
 		    .data_size_out = sizeof(out), .ctx_in = &skb,
-		    .ctx_size_in = sizeof(skb), .repeat = 1);
+		    .ctx_size_in = sizeof(skb), .repeat = 1,
+		    .flags = flag(c, "complete") ? TEST_SUMMED : 0);
 
 	if (skb.gso_size)
 		skb.gso_segs = 2;
