@@ -259,6 +259,8 @@ static void make_backend(struct world *w, uint32_t id, uint8_t generation,
 	make_hop(w, id, 4, be.l2_v4);
 	make_hop(w, id, 6, be.l2_v6);
 	be.flags = below(w, 2) ? XLB_BACKEND_TX : 0;
+	if (!w->kind->lawful && once_in(w, 6))
+		be.flags |= XLB_BACKEND_LEAVING;
 	if (!plain && once_in(w, 8))
 		be.flags |= XLB_BACKEND_STACK;
 	if (!plain && once_in(w, 16))
@@ -275,7 +277,10 @@ static void make_backend(struct world *w, uint32_t id, uint8_t generation,
 
 static bool tracks_all(const struct service *s)
 {
-	return s->vip.flags & (XLB_VIP_STICKY | XLB_VIP_PICKS);
+	uint16_t clients = s->vip.flags & XLB_VIP_CLIENT;
+
+	return s->vip.flags & (XLB_VIP_STICKY | XLB_VIP_PICKS) ||
+	       (clients && clients != XLB_VIP_CLIENT);
 }
 
 static uint32_t any_member(struct world *w, const struct service *s)
@@ -331,7 +336,7 @@ static void fill_slots(struct world *w, const struct service *s)
 static uint16_t style_flags(const struct service *s)
 {
 	static const uint16_t flags[STYLES] = {
-		[STYLE_SOURCE_HASH] = XLB_VIP_CLIENT_HASH,
+		[STYLE_SOURCE_HASH] = XLB_VIP_CLIENT,
 		[STYLE_SCHEDULE] = XLB_VIP_SCHEDULE,
 		[STYLE_RANDOM] = XLB_VIP_RANDOM,
 		[STYLE_TWO_CHOICES] = XLB_VIP_TWO_CHOICES | XLB_VIP_COUNTED,
@@ -374,6 +379,9 @@ static void make_vip(struct world *w, struct service *s, unsigned int n)
 	if (s->vip.proto == IPPROTO_UDP && once_in(w, 2))
 		s->vip.flags |= XLB_VIP_STICKY;
 	s->vip.flags |= style_flags(s);
+	/* As while the algorithm is changed from or to hashing the client. */
+	if (!w->kind->lawful && s->vip.proto == IPPROTO_TCP && once_in(w, 4))
+		s->vip.flags ^= XLB_VIP_CLIENT_OLD;
 }
 
 /* Past the rate a SYN may or may not take its turn, which can't be seen. */
@@ -422,15 +430,13 @@ static struct model_key flow_key(const struct world *w, const struct flow *f)
 static bool line_is_taken(const struct world *w, const struct flow *f,
 			  uint8_t *taken)
 {
-	const struct xlb_vip *v = &w->services[f->service].vip;
 	struct model_key key = flow_key(w, f), client = key;
-	uint32_t line =
-		model_line_of(&w->model, model_hash(&w->model, v, &key));
+	uint32_t line = model_line_of(&w->model, model_hash(&w->model, &key));
 	uint32_t other;
 
 	client.kind = KEY_CLIENT;
 	client.client_port = client.vip_port = 0;
-	other = model_line_of(&w->model, model_hash(&w->model, v, &client));
+	other = model_line_of(&w->model, model_hash(&w->model, &client));
 	if (line == other)
 		return true;
 	if (w->kind->flow_log2 < 10)
@@ -637,18 +643,25 @@ static void sweep_memories(struct world *w)
 		}
 }
 
-/* Is a flow of another backend than cur remembered in the slot's lines? */
+/*
+ * Is a flow of another backend than cur remembered in the slot's lines?  In
+ * any line of the service, where the slot is the client's.
+ */
 static bool slot_is_remembered(const struct world *w, const struct service *s,
 			       uint32_t i)
 {
 	uint32_t cur = XLB_SLOT_CUR(w->model.slots[s->vip.slot_base + i]);
-	uint32_t n = 1U << (w->kind->flow_log2 - s->log2);
+	bool any = s->vip.flags & XLB_VIP_CLIENT;
+	uint32_t n = 1U << (w->kind->flow_log2 - (any ? 0 : s->log2));
 
+	i = any ? 0 : i;
 	for (uint32_t line = i * n; line < (i + 1) * n; line++)
 		for (int way = 0; way < XLB_FLOW_WAYS; way++) {
-			uint32_t id = w->model.lines[line].way[way].backend;
+			const struct model_memory *e =
+				&w->model.lines[line].way[way];
 
-			if (id && id != cur)
+			if (e->backend && e->backend != cur &&
+			    (!any || service_of(w, &e->key) == s))
 				return true;
 		}
 	return false;
@@ -744,6 +757,7 @@ static int change_backend(struct world *w)
 	if (be.l2_v6[0])
 		make_hop(w, id, 6, be.l2_v6);
 	be.flags ^= once_in(w, 2) ? XLB_BACKEND_TX : 0;
+	be.flags ^= once_in(w, 3) ? XLB_BACKEND_LEAVING : 0;
 	set_backend(w, id, &be);
 	return 0;
 }

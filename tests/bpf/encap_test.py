@@ -300,10 +300,6 @@ def sources_spread_over_clients_with_the_same_port():
 
 # --- what doesn't fit ---
 
-def flags_for(family):
-    return {"flags": "DF"} if family == 4 else {}
-
-
 def sized(mode, kind, family, proto, size, **more):
     """A packet of so many bytes from its IP header on."""
     header = (20 if family == 4 else 40) + (20 if proto == "tcp" else 8)
@@ -490,6 +486,130 @@ def fragments_that_do_not_fit():
             pt.sent_back(verdict)
             check_too_big(out, frames[1], 6, mtu=SMALL_MTU -
                           overhead(mode, 6))
+
+
+# --- ICMP, and the way back ---
+
+def answer_of(mode, kind, family, proto="tcp"):
+    return network(family, VIP[family], CLIENT[family]) / transport(
+        proto, PORT[mode][kind], 40000, "A", 7) / b"answer"
+
+
+@both
+def icmp_errors_go_the_flows_way():
+    for mode, family, proto in every():
+        for kind in (BOTH, FOUR, SIX, TX):
+            flow = sent(to_service(mode, kind, family, proto), mode, kind,
+                        family, verdict="tx" if kind == TX and
+                        pt.lab.hook == "xdp" else "redirect")
+            quoted = pt.quote(family, answer_of(mode, kind, family, proto))
+            for packet in pt.errors(family, pt.ROUTER[family], VIP[family],
+                                    quoted):
+                got = sent(ether() / packet, mode, kind, family,
+                           verdict="tx" if kind == TX and
+                           pt.lab.hook == "xdp" else "redirect")
+                same(got, flow, "not with its flow")
+
+
+@both
+def icmp_errors_follow_the_memory():
+    for mode in MODES:
+        for family in FAMILIES:
+            fill(mode, BOTH, "tcp", BOTH)
+            sent(to_service(mode, BOTH, family), mode, BOTH, family)
+            fill(mode, BOTH, "tcp", OTHER, BOTH, "moving")
+            try:
+                sent(to_service(mode, BOTH, family), mode, BOTH, family)
+                sent(to_service(mode, BOTH, family), mode, BOTH, family)
+                fill(mode, BOTH, "tcp", OTHER, OTHER, "settled")
+                packet = next(pt.errors(
+                    family, pt.ROUTER[family], VIP[family],
+                    pt.quote(family, answer_of(mode, BOTH, family))))
+                sent(ether() / packet, mode, BOTH, family)
+            finally:
+                fill(mode, BOTH, "tcp", BOTH)
+                pt.lab("forget", BOTH)
+                pt.lab("forget", OTHER)
+
+
+@both
+def icmp_errors_that_can_not_be_sent():
+    for mode in MODES:
+        for family in FAMILIES:
+            for kind, reason in ((NO_HOP, "no_next_hop"),
+                                 (STACK, "no_next_hop"), (NOBODY, "icmp")):
+                dropped(ether() / next(pt.errors(
+                    family, pt.ROUTER[family], VIP[family],
+                    pt.quote(family, answer_of(mode, kind, family)))),
+                    reason)
+
+
+@both
+def a_long_error_is_not_answered_by_another():
+    for mode in MODES:
+        for family in FAMILIES:
+            quoted = Raw(raw(answer_of(mode, SMALL, family)) + b"q" * 1320)
+            dropped(ether() / next(pt.errors(
+                family, pt.ROUTER[family], VIP[family], quoted)), "too_big")
+
+
+@both
+def hairpin_by_the_uplink():
+    for mode, family, proto in every():
+        packet = to_service(mode, BOTH, family, proto)
+        packet[1].src = backend_ip(BOTH, family)
+        dropped(packet, "hairpin")
+        packet = to_service(mode, BOTH, family, proto)
+        packet[1].src = backend_ip(OTHER, family)
+        sent(packet, mode, BOTH, family)
+
+
+def answers_of_backends_are_let_through():
+    """They have the VIP, as with dsr."""
+    for mode, family, proto in every():
+        eth = Ether(src=backend_mac(BOTH), dst=GUEST_MAC)
+        packet = eth / network(family, VIP[family], CLIENT[family]) / \
+            transport(proto, PORT[mode][BOTH], 40000, "SA") / b"direct"
+        with Drops():
+            verdict, out = pt.lab.tc(packet)
+        same(verdict, "redirect")
+        same_bytes(out, packet)
+        pt.dropped(eth / network(family, backend_ip(BOTH, family),
+                                 VIP[family]) /
+                   transport(proto, 40000, PORT[mode][BOTH]), "hairpin", "tc")
+
+
+TESTS.append(answers_of_backends_are_let_through)
+
+
+# --- large packets that are cut later (tc only) ---
+
+def what_counts_is_the_size_of_a_segment():
+    """Behind its outer headers.  (What fits is sent in tests/net: a test run
+    says how large segments are, but not that they are TCP's.)"""
+    pt.lab.hook = "uplink"
+    try:
+        for mode in MODES:
+            for family in FAMILIES:
+                for kind in (BOTH, FOUR, SIX):
+                    header = 40 if family == 4 else 60
+                    packet = to_service(mode, kind, family,
+                                        payload=b"g" * 2800)
+                    if family == 4:
+                        packet[IP].flags = "DF"
+                    room = 1500 - overhead(mode, outer_family(family, kind))
+                    with Drops(too_big=1):
+                        verdict, out = pt.lab.cut(
+                            packet, "gso=%d" % (room - header + 1))
+                    pt.sent_back(verdict)
+                    check_too_big(out, packet, family, mtu=room)
+                    with Drops(encap=1):
+                        pt.lab.cut(packet, "gso=%d" % (room - header))
+    finally:
+        pt.lab.hook = "xdp"
+
+
+TESTS.append(what_counts_is_the_size_of_a_segment)
 
 
 if __name__ == "__main__":

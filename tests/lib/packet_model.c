@@ -111,18 +111,23 @@ static uint64_t hash_of(uint64_t seed, const struct model_key *key,
 	return (h ^ h >> 32) * MIX_B;
 }
 
-/* One client's flows share a slot, where only its address is hashed. */
-uint64_t model_hash(const struct model *m, const struct xlb_vip *vip,
-		    const struct model_key *key)
+/* Of a line and a tag; a client's own have no ports. */
+uint64_t model_hash(const struct model *m, const struct model_key *key)
 {
 	uint32_t ports = key->client_port | (uint32_t)key->vip_port << 16;
-	uint64_t hash = hash_of(m->flow_seed, key, ports), client, top;
 
-	if (!(vip->flags & XLB_VIP_CLIENT_HASH) || key->kind == KEY_CLIENT)
-		return hash;
-	client = hash_of(m->flow_seed, key, 0);
-	top = ~(uint64_t)0 << (32 + vip->slot_shift);
-	return (client & top) | (hash & ~top);
+	return hash_of(m->flow_seed, key, ports);
+}
+
+/* One client's flows share a slot, where only its address is hashed. */
+static uint32_t slot_word(const struct model *m, const struct xlb_vip *vip,
+			  const struct model_key *key, bool by_client)
+{
+	uint64_t hash = by_client ? hash_of(m->flow_seed, key, 0)
+				  : model_hash(m, key);
+
+	return m->slots[vip->slot_base +
+			(uint32_t)(hash >> 32 >> vip->slot_shift)];
 }
 
 uint32_t model_line_of(const struct model *m, uint64_t hash)
@@ -141,10 +146,9 @@ static uint64_t dest_of(const struct model_key *key)
 	return (lo ^ hi * MIX_A) + key->proto;
 }
 
-static uint32_t tag_of(const struct model *m, const struct xlb_vip *vip,
-		       const struct model_key *key)
+static uint32_t tag_of(const struct model *m, const struct model_key *key)
 {
-	uint64_t hash = model_hash(m, vip, key), k;
+	uint64_t hash = model_hash(m, key), k;
 
 	if (key->kind == KEY_CLIENT)
 		hash ^= CLIENT_MIX;
@@ -340,7 +344,7 @@ static struct model_memory make_memory(const struct step *s,
 {
 	return (struct model_memory){
 		.key = *key,
-		.tag = tag_of(s->m, s->vip, key),
+		.tag = tag_of(s->m, key),
 		.class = class,
 		.backend = backend,
 		.generation = s->m->backends[backend].generation,
@@ -508,14 +512,20 @@ static struct model_key client_key(const struct step *s)
 	return key;
 }
 
+static bool leaves(const struct step *s, uint32_t backend)
+{
+	return s->m->backends[backend].flags & XLB_BACKEND_LEAVING;
+}
+
 /* The client's memory while it binds; with `any`, one that is too old, too. */
 static struct model_memory *client_memory(struct step *s, bool any)
 {
 	struct model_key key = client_key(s);
-	struct model_line *line = line_at(s, model_hash(s->m, s->vip, &key));
+	struct model_line *line = line_at(s, model_hash(s->m, &key));
 	struct model_memory *e = find(s, line, &key, KNOWN);
 
-	if (e && !any && age(s->m, e) > s->vip->affinity_ticks)
+	if (e && !any &&
+	    (age(s->m, e) > s->vip->affinity_ticks || leaves(s, e->backend)))
 		return NULL;
 	return e;
 }
@@ -589,6 +599,11 @@ static uint32_t tcp_syn(struct step *s, struct model_line *line)
 	known = find(s, line, &s->key, KNOWN);
 	target = new_owner(s);
 	/* Past the rate nobody asks whether there is an owner. */
+	if (!target && s->m->drained && known && picks(s) &&
+	    s->seen->backend == known->backend) {
+		touch(s, known);
+		return known->backend;
+	}
 	if (!target && s->m->drained && s->seen->backend == by_slot(s))
 		return by_slot(s);
 	if (!target || !must_remember(s, target, known))
@@ -596,7 +611,10 @@ static uint32_t tcp_syn(struct step *s, struct model_line *line)
 	s->binds = remember_half(s, line, target);
 	if (s->binds)
 		return target;
-	return known ? known->backend : by_slot(s);
+	if (!known)
+		return by_slot(s);
+	touch(s, known);
+	return known->backend;
 }
 
 /* FIN and RST end what is counted, and data brings it back. */
@@ -617,7 +635,7 @@ static uint32_t heard(struct step *s, struct model_memory *e)
 		return e->backend;
 	e->class = class_after(s, e);
 	e->key = s->key;
-	e->tag = tag_of(s->m, s->vip, &s->key);
+	e->tag = tag_of(s->m, &s->key);
 	touch(s, e);
 	return e->backend;
 }
@@ -669,14 +687,19 @@ static void bind_client(struct step *s, uint32_t backend)
 	if (!backend || s->looks_only || !s->binds ||
 	    !(s->vip->flags & XLB_VIP_CLIENT_HASH))
 		return;
+	/* The owner of a slot that is settled needs no tie. */
+	if (leaves(s, backend) || (XLB_SLOT_STATE(s->word) == XLB_SETTLED &&
+				   XLB_SLOT_CUR(s->word) == backend))
+		return;
 	e = client_memory(s, true);
 	if (!e) {
-		remember(s, line_at(s, model_hash(s->m, s->vip, &key)), &key,
+		remember(s, line_at(s, model_hash(s->m, &key)), &key,
 			 XLB_FLOW_SIGHTED, backend);
 		return;
 	}
 	if (e->backend != backend) {
-		if (age(s->m, e) <= s->vip->affinity_ticks)
+		if (age(s->m, e) <= s->vip->affinity_ticks &&
+		    !leaves(s, e->backend))
 			return;
 		e->class = XLB_FLOW_SIGHTED;
 		e->backend = backend;
@@ -717,12 +740,31 @@ static uint32_t udp_backend(struct step *s)
 	return XLB_SLOT_CUR(s->word);
 }
 
+static bool changes(const struct xlb_vip *vip)
+{
+	uint16_t flags = vip->flags & XLB_VIP_CLIENT;
+
+	return flags && flags != XLB_VIP_CLIENT;
+}
+
+/* New flows go to their own slot's owner, unknown ones where theirs led. */
+static uint32_t between(struct step *s)
+{
+	uint32_t owner = by_owner(s);
+
+	s->word = slot_word(s->m, s->vip, &s->key,
+			    s->vip->flags & XLB_VIP_CLIENT_OLD);
+	return XLB_SLOT(owner, by_slot(s), XLB_MOVING);
+}
+
 static uint32_t backend_of(struct step *s)
 {
-	s->hash = model_hash(s->m, s->vip, &s->key);
-	s->word = s->m->slots[s->vip->slot_base +
-			      (uint32_t)(s->hash >> 32 >> s->vip->slot_shift)];
+	s->hash = model_hash(s->m, &s->key);
+	s->word = slot_word(s->m, s->vip, &s->key,
+			    s->vip->flags & XLB_VIP_CLIENT_HASH);
 	s->due->word = s->word;
+	if (changes(s->vip))
+		s->word = between(s);
 	return s->vip->proto == IPPROTO_TCP ? tcp_backend(s) : udp_backend(s);
 }
 

@@ -139,8 +139,7 @@ void model_packet(struct model *m, const uint8_t *frame, size_t size,
 
 /* The entry as it stands in the map; 0 for none. */
 uint64_t model_word(const struct model_memory *e);
-uint64_t model_hash(const struct model *m, const struct xlb_vip *vip,
-		    const struct model_key *key);
+uint64_t model_hash(const struct model *m, const struct model_key *key);
 uint32_t model_line_of(const struct model *m, uint64_t hash);
 /* NULL: for nobody. */
 const struct xlb_vip *model_vip(const struct model *m, int family,
