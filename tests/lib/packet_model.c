@@ -123,8 +123,8 @@ uint64_t model_hash(const struct model *m, const struct model_key *key)
 static uint32_t slot_word(const struct model *m, const struct xlb_vip *vip,
 			  const struct model_key *key, bool by_client)
 {
-	uint64_t hash = by_client ? hash_of(m->flow_seed, key, 0)
-				  : model_hash(m, key);
+	uint64_t hash =
+		by_client ? hash_of(m->flow_seed, key, 0) : model_hash(m, key);
 
 	return m->slots[vip->slot_base +
 			(uint32_t)(hash >> 32 >> vip->slot_shift)];
