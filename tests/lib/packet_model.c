@@ -1315,6 +1315,9 @@ static void rewrite_quoted(struct step *s, const struct packet_view *v,
 	    (q->proto == IPPROTO_TCP || csum[0] || csum[1])) {
 		csum_follow(csum, q->src, addr, len);
 		csum_follow(csum, &q->sport, &port, 2);
+		/* 0 would say that a datagram has none. */
+		if (q->proto == IPPROTO_UDP && !csum[0] && !csum[1])
+			csum[0] = csum[1] = 0xff;
 	}
 	memcpy(l4, &port, 2);
 	quoted_csum(s, v, addr);
