@@ -43,6 +43,21 @@ static struct xlb_backend empty_line(const struct world_member *m)
 	return line;
 }
 
+/*
+ * Whether its port is known to take frames, kernels before 6.3 don't say.  A
+ * packet that keeps the VIP can't go by the host's stack, so it is sent back by
+ * the interface that it came in by all the same.
+ */
+static uint8_t way_out(const struct compile *c, const struct world_path *path)
+{
+	bool uplink = is_uplink_index(c->p, path->port_ifindex);
+
+	if (path->stack &&
+	    (!uplink || c->s->spec->forwarding == FORWARDING_NAT))
+		return XLB_BACKEND_STACK;
+	return uplink ? XLB_BACKEND_TX : 0;
+}
+
 /* The line a member should have; next hops that aren't known stay as in old. */
 static struct xlb_backend make_line(const struct compile *c, size_t i,
 				    const struct xlb_backend *old, bool fresh)
@@ -66,10 +81,7 @@ static struct xlb_backend make_line(const struct compile *c, size_t i,
 			mtu = path->mtu;
 		if (path->vlan)
 			line.vlan = path->vlan;
-		if (path->stack)
-			line.flags |= XLB_BACKEND_STACK;
-		else if (is_uplink_index(c->p, path->port_ifindex))
-			line.flags |= XLB_BACKEND_TX;
+		line.flags |= way_out(c, path);
 	}
 	line.mtu = mtu;
 	if (!mtu && old && !fresh) {
