@@ -38,8 +38,9 @@
  *   forget ID                   ok N
  *   ifindex NAME                ok N MAC
  *   attach NAME                 ok, or error and what the diag says
+ *   attach_tc NAME              the same, the balancer in tc
  *   attach_reply NAME           the same
- *   detach NAME                 both
+ *   detach NAME                 all of them
  *   outdate                     the next opening loads the programs anew
  *
  * With a folder of a bpffs as its argument it works in the namespaces it was
@@ -653,21 +654,24 @@ static int do_attach(struct lab *lab, const struct command *c)
 {
 	struct diag_list diags = { 0 };
 	int ifindex = (int)if_nametoindex(word(c, 1));
+	enum datapath_hook hook =
+		strcmp(word(c, 0), "attach_tc") ? DATAPATH_XDP : DATAPATH_TC;
 
-	return said(strcmp(word(c, 0), "attach")
-			    ? datapath_reply_attach(lab->d, ifindex, &diags)
-			    : datapath_attach(lab->d, DATAPATH_XDP, word(c, 1),
-					      ifindex, &diags),
+	return said(strcmp(word(c, 0), "attach_reply")
+			    ? datapath_attach(lab->d, hook, word(c, 1), ifindex,
+					      &diags)
+			    : datapath_reply_attach(lab->d, ifindex, &diags),
 		    &diags);
 }
 
 static int do_detach(struct lab *lab, const struct command *c)
 {
+	int ifindex = (int)if_nametoindex(word(c, 1));
 	int err = datapath_detach(lab->d, DATAPATH_XDP, word(c, 1), 0);
 
-	return answer(err ? err
-			  : datapath_reply_detach(
-				    lab->d, (int)if_nametoindex(word(c, 1))));
+	if (!err)
+		err = datapath_detach(lab->d, DATAPATH_TC, word(c, 1), ifindex);
+	return answer(err ? err : datapath_reply_detach(lab->d, ifindex));
 }
 
 static int do_outdate(struct lab *lab, const struct command *c)
@@ -703,6 +707,7 @@ static const struct {
 	{ "forget", do_forget },
 	{ "ifindex", do_ifindex },
 	{ "attach", do_attach },
+	{ "attach_tc", do_attach },
 	{ "attach_reply", do_attach },
 	{ "detach", do_detach },
 	{ "outdate", do_outdate },
