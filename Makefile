@@ -133,9 +133,11 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
+# Without what a debugger wants, which is half of it: the daemon holds them.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
-	$(Q)$(BPFTOOL) gen skeleton $< name $*_bpf > $@
+	$(Q)$(BPFTOOL) gen object $(B)/bpf/$*.small.o $<
+	$(Q)$(BPFTOOL) gen skeleton $(B)/bpf/$*.small.o name $*_bpf > $@
 
 # The benches' own programs wrap those of bpf/.
 $(B)/bench/%.bpf.o: tests/bench/%.bpf.c $(wildcard bpf/*.h tests/bench/*.h)

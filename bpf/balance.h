@@ -76,9 +76,9 @@ static __always_inline int balance(struct context *ctx)
 		return VERDICT_PASS;
 	/* Not by struct ethhdr, which is packed: clang loads its bytes. */
 	type = *(__be16 *)(data + offsetof(struct ethhdr, h_proto));
-	if (HAS(V4) && type == bpf_htons(ETH_P_IP))
+	if (type == bpf_htons(ETH_P_IP) && HAS(V4))
 		return likely(plain_v4(ctx)) ? hot_v4(ctx) : rare(ctx);
-	if (HAS(V6) && type == bpf_htons(ETH_P_IPV6))
+	if (type == bpf_htons(ETH_P_IPV6) && HAS(V6))
 		return likely(plain_v6(ctx)) ? hot_v6(ctx) : rare(ctx);
 	if (is_tag(type))
 		return rare(ctx);

@@ -146,7 +146,7 @@ static __always_inline bool ctx_ethernet(struct context *ctx, void *data,
 	(void)data;
 	if (bpf_skb_store_bytes(ctx, 0, l2, 2 * ETH_ALEN, 0))
 		return false;
-	return !HAS(VLAN) || !vlan ||
+	return !vlan || !HAS(VLAN) ||
 	       !bpf_skb_vlan_push(ctx, bpf_htons(ETH_P_8021Q), vlan);
 }
 
@@ -240,7 +240,7 @@ static __noinline int ctx_ethernet_tagged(struct context *ctx, __u64 low,
 static __always_inline bool ctx_ethernet(struct context *ctx, void *data,
 					 __u64 low, __u64 high, __u16 vlan)
 {
-	if (HAS(VLAN) && unlikely(vlan))
+	if (unlikely(vlan) && HAS(VLAN))
 		return !ctx_ethernet_tagged(ctx, low, high, vlan);
 	*(__u64 *)data = low;
 	*(__u32 *)(data + 8) = (__u32)high;

@@ -55,6 +55,8 @@ struct outer_v6 {
 
 static __always_inline bool is_encap(__u32 forwarding)
 {
+	if (likely(forwarding < XLB_IPIP))
+		return false;
 	return (HAS(IPIP) && forwarding == XLB_IPIP) ||
 	       (HAS(GUE) && forwarding == XLB_GUE);
 }

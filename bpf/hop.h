@@ -23,6 +23,16 @@ static __always_inline bool over_mtu(__u32 len, __u16 mtu)
 	return len - 1 > (__u16)(mtu - 1);
 }
 
+/* Of generation, flags and VLAN id, which leave() reads as one word. */
+#define REST_TX (XLB_BACKEND_TX << 8)
+#define REST_STACK (XLB_BACKEND_STACK << 8)
+#define REST_VLAN 0xffff0000u
+_Static_assert(offsetof(struct xlb_backend, flags) ==
+			       offsetof(struct xlb_backend, generation) + 1 &&
+		       offsetof(struct xlb_backend, vlan) ==
+			       offsetof(struct xlb_backend, generation) + 2,
+	       "one word");
+
 /*
  * Out by the next hop of l2, the backend's words of the packet's family.
  * A backend behind the host's stack gets what was rewritten for it that way;
@@ -35,11 +45,17 @@ static __always_inline int leave(struct context *ctx, void *data,
 	__u64 low = *(volatile const __u64 *)&l2[0];
 	__u64 high = *(volatile const __u64 *)&l2[1];
 
-	if (unlikely(be->flags & XLB_BACKEND_STACK))
-		return nat ? VERDICT_PASS : drop(XLB_DROP_NO_NEXT_HOP);
-	if (!ctx_ethernet(ctx, data, low, high, be->vlan))
-		return drop(XLB_DROP_ENCAP);
-	if ((be->flags & XLB_BACKEND_TX) &&
+	__u32 rest = *(volatile const __u32 *)&be->generation;
+
+	if (likely(!(rest & (REST_VLAN | REST_STACK)))) {
+		ctx_ethernet(ctx, data, low, high, 0);
+	} else {
+		if (rest & REST_STACK)
+			return nat ? VERDICT_PASS : drop(XLB_DROP_NO_NEXT_HOP);
+		if (!ctx_ethernet(ctx, data, low, high, (__u16)(rest >> 16)))
+			return drop(XLB_DROP_ENCAP);
+	}
+	if ((rest & REST_TX) &&
 	    (!HAS(UPLINKS) || ctx_ifindex(ctx) == (__u32)(high >> 32)))
 		return ctx_return(ctx);
 	return ctx_redirect((__u32)(high >> 32));

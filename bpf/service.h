@@ -22,13 +22,15 @@ service_line(__u64 lo, __u64 hi, __u16 port, __u8 proto, bool v6)
 	__u64 hash = xlb_vip_hash(lo, hi, port, proto, v6,
 				  tables.control.vip_seed[copy]);
 	__u64 bucket = (hash >> 52) | copy * XLB_VIP_BUCKETS;
-	__u16 shift =
+	__u32 shift =
 		tables.displacement[MASK(bucket, 2 * XLB_VIP_BUCKETS - 1)];
 	__u64 line = (((__u32)(hash >> 32) ^ shift) & (XLB_VIP_LINES - 1)) |
 		     copy * XLB_VIP_LINES;
-	const struct xlb_vip *vip =
-		&tables.vips[MASK(line, 2 * XLB_VIP_LINES - 1)];
+	const struct xlb_vip *vip;
 
+	if (!(shift >> 16 >> ((hash >> 48) & 15) & 1))
+		return NULL;
+	vip = &tables.vips[MASK(line, 2 * XLB_VIP_LINES - 1)];
 	/* Keep the sum, which clang would compute anew at each use. */
 	asm volatile("" : "+r"(vip));
 	return vip;
@@ -39,7 +41,8 @@ service_find_v4(__be32 addr, __be16 port, __u8 proto)
 {
 	const struct xlb_vip *vip = service_line(addr, 0, port, proto, false);
 
-	if (*(const __u32 *)&vip->port !=
+	if (!vip ||
+	    *(const __u32 *)&vip->port !=
 		    service_word(port, proto, FAMILY_V4) ||
 	    vip->addr[0] != addr)
 		return NULL;
@@ -50,13 +53,13 @@ static __always_inline const struct xlb_vip *
 service_find_v6(__u64 lo, __u64 hi, __be16 port, __u8 proto)
 {
 	const struct xlb_vip *vip = service_line(lo, hi, port, proto, true);
-	const __u64 *addr = (const __u64 *)vip->addr;
+	const __u64 *addr;
 
-	if (*(const __u32 *)&vip->port !=
-		    service_word(port, proto, FAMILY_V6) ||
-	    addr[0] != lo || addr[1] != hi)
+	if (!vip ||
+	    *(const __u32 *)&vip->port != service_word(port, proto, FAMILY_V6))
 		return NULL;
-	return vip;
+	addr = (const __u64 *)vip->addr;
+	return addr[0] == lo && addr[1] == hi ? vip : NULL;
 }
 
 /* The same for either family, for paths that are not hot. */

@@ -34,7 +34,8 @@
 
 /*
  * What the declared services use, set when the program is loaded: the
- * verifier takes out the code of what isn't.
+ * verifier takes out the code of what isn't, but not the load that it took to
+ * ask.  So on the hot path the packet's own data are asked first.
  */
 const volatile __u32 features = XLB_FEATURE_ALL;
 #define HAS(feature) (features & XLB_FEATURE_##feature)

@@ -93,6 +93,13 @@ static int add_address(struct reconciler *r, const struct change *c)
 	return 0;
 }
 
+static int del_address(struct reconciler *r, const struct change *c)
+{
+	int err = net_del_address(r->net, c->ifindex, &c->address);
+
+	return err == -EADDRNOTAVAIL ? 0 : err; /* it is gone already */
+}
+
 /* What it was is kept, so that `destroy` can put it back. */
 static int set_sysctl(struct reconciler *r, const struct change *c)
 {
@@ -181,7 +188,7 @@ EFFECT(do_service_set, datapath_set_service(r->dp, c->id, &c->kernel_service))
 EFFECT(do_service_clear, datapath_set_service(r->dp, c->id, &no_service))
 EFFECT(do_vips, datapath_set_vips(r->dp, c->vips))
 EFFECT(do_address_add, add_address(r, c))
-EFFECT(do_address_del, net_del_address(r->net, c->ifindex, &c->address))
+EFFECT(do_address_del, del_address(r, c))
 EFFECT(do_drain, drain_vm(r, c, true))
 EFFECT(do_restore, drain_vm(r, c, false))
 EFFECT(do_vm_create, (vm_order_create(r, c), 0))

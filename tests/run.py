@@ -92,7 +92,7 @@ def fuzz_targets(tests_dir, build, options):
                and (tests_dir / "fuzz" / f"{p.name}_fuzz.c").exists()]
     out = []
     for path in targets:
-        argv = [path, f"-max_total_time={seconds}", "-timeout=10",
+        argv = [path, f"-max_total_time={seconds}", "-timeout=10", "-error_exitcode=1",
                 f"-artifact_prefix={build}/fuzz-{path.name}-"]
         words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
         argv += [f"-dict={words}"] if words.exists() else []

@@ -53,7 +53,7 @@ int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
 struct datapath_view {
 	const struct xlb_control *control;
 	const struct xlb_vip *vips; /* 2 * XLB_VIP_LINES */
-	const uint16_t *displacement; /* 2 * XLB_VIP_BUCKETS */
+	const uint32_t *displacement; /* 2 * XLB_VIP_BUCKETS */
 	const struct xlb_backend *backends; /* XLB_BACKENDS */
 	const uint32_t *slots; /* slot_count words */
 	uint32_t slot_count;

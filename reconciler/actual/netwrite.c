@@ -198,7 +198,5 @@ int net_del_address(struct net *n, int ifindex, const struct ip *a)
 	_Alignas(8) char buffer[256];
 	struct nlmsghdr *h = start_address(buffer, RTM_DELADDR, 0, ifindex, a);
 
-	int err = netsock_ask(&n->ask, h, NULL, NULL);
-
-	return err == -EADDRNOTAVAIL ? 0 : err; /* it is gone already */
+	return netsock_ask(&n->ask, h, NULL, NULL);
 }

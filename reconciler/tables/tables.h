@@ -72,10 +72,10 @@ uint32_t slot_next(uint32_t old, uint32_t want, const struct slot_rules *r);
  */
 bool slots_merge(const uint32_t *words, uint32_t count, uint32_t *ret);
 
-/* One built copy of the VIP table, ready to be copied into the spare (520 KiB). */
+/* One built copy of the VIP table, ready to be copied into the spare (528 KiB). */
 struct vip_table {
 	uint64_t seed;
-	uint16_t displacement[XLB_VIP_BUCKETS];
+	uint32_t displacement[XLB_VIP_BUCKETS];
 	struct xlb_vip lines[XLB_VIP_LINES];
 };
 

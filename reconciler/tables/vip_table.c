@@ -49,7 +49,7 @@ static bool same_key(const struct xlb_vip *v, const uint32_t addr[4],
 	       !memcmp(v->addr, addr, size);
 }
 
-static uint32_t line_of(uint64_t hash, uint16_t displacement)
+static uint32_t line_of(uint64_t hash, uint32_t displacement)
 {
 	return ((uint32_t)(hash >> 32) ^ displacement) & (XLB_VIP_LINES - 1);
 }
@@ -59,6 +59,12 @@ static uint32_t bucket_of(uint64_t hash)
 	return (uint32_t)(hash >> 52);
 }
 
+static uint32_t filter_of(uint64_t hash)
+{
+	return 1u << (16 + ((hash >> 48) & 15));
+}
+
+_Static_assert(XLB_VIP_LINES <= 1 << 16, "a displacement is a half");
 _Static_assert(XLB_VIP_BUCKETS == 1 << 12, "bucket_of takes 12 bits");
 
 /* Buckets by size, descending: a counting sort over the sizes. */
@@ -126,7 +132,7 @@ static int check_bucket(const struct builder *b, uint32_t bucket)
 }
 
 static bool fits(const struct builder *b, const struct vip_table *t,
-		 uint32_t bucket, uint16_t displacement)
+		 uint32_t bucket, uint32_t displacement)
 {
 	const uint16_t *keys = b->order + b->first[bucket];
 
@@ -145,14 +151,17 @@ static int place_bucket(const struct builder *b, uint32_t bucket,
 
 	if (err)
 		return err;
-	while (d < XLB_VIP_LINES && !fits(b, t, bucket, (uint16_t)d))
+	while (d < XLB_VIP_LINES && !fits(b, t, bucket, d))
 		d++;
 	if (d == XLB_VIP_LINES)
 		return -EAGAIN;
-	t->displacement[bucket] = (uint16_t)d;
-	for (uint32_t i = 0; i < b->sizes[bucket]; i++)
-		t->lines[line_of(b->hashes[keys[i]], (uint16_t)d)] =
-			b->vips[keys[i]];
+	t->displacement[bucket] = d;
+	for (uint32_t i = 0; i < b->sizes[bucket]; i++) {
+		uint64_t hash = b->hashes[keys[i]];
+
+		t->displacement[bucket] |= filter_of(hash);
+		t->lines[line_of(hash, d)] = b->vips[keys[i]];
+	}
 	return 0;
 }
 
@@ -196,8 +205,11 @@ const struct xlb_vip *vip_table_find(const struct vip_table *t,
 				     uint16_t port_be, uint8_t proto)
 {
 	uint64_t hash = hash_key(addr, family, port_be, proto, t->seed);
-	const struct xlb_vip *v =
-		&t->lines[line_of(hash, t->displacement[bucket_of(hash)])];
+	uint32_t word = t->displacement[bucket_of(hash)];
+	const struct xlb_vip *v = &t->lines[line_of(hash, word)];
 
-	return proto && same_key(v, addr, family, port_be, proto) ? v : NULL;
+	return (word & filter_of(hash)) && proto &&
+			       same_key(v, addr, family, port_be, proto)
+		       ? v
+		       : NULL;
 }

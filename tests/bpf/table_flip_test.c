@@ -39,6 +39,8 @@
 #define FILLERS 3000 /* others, of which each table has its own */
 #define TABLES 4
 #define LOG2 8
+#define GROWN (128U << LOG2) /* where the slots of grown tables begin */
+#define SCHEDULE (120U << LOG2) /* where the schedule of service 1 begins */
 #define REPEAT 500 /* runs of the program in one call */
 #define FLIPS 250 /* tables; each waits for a grace period */
 #define WRITES 20000 /* slots and next hops */
@@ -161,15 +163,23 @@ static struct xlb_vip dsr_vip(uint32_t addr, uint16_t service)
 	};
 }
 
-/* All services, and fillers (of backend 0: a packet there would be dropped). */
+/*
+ * All services, and fillers (of backend 0: a packet there would be dropped).
+ * In every other table the services have grown: twice the slots, elsewhere.
+ */
 static struct vip_table *make_table(uint32_t n)
 {
 	AUTO_FREE struct xlb_vip *vips =
 		mem_array(SERVICES + FILLERS, sizeof(*vips));
 	struct vip_table *t = mem_alloc(sizeof(*t));
 
-	for (uint16_t i = 0; i < SERVICES; i++)
+	for (uint16_t i = 0; i < SERVICES; i++) {
 		vips[i] = dsr_vip(0xc0000201 + i, i + 1);
+		if (n % 2) {
+			vips[i].slot_base = GROWN + ((i + 1U) << (LOG2 + 1));
+			vips[i].slot_shift--;
+		}
+	}
 	for (uint32_t i = 0; i < FILLERS; i++)
 		vips[SERVICES + i] = dsr_vip(0x0b000000 + n * 7919 + i, 100);
 	assert_int_equal(vip_table_build(vips, SERVICES + FILLERS, n + 1, t),
@@ -187,17 +197,22 @@ static int set_backend(uint32_t id, uint8_t mac)
 	return datapath_set_backend(datapath, id, &line);
 }
 
-static int fill(uint32_t service, uint32_t backend)
+static void fill_at(uint32_t base, uint32_t backend)
 {
 	uint32_t words[1 << LOG2];
 
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
 		words[i] = XLB_SLOT(backend, backend, XLB_REST);
 	datapath_write_slots(datapath,
-			     &(struct slot_write){ .base = service << LOG2,
+			     &(struct slot_write){ .base = base,
 						   .count = ARRAY_SIZE(words),
 						   .words = words,
 						   .from = UINT32_MAX });
+}
+
+static int fill(uint32_t service, uint32_t backend)
+{
+	fill_at(service << LOG2, backend);
 	return 0;
 }
 
@@ -252,6 +267,7 @@ static void vip_tables_flip(void **state)
 				 t.runs[n]);
 		packets += t.runs[n];
 	}
+	assert_int_equal(datapath_set_vips(datapath, tables[0]), 0);
 	print_message("# %u flips, %lu packets\n", FLIPS * factor(),
 		      (unsigned long)packets);
 	assert_true(packets > 0);
@@ -280,6 +296,53 @@ static void slots_flip(void **state)
 	fill(1, 1);
 }
 
+/* Service 1 takes turns, for which no slot may be at rest. */
+static int set_schedule(void)
+{
+	struct xlb_vip vip = dsr_vip(0xc0000201, 1);
+	AUTO_FREE struct vip_table *t = mem_alloc(sizeof(*t));
+	uint32_t words[1 << LOG2];
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		words[i] = XLB_SLOT(1, 1, XLB_SETTLED);
+	datapath_write_slots(datapath,
+			     &(struct slot_write){ .base = 1U << LOG2,
+						   .count = ARRAY_SIZE(words),
+						   .words = words,
+						   .from = UINT32_MAX });
+	vip.flags = XLB_VIP_SCHEDULE;
+	vip.schedule_base = SCHEDULE;
+	vip.schedule_shift = 32 - LOG2;
+	fill_at(SCHEDULE, 1);
+	return vip_table_build(&vip, 1, 99, t)
+		       ?: datapath_set_vips(datapath, t);
+}
+
+static int flip_schedule(uint32_t i)
+{
+	fill_at(SCHEDULE, i % 2 ? 1 : SERVICES + 1);
+	return 0;
+}
+
+static void schedules_flip(void **state)
+{
+	struct traffic t = { .services = 1 };
+	uint64_t one, other;
+
+	(void)state;
+	assert_int_equal(set_schedule(), 0);
+	one = datapath_count(datapath, 1).packets;
+	other = datapath_count(datapath, SERVICES + 1).packets;
+	run_traffic(&t, WRITES * factor(), flip_schedule);
+	one = datapath_count(datapath, 1).packets - one;
+	other = datapath_count(datapath, SERVICES + 1).packets - other;
+	assert_int_equal(one + other, t.runs[1]);
+	assert_true(one && other);
+	print_message("# %u schedules, %lu and %lu packets\n",
+		      WRITES * factor(), (unsigned long)one,
+		      (unsigned long)other);
+}
+
 static int flip_next_hop(uint32_t i)
 {
 	return set_backend(1, i % 2 ? 0x22 : 0x44);
@@ -298,7 +361,7 @@ static void next_hops_flip(void **state)
 static int set_up(void **state)
 {
 	const struct datapath_config cfg = { .bpffs = BPFFS,
-					     .slots = 128U << LOG2,
+					     .slots = 256U << LOG2,
 					     .flow_seed = 1,
 					     .features = XLB_FEATURE_ALL &
 							 ~XLB_FEATURE_UPLINKS };
@@ -321,8 +384,11 @@ static int set_up(void **state)
 	for (uint32_t n = 1; n <= SERVICES + 1; n++)
 		if (set_backend(n, 0x22))
 			return -1;
-	for (uint32_t n = 1; n <= SERVICES; n++)
+	for (uint32_t n = 1; n <= SERVICES; n++) {
 		fill(n, n);
+		fill_at(GROWN + (n << (LOG2 + 1)), n);
+		fill_at(GROWN + (n << (LOG2 + 1)) + (1U << LOG2), n);
+	}
 	for (uint32_t n = 0; n < TABLES; n++)
 		tables[n] = make_table(n);
 	/* A program that is attached somewhere runs without the grace period
@@ -349,6 +415,7 @@ int main(void)
 		cmocka_unit_test(vip_tables_flip),
 		cmocka_unit_test(slots_flip),
 		cmocka_unit_test(next_hops_flip),
+		cmocka_unit_test(schedules_flip),
 	};
 
 	if (geteuid()) {

@@ -28,7 +28,9 @@
 
 #define BATCH 64
 #define PLACES 16
-#define FRAME (sizeof(struct ether_header) + sizeof(struct ip6_hdr) + sizeof(struct tcphdr))
+#define FRAME                                                   \
+	(sizeof(struct ether_header) + sizeof(struct ip6_hdr) + \
+	 sizeof(struct tcphdr))
 
 struct target {
 	bool v6;
@@ -195,10 +197,9 @@ int main(int argc, char **argv)
 	double rate;
 	int fd;
 
-	if (argc < 8 ||
-	    sscanf(argv[2], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &mac[0][0],
-		   &mac[0][1], &mac[0][2], &mac[0][3], &mac[0][4],
-		   &mac[0][5]) != 6) {
+	if (argc < 8 || sscanf(argv[2], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx",
+			       &mac[0][0], &mac[0][1], &mac[0][2], &mac[0][3],
+			       &mac[0][4], &mac[0][5]) != 6) {
 		fprintf(stderr, "usage: flood INTERFACE MAC SYN|ACK|MIXED RATE "
 				"COUNT SEED ADDRESS:PORT...\n");
 		return 2;

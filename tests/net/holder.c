@@ -105,8 +105,8 @@ static void parse_address(const char *text, union address *ret, bool port)
 	char host[64];
 	const char *colon = port ? strrchr(text, ':') : NULL;
 	size_t len = colon ? (size_t)(colon - text) : strlen(text);
-	uint16_t number = htons(
-		(uint16_t)(colon ? strtoul(colon + 1, NULL, 10) : 0));
+	uint16_t number =
+		htons((uint16_t)(colon ? strtoul(colon + 1, NULL, 10) : 0));
 
 	if (*text == '[') {
 		text++;
@@ -277,7 +277,8 @@ static void ready(struct connection *c, uint32_t events, double now)
 /* Those whose time has come; what is closed opens again, at the rate. */
 static void timers(double now)
 {
-	double budget = (now - last_tick) * rate, reopen = (now - last_tick) * churn;
+	double budget = (now - last_tick) * rate,
+	       reopen = (now - last_tick) * churn;
 
 	last_tick = now;
 	while (reopen > chance() && !ending) {
