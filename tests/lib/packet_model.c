@@ -61,7 +61,7 @@ void model_reset(struct model *m)
 	memset(m->lines, 0, sizeof(*m->lines) << m->flow_log2);
 	memset(m->vips, 0, sizeof(m->vips));
 	memset(m->fragments, 0, sizeof(m->fragments));
-	model_forget_marks(m);
+	memset(m->marks, 0, sizeof(m->marks));
 	memset(m->counters, 0, sizeof(m->counters));
 	memset(m->drops, 0, sizeof(m->drops));
 	memset(m->events, 0, sizeof(m->events));
@@ -123,8 +123,8 @@ uint64_t model_hash(const struct model *m, const struct model_key *key)
 static uint32_t slot_word(const struct model *m, const struct xlb_vip *vip,
 			  const struct model_key *key, bool by_client)
 {
-	uint64_t hash = by_client ? hash_of(m->flow_seed, key, 0)
-				  : model_hash(m, key);
+	uint64_t hash =
+		by_client ? hash_of(m->flow_seed, key, 0) : model_hash(m, key);
 
 	return m->slots[vip->slot_base +
 			(uint32_t)(hash >> 32 >> vip->slot_shift)];
@@ -245,12 +245,27 @@ static void touch(struct step *s, struct model_memory *e)
 /* Ways of a line as a new entry of a class finds them. */
 struct census {
 	unsigned int own; /* of its class, that are somebody's */
+	unsigned int victims; /* of those, whose places it may take */
 	unsigned int empty, outdated;
 };
 
+/*
+ * May the new entry take the living one's place?  Not if packets of that flow
+ * would then go elsewhere: unknown ones go to prev while slots move, which is
+ * where a TCP flow that is sighted goes.  A client never is in a flow's way.
+ */
+static bool yields(const struct model_memory *old,
+		   const struct model_memory *new)
+{
+	if (old->class != new->class || new->key.kind == KEY_CLIENT)
+		return false;
+	return new->class != XLB_FLOW_SIGHTED ||
+	       new->key.proto == IPPROTO_UDP || old->backend == new->backend;
+}
+
 static struct census count_line(const struct model *m,
 				const struct model_line *line,
-				enum xlb_flow_class class)
+				const struct model_memory *new)
 {
 	struct census n = { 0 };
 
@@ -261,8 +276,10 @@ static struct census count_line(const struct model *m,
 			n.empty++;
 		else if (is_free(m, e))
 			n.outdated++;
-		else if (e->class == class)
-			n.own++;
+		else {
+			n.own += e->class == new->class;
+			n.victims += yields(e, new);
+		}
 	}
 	return n;
 }
@@ -270,15 +287,19 @@ static struct census count_line(const struct model *m,
 /* Might a new entry of the class have taken the place of `old`? */
 static bool place_is_due(const struct model *m, const struct model_line *line,
 			 const struct model_memory *old,
-			 enum xlb_flow_class class)
+			 const struct model_memory *new)
 {
-	struct census n = count_line(m, line, class);
+	struct census n = count_line(m, line, new);
 
 	if (n.own < QUOTA && n.empty)
 		return !model_alive(m, old);
 	if (n.own < QUOTA && n.outdated)
 		return is_free(m, old);
-	return old->class == class && !is_free(m, old);
+	/* Past the quota, and nobody yields: the program looks at one way by
+	 * the tag, and takes it should it be free. */
+	if (!n.victims)
+		return is_free(m, old);
+	return yields(old, new) && !is_free(m, old);
 }
 
 static bool holds(const struct model_line *line, uint64_t word)
@@ -309,19 +330,19 @@ static int way_seen(const struct step *s, const struct model_line *line,
 
 /* Could there be no room for one of its class? */
 static bool full(const struct model *m, const struct model_line *line,
-		 enum xlb_flow_class class)
+		 const struct model_memory *new)
 {
-	struct census n = count_line(m, line, class);
+	struct census n = count_line(m, line, new);
 
-	return !n.own && !n.empty && !n.outdated;
+	return !n.victims && (n.own >= QUOTA || (!n.empty && !n.outdated));
 }
 
 static bool refused(struct step *s, const struct model_line *line,
-		    enum xlb_flow_class class)
+		    const struct model_memory *new)
 {
-	if (class == XLB_FLOW_HALF_OPEN && s->m->drained)
+	if (new->class == XLB_FLOW_HALF_OPEN && s->m->drained)
 		s->m->events[XLB_EVENT_RATE]++;
-	else if (full(s->m, line, class))
+	else if (full(s->m, line, new))
 		s->m->events[XLB_EVENT_NO_ROOM]++;
 	else
 		s->due->illegal = "not remembered, although there is room";
@@ -364,8 +385,8 @@ static bool remember(struct step *s, struct model_line *line,
 	if (way < 0 && goes_to(s, backend) && holds(line, model_word(&e)))
 		return true; /* in its own place again */
 	if (way < 0)
-		return refused(s, line, class);
-	if (!place_is_due(s->m, line, old, class))
+		return refused(s, line, &e);
+	if (!place_is_due(s->m, line, old, &e))
 		s->due->illegal = "remembered in another's place";
 	if (!is_free(s->m, old) && class == XLB_FLOW_SIGHTED)
 		s->m->events[XLB_EVENT_NO_ROOM]++;
@@ -548,7 +569,7 @@ static bool second_took_first(struct step *s, struct model_line *line,
 {
 	struct model_memory e =
 		make_memory(s, second, XLB_FLOW_HALF_OPEN, backend);
-	struct census n = count_line(s->m, line, XLB_FLOW_HALF_OPEN);
+	struct census n = count_line(s->m, line, &e);
 
 	return s->tcp.payload &&
 	       (way_seen(s, line, model_word(&e)) >= 0 ||
@@ -994,11 +1015,6 @@ static struct model_mark *mark_of(struct model *m, const struct model_key *key)
 	mark = &m->marks[m->mark_next++ % MODEL_MARKS];
 	*mark = (struct model_mark){ .key = *key };
 	return mark;
-}
-
-void model_forget_marks(struct model *m)
-{
-	memset(m->marks, 0, sizeof(m->marks));
 }
 
 static bool place_is_spread(const struct model *m, enum model_place place)

@@ -148,7 +148,5 @@ const struct xlb_vip *model_vip(const struct model *m, int family,
 bool model_alive(const struct model *m, const struct model_memory *e);
 /* Are some flows told apart in each place where they show outside? */
 bool model_spread(const struct model *m);
-/* Flows will show otherwise from now on. */
-void model_forget_marks(struct model *m);
 
 #endif
