@@ -1089,7 +1089,8 @@ static void outer_v4(struct step *s, const struct packet_view *v,
 	if (gue) {
 		memcpy(ip + 12, &s->m->source4, 4);
 	} else {
-		memcpy(ip + 12, "\xac\x10\0\0", 4);
+		ip[12] = 172;
+		ip[13] = 16;
 		take_mark(s, key, PLACE_V4, 14 + 14, 2, 0xffff);
 	}
 	memcpy(ip + 16, &be->addr4, 4);

@@ -135,7 +135,7 @@ void model_release(struct model *m);
 void model_reset(struct model *m);
 
 void model_packet(struct model *m, const uint8_t *frame, size_t size,
-		  const struct model_seen *seen, struct model_due *ret);
+		  const struct model_seen *seen, struct model_due *due);
 
 /* The entry as it stands in the map; 0 for none. */
 uint64_t model_word(const struct model_memory *e);
