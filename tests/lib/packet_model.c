@@ -61,7 +61,7 @@ void model_reset(struct model *m)
 	memset(m->lines, 0, sizeof(*m->lines) << m->flow_log2);
 	memset(m->vips, 0, sizeof(m->vips));
 	memset(m->fragments, 0, sizeof(m->fragments));
-	model_forget_marks(m);
+	memset(m->marks, 0, sizeof(m->marks));
 	memset(m->counters, 0, sizeof(m->counters));
 	memset(m->drops, 0, sizeof(m->drops));
 	memset(m->events, 0, sizeof(m->events));
@@ -933,7 +933,7 @@ static bool is_host(int family, const uint8_t addr[16])
 /* An answer to its sender. */
 static void answer(struct step *s)
 {
-	s->due->verdict = s->m->tc ? LAB_REDIRECT : LAB_TX;
+	s->due->verdict = LAB_REDIRECT;
 	s->due->answer = true;
 }
 
@@ -1013,11 +1013,6 @@ static struct model_mark *mark_of(struct model *m, const struct model_key *key)
 	return mark;
 }
 
-void model_forget_marks(struct model *m)
-{
-	memset(m->marks, 0, sizeof(m->marks));
-}
-
 static bool place_is_spread(const struct model *m, enum model_place place)
 {
 	uint64_t first = 0;
@@ -1090,7 +1085,8 @@ static void outer_v4(struct step *s, const struct packet_view *v,
 	if (gue) {
 		memcpy(ip + 12, &s->m->source4, 4);
 	} else {
-		memcpy(ip + 12, "\xac\x10\0\0", 4);
+		ip[12] = 172;
+		ip[13] = 16;
 		take_mark(s, key, PLACE_V4, 14 + 14, 2, 0xffff);
 	}
 	memcpy(ip + 16, &be->addr4, 4);
