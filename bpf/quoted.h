@@ -106,8 +106,10 @@ __noinline int quoted_find(struct context *ctx, struct quoted *q)
 			   h->proto);
 	if (!vip)
 		return VERDICT_PASS;
-	if (q->len + sizeof(struct ethhdr) >
-	    ctx_length(ctx, ctx_data(ctx), ctx_end(ctx)))
+	/* Of what is read of it, and of the frame. */
+	if (q->len + sizeof(struct ethhdr) < h->l4 + sizeof(transport) ||
+	    q->len + sizeof(struct ethhdr) >
+		    ctx_length(ctx, ctx_data(ctx), ctx_end(ctx)))
 		return drop(XLB_DROP_MALFORMED);
 	q->vip = *vip;
 	q->id = quoted_owner(q);
@@ -156,12 +158,14 @@ static __always_inline __u64 quoted_transport(struct context *ctx,
 	__u32 at = q->headers.l4 + (tcp ? offsetof(struct tcphdr, check)
 					: offsetof(struct udphdr, check));
 	__u64 delta = quoted_store16(ctx, q->headers.l4, q->ports.source, port);
-	__u16 check;
+	__u16 check, new;
 
 	if (ctx_load_bytes(ctx, at, &check, sizeof(check)) || (!tcp && !check))
 		return delta;
-	return delta +
-	       quoted_store16(ctx, at, check, csum_add(check, addr + delta));
+	new = csum_add(check, addr + delta);
+	if (!tcp && !new)
+		new = 0xffff; /* 0 would say that there is none */
+	return delta + quoted_store16(ctx, at, check, new);
 }
 
 /*

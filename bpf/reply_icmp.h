@@ -22,12 +22,15 @@ static __always_inline __u64 quoted_store16(struct __sk_buff *skb, __u32 at,
 static __always_inline __u64 quoted_sum(struct __sk_buff *skb, __u32 at,
 					bool optional, __u64 delta)
 {
-	__u16 old;
+	__u16 old, new;
 
 	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)) ||
 	    (optional && !old))
 		return 0;
-	return quoted_store16(skb, at, old, csum_add(old, delta));
+	new = csum_add(old, delta);
+	if (optional && !new)
+		new = 0xffff; /* 0 would say that there is none */
+	return quoted_store16(skb, at, old, new);
 }
 
 /* The quoted packet as the client sent it; by how much its sum changed. */

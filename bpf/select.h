@@ -10,7 +10,8 @@
  *        to, or to the one that the algorithm picks.  Where the packets after
  *        it would go elsewhere it is remembered as half-open, under the number
  *        that the next one must carry; if it can't be, it goes where they go.
- *        No other memory is ever touched by a SYN, which may be forged.
+ *        No other memory is ever changed by a SYN, which may be forged; one
+ *        is touched only by a SYN that follows it.
  * other  a half-open memory with this sequence number becomes established;
  *        else the memory of the flow; else the slot: while it moves, prev,
  *        which is remembered, at first as seen once.
@@ -30,23 +31,16 @@ const volatile __u64 flow_seed = 0;
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
 
-/*
- * The high bits of the flow's hash are its client's where clients stick, as
- * many as index the service's table: so a client's flows share a slot but not
- * a line of memories.
- */
-static __always_inline struct flow_hash flow_hash_of(const struct xlb_vip *vip,
-						     __u64 flow, __u64 client)
-{
-	__u64 low = (1ULL << 32 << (vip->slot_shift & 31)) - 1;
-
-	return (struct flow_hash){ .flow = (client & ~low) | (flow & low),
-				   .client = client };
-}
-
+/* Does the client alone index the table, for some of its packets at least? */
 static __always_inline bool by_client(const struct xlb_vip *vip)
 {
-	return HAS(CLIENT_HASH) && vip && (vip->flags & XLB_VIP_CLIENT_HASH);
+	return HAS(CLIENT_HASH) && vip && (vip->flags & XLB_VIP_CLIENT);
+}
+
+/* Do a client's new flows go together, as far as can be? */
+static __always_inline bool clients_stick(const struct xlb_vip *vip)
+{
+	return HAS(CLIENT_HASH) && (vip->flags & XLB_VIP_CLIENT_HASH);
 }
 
 static __always_inline __u64 mix_v4(__be32 client, __u32 ports)
@@ -66,8 +60,9 @@ static __always_inline __u64 mix_v6(__u64 lo, __u64 hi, __u32 ports)
 }
 
 /*
- * Seeded hash of a flow.  Its high 32 bits index the service's table and the
- * lines of memories.
+ * Seeded hash of a flow, whose high 32 bits index the lines of memories and,
+ * where the client's don't, the service's table.  A client's flows may share a
+ * slot but never a line, and what is remembered is found by any algorithm.
  */
 static __always_inline struct flow_hash flow_hash_v4(const struct xlb_vip *vip,
 						     __be32 client, __u32 ports)
@@ -75,7 +70,7 @@ static __always_inline struct flow_hash flow_hash_v4(const struct xlb_vip *vip,
 	__u64 flow = mix_v4(client, ports);
 
 	if (by_client(vip))
-		return flow_hash_of(vip, flow, mix_v4(client, 0));
+		return (struct flow_hash){ flow, mix_v4(client, 0) };
 	return (struct flow_hash){ .flow = flow, .client = flow };
 }
 
@@ -85,7 +80,7 @@ flow_hash_v6(const struct xlb_vip *vip, __u64 lo, __u64 hi, __u32 ports)
 	__u64 flow = mix_v6(lo, hi, ports);
 
 	if (by_client(vip))
-		return flow_hash_of(vip, flow, mix_v6(lo, hi, 0));
+		return (struct flow_hash){ flow, mix_v6(lo, hi, 0) };
 	return (struct flow_hash){ .flow = flow, .client = flow };
 }
 
@@ -109,11 +104,17 @@ static __always_inline __u32 slot_read(__u32 index)
 	return *(volatile __u32 *)&line->slot[MASK(index, XLB_LINE_SLOTS - 1)];
 }
 
+static __always_inline __u32 slot_by(const struct xlb_vip *vip, __u64 hash)
+{
+	return slot_read(vip->slot_base +
+			 ((__u32)(hash >> 32) >> (vip->slot_shift & 31)));
+}
+
+/* The slot of a new flow, and of any other except in slot_word(). */
 static __always_inline __u32 slot_of(const struct xlb_vip *vip,
 				     struct flow_hash hash)
 {
-	return slot_read(vip->slot_base +
-			 ((__u32)(hash.flow >> 32) >> (vip->slot_shift & 31)));
+	return slot_by(vip, clients_stick(vip) ? hash.client : hash.flow);
 }
 
 /* Is the slot's word all there is to know? */
@@ -155,6 +156,24 @@ static __always_inline struct choices choices_of(__u64 word)
 }
 
 /*
+ * What stands for the slot of a flow while the service changes from clients'
+ * slots to flows' or back: the flow moves from where packets of old flows go
+ * to where new ones do.  word: its slot_of(), which is any other time's answer.
+ */
+static __always_inline __u32 slot_word(const struct xlb_vip *vip, __u32 word,
+				       const struct flow_hash *hash)
+{
+	__u32 flags = vip->flags & XLB_VIP_CLIENT, old;
+
+	if (!HAS(CLIENT_HASH) || !flags || flags == XLB_VIP_CLIENT)
+		return word;
+	old = slot_by(vip, flags == XLB_VIP_CLIENT_OLD ? hash->client
+						       : hash->flow);
+	return XLB_SLOT(choices_of(word).owner, choices_of(old).fallback,
+			XLB_MOVING);
+}
+
+/*
  * The same for a flow that is only asked about: of datagrams that aren't
  * remembered nobody knows where they went.
  */
@@ -163,7 +182,9 @@ static __always_inline void flow_choices(const struct xlb_vip *vip, __u32 word,
 {
 	bool unknown = vip->proto == IPPROTO_UDP && !sticks(vip);
 
-	f->fallback = unknown ? 0 : choices_of(word).fallback;
+	f->fallback =
+		unknown ? 0
+			: choices_of(slot_word(vip, word, &f->hash)).fallback;
 }
 
 /* This CPU's next of the schedule; each CPU walks it by itself. */
@@ -252,7 +273,8 @@ static __always_inline void load_add(const struct xlb_vip *vip, __u32 backend)
 #define ANSWER(target, instead, class) \
 	((__u64)(class) << 32 | (__u64)(instead) << 16 | (target))
 #define ANSWER_TARGET(a) ((__u32)(a)&0x7fffu)
-#define ANSWER_INSTEAD(a) ((__u32)(a) >> 16)
+#define ANSWER_INSTEAD(a) ((__u32)(a) >> 16 & 0x7fffu)
+#define ANSWER_KNOWN 0x8000u /* in `instead`: the flow is remembered there */
 #define ANSWER_CLASS(a) ((__u32)((a) >> 32))
 
 static __always_inline bool is_syn(__u8 flags)
@@ -287,7 +309,8 @@ static __always_inline __u64 select_syn(const struct xlb_vip *vip,
 	if (!id || (id == c.fallback && !known && !picks(vip) &&
 		    XLB_SLOT_STATE((__u32)word) != XLB_MOVING))
 		return id;
-	return ANSWER(id, known ? known : c.fallback, XLB_FLOW_HALF_OPEN);
+	return ANSWER(id, known ? known | ANSWER_KNOWN : c.fallback,
+		      XLB_FLOW_HALF_OPEN);
 }
 
 /* The class of a memory after this segment; not half-open. */
@@ -412,21 +435,27 @@ static __always_inline bool remember(const struct xlb_vip *vip,
 		load_add(vip, id);
 		return true;
 	}
-	if (!track_sighted(line, key, id))
+	if (vip->proto == IPPROTO_TCP)
+		return track_sighted(line, key, id, id);
+	if (!track_sighted(line, key, id, VICTIM_ANY))
 		return false;
-	if (vip->proto == IPPROTO_UDP)
-		load_add(vip, id);
+	load_add(vip, id);
 	return true;
 }
 
 /*
  * A packet of a client that sticks went to this backend.  A SYN may be
- * forged, so that only one that is remembered counts.
+ * forged, so that only one that is remembered counts.  The owner of a settled
+ * slot needs no memory, as in one at rest: should the slot move, clients that
+ * nobody knows are that backend's.
  */
-static __always_inline void flow_stuck(const struct xlb_vip *vip,
+static __always_inline void flow_stuck(const struct xlb_vip *vip, __u32 word,
 				       const struct flow *f, __u32 id)
 {
 	if (!f->made && is_syn(SEGMENT_FLAGS(f->segment)))
+		return;
+	if ((XLB_SLOT_STATE(word) == XLB_SETTLED && id == XLB_SLOT_CUR(word)) ||
+	    backend_leaves(id))
 		return;
 	if (affinity_keep(f->hash.client, f->dest, vip->affinity_ticks, id))
 		affinity_make(f->hash.client, f->dest, id);
@@ -441,7 +470,8 @@ static __always_inline __u32 select_in(const struct xlb_vip *vip,
 	__u32 id;
 
 	f->made = false;
-	if (by_client(vip))
+	word = slot_word(vip, (__u32)word, &f->hash);
+	if (clients_stick(vip))
 		word = WORD_AND_STUCK(word,
 				      affinity_backend(f->hash.client, f->dest,
 						       vip->affinity_ticks));
@@ -449,11 +479,14 @@ static __always_inline __u32 select_in(const struct xlb_vip *vip,
 	id = ANSWER_TARGET(answer);
 	if (ANSWER_CLASS(answer)) {
 		f->made = remember(vip, line, key, answer, f->segment);
-		if (!f->made)
+		if (!f->made) {
 			id = ANSWER_INSTEAD(answer);
+			if (answer & (ANSWER_KNOWN << 16))
+				memory_touch(line, key);
+		}
 	}
-	if (by_client(vip) && id)
-		flow_stuck(vip, f, id);
+	if (clients_stick(vip) && id)
+		flow_stuck(vip, (__u32)word, f, id);
 	return id;
 }
 

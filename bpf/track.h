@@ -7,7 +7,7 @@
  * known to live.  An established entry is only ever made in place, out of a
  * half-open or a sighted one, and is nobody else's while it is alive.  Half-open
  * and sighted ones have a quota of each line and beyond it replace their own
- * kind.  An entry of a backend's other generation is as good as none.
+ * kind, if anybody.  An entry of a backend's other generation is as good as none.
  */
 #ifndef TRACK_H
 #define TRACK_H
@@ -33,8 +33,8 @@ const volatile __u32 flow_shift = 32; /* - log2 of the flows map's lines */
 
 /* What a flow is known by; see flow_hash_v4(). */
 struct flow_hash {
-	__u64 flow; /* has its slot and its line in the high bits */
-	__u64 client; /* of the client alone; XLB_VIP_CLIENT_HASH only */
+	__u64 flow; /* has its line in the high bits, and mostly its slot */
+	__u64 client; /* of the client alone; XLB_VIP_CLIENT only, else flow */
 };
 
 /* A packet's flow, as far as its slot doesn't decide alone. */
@@ -225,6 +225,21 @@ static __always_inline void memory_renew(struct xlb_flow_line *line, __u32 way,
 					    young);
 }
 
+/* Young again, and else the same: a packet follows it that may be forged. */
+__noinline int memory_touch(struct xlb_flow_line *line, __u64 key)
+{
+	__u32 tag = memory_tag(key);
+	struct memory m;
+
+	if (!line)
+		return 0;
+	memory_find(line, tag, tag, &m);
+	if (m.known)
+		memory_renew(line, m.known_way, m.known,
+			     XLB_FLOW_CLASS(m.known));
+	return 0;
+}
+
 /* The handshake went on: the flow is its backend's, whatever was before. */
 static __always_inline void memory_promote(struct xlb_flow_line *line,
 					   const struct memory *m, __u32 tag,
@@ -273,16 +288,21 @@ static __always_inline __u64 is_less(__u64 a, __u64 b)
 	return (a - b) >> 63;
 }
 
+/* Whose place a new entry may take when there is no other: a backend, or */
+#define VICTIM_ANY 0u
+#define VICTIM_NONE 0xffffu
+
 /*
- * The ways of a line as a new entry of some class sees them, a bit each: empty
- * ones in the lowest byte, outdated ones in the next, then the living ones of
- * that class.
+ * The ways of a line as a new entry sees them, a bit each: empty ones in the
+ * lowest byte, outdated ones in the next, then the living ones of its class,
+ * and those of them whose place it may take.
  */
 #define WAYS_EMPTY(ways) ((ways)&0xff)
 #define WAYS_OUTDATED(ways) ((ways) >> 8 & 0xff)
 #define WAYS_OWN(ways) ((ways) >> 16 & 0xff)
+#define WAYS_VICTIMS(ways) ((ways) >> 24 & 0xff)
 
-static __always_inline __u64 way_look(__u64 entry, __u32 class)
+static __always_inline __u64 way_look(__u64 entry, __u32 class, __u32 victim)
 {
 	__u32 backend = XLB_FLOW_BACKEND(entry);
 	__u64 age = memory_age(entry);
@@ -293,19 +313,20 @@ static __always_inline __u64 way_look(__u64 entry, __u32 class)
 	__u64 old = is_less(XLB_FLOW_STALE, age) |
 		    (is_less(CLOSING_TICKS, age) & closed);
 	__u64 own = is_zero(XLB_FLOW_CLASS(entry) ^ class) & live & ~old;
+	__u64 yields = own & (is_zero(victim) | is_zero(victim ^ backend));
 
-	return (live ^ 1) | (live & old) << 8 | own << 16;
+	return (live ^ 1) | (live & old) << 8 | own << 16 | yields << 24;
 }
 
 static __always_inline __u64 ways_look(const struct xlb_flow_line *line,
-				       __u32 class)
+				       __u32 class, __u32 victim)
 {
 	__u64 ways = 0;
 
 	/* Unrolled it would need too much of the stack. */
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
-		ways |= way_look(memory_read(line, i), class) << i;
+		ways |= way_look(memory_read(line, i), class, victim) << i;
 	return ways;
 }
 
@@ -328,37 +349,44 @@ static __always_inline __u32 ways_first(__u64 ways, __u32 start)
 
 /*
  * The way for a new entry.  While its class is below its quota it takes an
- * empty one, at home if it can be, or an outdated one; else another's of its
- * class, of which the tag says whose, so that a flood doesn't always hit the
- * same.
+ * empty one, at home if it can be, or an outdated one; else a victim's, of
+ * which the tag says whose, so that a flood doesn't always hit the same.
  */
 static __always_inline __u32 way_for(const struct xlb_flow_line *line,
-				     __u64 entry, __u32 home)
+				     __u64 entry, __u32 home, __u32 victim)
 {
-	__u64 ways = ways_look(line, XLB_FLOW_CLASS(entry));
+	__u64 ways = ways_look(line, XLB_FLOW_CLASS(entry), victim);
 
-	if (ways_count(WAYS_OWN(ways)) >= CLASS_QUOTA)
-		return ways_first(WAYS_OWN(ways), XLB_FLOW_TAG(entry));
-	if (WAYS_EMPTY(ways))
-		return ways_first(WAYS_EMPTY(ways), home);
-	if (WAYS_OUTDATED(ways))
-		return ways_first(WAYS_OUTDATED(ways), home);
-	return ways_first(WAYS_OWN(ways), XLB_FLOW_TAG(entry));
+	if (ways_count(WAYS_OWN(ways)) < CLASS_QUOTA) {
+		if (WAYS_EMPTY(ways))
+			return ways_first(WAYS_EMPTY(ways), home);
+		if (WAYS_OUTDATED(ways))
+			return ways_first(WAYS_OUTDATED(ways), home);
+	}
+	return ways_first(WAYS_VICTIMS(ways), XLB_FLOW_TAG(entry));
+}
+
+/* May an entry of this class take a living one's place? */
+static __always_inline bool memory_yields(__u64 old, __u32 class, __u32 victim)
+{
+	return XLB_FLOW_CLASS(old) == class &&
+	       (!victim || XLB_FLOW_BACKEND(old) == victim);
 }
 
 /* Remember a flow by this entry, half-open or sighted.  0: no way for it. */
-__noinline int memory_put(struct xlb_flow_line *line, __u64 entry, __u32 home)
+__noinline int memory_put(struct xlb_flow_line *line, __u64 entry, __u32 home,
+			  __u32 victim)
 {
 	__u32 class = XLB_FLOW_CLASS(entry);
 	__u64 *place, old;
 
 	if (!line)
 		return 0;
-	place = memory_place(line, way_for(line, entry, home));
+	place = memory_place(line, way_for(line, entry, home, victim));
 	old = *(volatile __u64 *)place;
 	/* No way at all, or somebody is established there since we looked. */
 	if (memory_live(old) && !memory_outdated(old)) {
-		if (XLB_FLOW_CLASS(old) != class)
+		if (!memory_yields(old, class, victim))
 			goto full;
 		if (class == XLB_FLOW_SIGHTED)
 			count_events(XLB_EVENT_NO_ROOM, 1);
@@ -434,22 +462,27 @@ __noinline int track_half_open(struct xlb_flow_line *line, __u64 key,
 	    !memory_put(line,
 			memory_entry(memory_seq_tag(key, next), backend,
 				     XLB_FLOW_HALF_OPEN),
-			memory_home(key)))
+			memory_home(key), VICTIM_ANY))
 		return 0;
 	if (payload && token_take())
 		memory_put(line,
 			   memory_entry(memory_seq_tag(key, next + payload),
 					backend, XLB_FLOW_HALF_OPEN),
-			   memory_home(key));
+			   memory_home(key), VICTIM_ANY);
 	return 1;
 }
 
+/*
+ * A flow that was seen for the first time, or a client.  Where it comes from
+ * prev of a moving slot it may only take the place of a flow of the same
+ * backend, which falls back to the same prev then; others would be lost.
+ */
 static __always_inline int track_sighted(struct xlb_flow_line *line, __u64 key,
-					 __u32 backend)
+					 __u32 backend, __u32 victim)
 {
 	return memory_put(
 		line, memory_entry(memory_tag(key), backend, XLB_FLOW_SIGHTED),
-		memory_home(key));
+		memory_home(key), victim);
 }
 
 /* The backend of a flow that is remembered; 0: it isn't.  Only looks. */
@@ -480,6 +513,13 @@ static __always_inline __u32 track_peek(const struct flow *f)
  */
 #define AFFINITY 0xA24BAED4963EE407ULL
 
+/* A client isn't tied to who is leaving: that would never end. */
+static __always_inline bool backend_leaves(__u32 backend)
+{
+	return tables.backends[MASK(backend, XLB_BACKENDS - 1)].flags &
+	       XLB_BACKEND_LEAVING;
+}
+
 /* Where the client's connections go; 0: where the slot says. */
 __noinline __u32 affinity_backend(__u64 client, __u64 dest, __u32 ticks)
 {
@@ -490,15 +530,16 @@ __noinline __u32 affinity_backend(__u64 client, __u64 dest, __u32 ticks)
 	if (!line)
 		return 0;
 	memory_find(line, tag, tag, &m);
-	if (!m.known || memory_age(m.known) > ticks)
+	if (!m.known || memory_age(m.known) > ticks ||
+	    backend_leaves(XLB_FLOW_BACKEND(m.known)))
 		return 0;
 	return XLB_FLOW_BACKEND(m.known);
 }
 
 /*
  * A packet of the client went to this backend.  A living memory of another
- * one stays as it is, and grows old if nothing goes there any more.  1: there
- * is no memory yet; see affinity_make().
+ * one that stays is kept as it is, and grows old if nothing goes there any
+ * more.  1: there is no memory yet; see affinity_make().
  */
 __noinline int affinity_keep(__u64 client, __u64 dest, __u32 ticks,
 			     __u32 backend)
@@ -514,7 +555,8 @@ __noinline int affinity_keep(__u64 client, __u64 dest, __u32 ticks,
 		return 1;
 	if (XLB_FLOW_BACKEND(m.known) == backend)
 		memory_renew(line, m.known_way, m.known, XLB_FLOW_ESTABLISHED);
-	else if (memory_age(m.known) > ticks)
+	else if (memory_age(m.known) > ticks ||
+		 backend_leaves(XLB_FLOW_BACKEND(m.known)))
 		__sync_val_compare_and_swap(
 			memory_place(line, m.known_way), m.known,
 			memory_entry(tag, backend, XLB_FLOW_SIGHTED));
@@ -528,7 +570,7 @@ static __always_inline void affinity_make(__u64 client, __u64 dest,
 
 	if (line)
 		track_sighted(line, memory_key(client ^ AFFINITY, dest),
-			      backend);
+			      backend, VICTIM_NONE);
 }
 
 #endif

@@ -38,7 +38,7 @@ enum xlb_forwarding {
 #define XLB_GUE_PORT 6080 /* IANA's for GUE */
 
 /* struct xlb_vip.flags */
-#define XLB_VIP_CLIENT_HASH 0x0001 /* the client's address alone has the slot */
+#define XLB_VIP_CLIENT_HASH 0x0001 /* a new flow's slot: its client's alone */
 #define XLB_VIP_SCHEDULE \
 	0x0002 /* a new flow: this CPU's next in the schedule */
 #define XLB_VIP_RANDOM 0x0004 /* a new flow: any slot of the table */
@@ -46,6 +46,13 @@ enum xlb_forwarding {
 #define XLB_VIP_PICKS (XLB_VIP_SCHEDULE | XLB_VIP_RANDOM | XLB_VIP_TWO_CHOICES)
 #define XLB_VIP_COUNTED 0x0010 /* a client's FIN or RST marks its memory */
 #define XLB_VIP_STICKY 0x0020 /* udp: flows are remembered */
+/*
+ * tcp: the slot of a flow that isn't remembered is its client's.  Other than
+ * XLB_VIP_CLIENT_HASH only while a service changes from or to that, and then
+ * every flow is remembered and no slot is at rest.
+ */
+#define XLB_VIP_CLIENT_OLD 0x0040
+#define XLB_VIP_CLIENT (XLB_VIP_CLIENT_HASH | XLB_VIP_CLIENT_OLD)
 
 /*
  * What the declared services use; the rest is compiled out of the programs.
@@ -94,6 +101,7 @@ struct xlb_vip {
 #define XLB_BACKEND_STACK \
 	0x02 /* its port takes no XDP frames: rewritten, then
 				* given to the host's stack, which routes it */
+#define XLB_BACKEND_LEAVING 0x04 /* no client is tied to it any more */
 
 /*
  * One backend.  l2_v4 and l2_v6 are the ready-made Ethernet addresses and the
@@ -144,7 +152,8 @@ struct xlb_slot_line {
  *
  * A flow's line is the high bits of its hash, as its slot is: slot i of a
  * table of 2^s keeps its memories in lines [i << (l - s), (i + 1) << (l - s))
- * of 2^l, or, where l < s, in line i >> (s - l).
+ * of 2^l, or, where l < s, in line i >> (s - l).  Where slots are by the client
+ * (XLB_VIP_CLIENT) a flow's line says nothing of its slot.
  */
 struct xlb_flow_line {
 	__u64 entry[XLB_FLOW_WAYS];
@@ -251,6 +260,12 @@ struct xlb_tables {
 	struct xlb_load loads[XLB_BACKENDS];
 };
 
+/* struct xlb_service.flags */
+#define XLB_SERVICE_TRACKS \
+	0x01 /* every flow is remembered: no slot comes to rest */
+#define XLB_SERVICE_CLIENT_HASH 0x02 /* its VIPs' flags of these names */
+#define XLB_SERVICE_CLIENT_OLD 0x04
+
 /* Value of the services map (array by service id); only user space reads it. */
 struct xlb_service {
 	char name[XLB_NAME_MAX]; /* "": free */
@@ -262,10 +277,18 @@ struct xlb_service {
 	__u8 algorithm; /* enum algorithm of desired/model.h */
 	__u8 forwarding;
 	__u8 proto;
-	__u8 tracks; /* every flow is remembered: no slot comes to rest */
-	__u8 pad;
+	__u8 flags;
+	__u8 changed; /* xlb_control.now, its low byte, when CLIENT_OLD began to
+		       * differ from CLIENT_HASH; else 0 */
 	__u64 signature; /* of what the slots were compiled from */
 };
+
+/* Are its connections found in other slots than its new ones? */
+static inline int service_changes(const struct xlb_service *s)
+{
+	return !(s->flags & XLB_SERVICE_CLIENT_HASH) !=
+	       !(s->flags & XLB_SERVICE_CLIENT_OLD);
+}
 
 /* Value of the owners map (hash by backend id); only user space reads it. */
 #define XLB_OWNER_FIXED 0 /* declared in the file */

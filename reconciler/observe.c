@@ -82,6 +82,7 @@ static void gather_kernel(struct gather *g)
 	k->services = g->view->services;
 	k->features = g->view->control->features;
 	k->tick = g->view->control->tick;
+	k->now = g->view->control->now;
 	k->flow_seed = g->view->control->flow_seed;
 	k->source4 = g->view->control->source4;
 	memcpy(k->source6, g->view->control->source6, sizeof(k->source6));

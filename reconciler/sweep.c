@@ -33,8 +33,10 @@ struct sweeper {
 	bool checked; /* this process has had a round */
 	uint64_t no_room; /* flows so far that weren't remembered */
 	uint32_t no_room_at; /* tick */
+	uint32_t tick; /* its seconds then: two lengths can't be compared */
 	bool no_room_ever;
 	struct sweep_service services[XLB_SERVICES];
+	bool unchanged[XLB_SERVICES]; /* a VIP finds old flows as new ones */
 	uint16_t service_of[XLB_BACKENDS];
 	uint8_t suspects[XLB_BACKENDS]; /* in quarantine, without a trace */
 	uint8_t quarantined[XLB_BACKENDS];
@@ -92,6 +94,12 @@ static void set_times(struct sweeper *s, uint32_t id, uint32_t tick)
 	sv->held_ticks = (uint8_t)ticks_of(spec->affinity_timeout, tick);
 }
 
+static bool vip_changes(const struct xlb_vip *v)
+{
+	return !(v->flags & XLB_VIP_CLIENT_HASH) !=
+	       !(v->flags & XLB_VIP_CLIENT_OLD);
+}
+
 /*
  * A service whose VIPs lead elsewhere than its line says, or nowhere, is in
  * the middle of a change: its slots are left alone.
@@ -107,8 +115,14 @@ static void see_vip(struct sweeper *s, const struct datapath_view *view,
 		sv->slot_log2 = 0;
 		return;
 	}
+	if (v->flags & XLB_VIP_CLIENT)
+		sv->by_client = true;
 	if (v->flags & (XLB_VIP_PICKS | XLB_VIP_STICKY))
 		sv->rests = false;
+	if (vip_changes(v))
+		sv->rests = false;
+	else
+		s->unchanged[v->service] = true;
 }
 
 static bool is_inside(const struct datapath_view *view, uint32_t base,
@@ -131,6 +145,7 @@ static void read_services(struct sweeper *s)
 	bool *has_vip = mem_array(XLB_SERVICES, sizeof(*has_vip));
 
 	memset(s->services, 0, sizeof(s->services));
+	memset(s->unchanged, 0, sizeof(s->unchanged));
 	for (uint32_t i = 0; i < XLB_VIP_LINES; i++)
 		has_vip[vips[i].service % XLB_SERVICES] |= vips[i].proto != 0;
 	for (uint32_t id = 1; id < XLB_SERVICES; id++) {
@@ -141,7 +156,10 @@ static void read_services(struct sweeper *s)
 			continue;
 		s->services[id].slot_base = k->slot_base;
 		s->services[id].slot_log2 = k->slot_log2;
-		s->services[id].rests = !k->tracks;
+		s->services[id].rests = !(k->flags & XLB_SERVICE_TRACKS);
+		s->services[id].by_client =
+			k->flags & (XLB_SERVICE_CLIENT_HASH |
+				    XLB_SERVICE_CLIENT_OLD);
 		set_times(s, id, view->control->tick);
 	}
 	free(has_vip);
@@ -160,13 +178,15 @@ static void read_services(struct sweeper *s)
 static uint32_t since_no_room(struct sweeper *s)
 {
 	uint32_t now = datapath_view(s->r->dp)->control->now;
+	uint32_t tick = datapath_view(s->r->dp)->control->tick;
 	uint64_t events[XLB_EVENT_MAX] = { 0 }, count;
 	int err = datapath_events(s->r->dp, events);
 
 	count = err ? s->no_room + 1
 		    : events[XLB_EVENT_NO_ROOM] + events[XLB_EVENT_RATE];
-	if (count != s->no_room) {
+	if (count != s->no_room || (s->no_room_ever && tick != s->tick)) {
 		s->no_room = count;
+		s->tick = tick;
 		s->no_room_at = now;
 		s->no_room_ever = true;
 	}
@@ -203,6 +223,34 @@ static void write_words(struct sweeper *s)
 	}
 	log_debug("sweep", "kept=%zu slots=%u busy=%d", sweep_kept(s->sweep),
 		  settled, s->busy);
+}
+
+/*
+ * A service changes from clients' slots to flows' or back: once every flow of
+ * before has spoken or run out, old ones are found as new ones are.  What its
+ * VIPs don't say yet hasn't begun.
+ */
+static void end_change(struct sweeper *s, uint32_t id, uint32_t since)
+{
+	const struct datapath_view *view = datapath_view(s->r->dp);
+	const struct sweep_service *sv = &s->services[id];
+	struct xlb_service k = view->services[id];
+	uint8_t now = (uint8_t)view->control->now;
+
+	if (!sv->slot_log2 || !service_changes(&k))
+		return;
+	if (s->unchanged[id]) {
+		k.changed = now;
+	} else if (sweep_is_over(sv->idle_ticks, (uint8_t)(now - k.changed)) &&
+		   sweep_is_over(sv->idle_ticks, since)) {
+		k.flags ^= XLB_SERVICE_CLIENT_OLD;
+		k.changed = 0;
+		reconcile_soon(s->r);
+	} else {
+		return;
+	}
+	if (datapath_set_service(s->r->dp, id, &k))
+		log_error("sweep", "what=service id=%u result=failed", id);
 }
 
 static void name_region(struct sweeper *s, uint32_t base, uint8_t log2)
@@ -298,6 +346,8 @@ static void one_round(struct sweeper *s)
 		return;
 	}
 	write_words(s);
+	for (uint32_t id = 1; id < XLB_SERVICES; id++)
+		end_change(s, id, in.since_no_room);
 	end_quarantine(s);
 	s->checked = true;
 }
@@ -312,7 +362,8 @@ static bool is_needed(const struct sweeper *s)
 	    sweep_kept(s->sweep))
 		return true;
 	for (uint32_t id = 1; id < XLB_SERVICES; id++)
-		if (view->services[id].name[0] && view->services[id].tracks)
+		if (view->services[id].name[0] &&
+		    view->services[id].flags & XLB_SERVICE_TRACKS)
 			return true;
 	return false;
 }

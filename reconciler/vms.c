@@ -366,7 +366,7 @@ static void submit_create(struct vm_run *v)
 	o.template = s->pool.template;
 	memcpy(o.addresses, v->addresses, sizeof(o.addresses));
 	vm_mac_from_address(&o.addresses[o.addresses[0].family ? 0 : 1], o.mac);
-	if (s->forwarding == FORWARDING_DSR) {
+	if (s->forwarding != FORWARDING_NAT) {
 		o.vips = mem_array(s->vip_count, sizeof(*o.vips));
 		o.vip_count = s->vip_count;
 		for (size_t i = 0; i < s->vip_count; i++)

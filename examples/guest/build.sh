@@ -15,11 +15,15 @@ top=$(cd "$here/../.." && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 server=$top/tools/backend.c
+unwrap=$here/unwrap.c
 
 # In insmod order; what the kernel has built in is left out.
 modules="failover net_failover virtio_ring virtio virtio_pci_legacy_dev
 virtio_pci_modern_dev virtio_pci virtio_net"
 late_modules="evdev button"
+# For a guest behind ipip or gue, in this order too.
+tunnel_modules="ip_tunnel tunnel4 ipip sit tunnel6 ip6_tunnel udp_tunnel
+ip6_udp_tunnel fou"
 applets="sh mount cat echo insmod hostname ip usleep cut udhcpc poweroff acpid"
 
 say() { echo "guest: $*"; }
@@ -38,7 +42,7 @@ done
 exec 9>"$out/.lock"
 flock 9
 
-stamp=$(cat "$here/build.sh" "$here/init" "$here/dhcp" "$server" "$busybox" |
+stamp=$(cat "$here/build.sh" "$here/init" "$here/dhcp" "$server" "$unwrap" "$busybox" |
 	sha256sum | cut -d' ' -f1)
 if [ -s "$out/vmlinuz" ] && [ -s "$out/initrd" ] &&
 	[ "$(cat "$out/.stamp" 2>/dev/null)" = "$stamp" ]; then
@@ -111,12 +115,14 @@ fi
 
 root=$out/root
 rm -rf "$root"
-mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib/modules/late,etc/acpi/PWRF}
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib/modules/{late,tunnel},etc/acpi/PWRF}
 trap 'rm -rf "$root"' EXIT
 
-say "compiling the server"
+say "compiling the programs"
 gcc -std=gnu17 -O2 -Wall -Wextra -D_GNU_SOURCE -static -s \
 	-o "$root/bin/xlb-backend" "$server"
+gcc -std=gnu17 -O2 -Wall -Wextra -D_GNU_SOURCE -static -s \
+	-o "$root/bin/unwrap" "$unwrap"
 
 # copy_module NAME DIR: 1 when the kernel has it built in.
 copy_module() {
@@ -156,6 +162,7 @@ unpack_image() {
 
 say "packing the initramfs"
 : >"$root/lib/modules/order"
+: >"$root/lib/modules/tunnel/order"
 for m in $modules; do
 	if copy_module "$m" "$root/lib/modules"; then
 		echo "$m" >>"$root/lib/modules/order"
@@ -163,6 +170,11 @@ for m in $modules; do
 done
 for m in $late_modules; do
 	copy_module "$m" "$root/lib/modules/late" || true
+done
+for m in $tunnel_modules; do
+	if copy_module "$m" "$root/lib/modules/tunnel"; then
+		echo "$m" >>"$root/lib/modules/tunnel/order"
+	fi
 done
 cp "$busybox" "$root/bin/busybox"
 for a in $applets; do

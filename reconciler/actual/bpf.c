@@ -742,10 +742,15 @@ static int renew_flows(struct datapath *d)
 	return 0;
 }
 
-static void renew_moved(struct datapath *d)
+/* Of slots that move, and of services whose way of hashing changes. */
+static void renew_stamps(struct datapath *d)
 {
+	struct xlb_service *services = d->mapped[MAP_SERVICES].mem;
 	uint8_t *moved = d->mapped[MAP_MOVED].mem;
 
+	for (uint32_t i = 0; i < XLB_SERVICES; i++)
+		if (services[i].name[0] && service_changes(&services[i]))
+			services[i].changed = (uint8_t)d->view.control->now;
 	for (uint32_t i = 0; i < d->view.slot_count; i++)
 		if (slot_moves(d->view.slots[i]))
 			moved[i] = (uint8_t)d->view.control->now;
@@ -764,7 +769,7 @@ int datapath_set_tick(struct datapath *d, uint32_t seconds)
 	err = renew_flows(d);
 	if (err)
 		return err;
-	renew_moved(d);
+	renew_stamps(d);
 	__atomic_store_n(&control->tick, seconds, __ATOMIC_RELEASE);
 	return 0;
 }

@@ -46,16 +46,32 @@ const char *const prog_pins[PROG_COUNT] = {
 	[PROG_REPLY] = "prog_reply",
 };
 
+/* The verifier's log comes as one message of any length; its end says why. */
+#define LIBBPF_LINES 30
+
+static const char *last_lines(const char *text, size_t count)
+{
+	const char *at = text + strlen(text);
+
+	while (at > text && (at[-1] != '\n' || count--))
+		at--;
+	return at;
+}
+
 static int libbpf_say(enum libbpf_print_level level, const char *fmt,
 		      va_list args)
 {
-	char line[512];
-	int len = vsnprintf(line, sizeof(line), fmt, args);
+	AUTO_FREE char *text = NULL;
 
-	if (level == LIBBPF_DEBUG || len <= 0)
+	if (level == LIBBPF_DEBUG || vasprintf(&text, fmt, args) < 0)
 		return 0;
-	line[strcspn(line, "\n")] = 0;
-	log_debug("libbpf", "message=\"%s\"", line);
+	for (const char *at = last_lines(text, LIBBPF_LINES); *at;) {
+		size_t len = strcspn(at, "\n");
+
+		if (len)
+			log_debug("libbpf", "message=\"%.*s\"", (int)len, at);
+		at += len + !!at[len];
+	}
 	return 0;
 }
 

@@ -35,7 +35,8 @@ static void note_tracking(const struct service_spec *s, struct buf *out)
 			 sticky ? "sticky" : algorithm_name(s->algorithm));
 }
 
-/* A fixed backend has no hypervisor that could tell. */
+/* A fixed backend has no hypervisor that could tell of its CPU, and what is
+ * compared must be of one kind. */
 static void note_load(const struct service_spec *s, struct buf *out)
 {
 	if (s->algorithm != ALGORITHM_LEAST_LOAD || !s->backend_count)
@@ -43,8 +44,8 @@ static void note_load(const struct service_spec *s, struct buf *out)
 	note(out, s);
 	buf_addf(
 		out,
-		"least_load knows the load of a pool's VMs only, not of the %zu fixed backend%s of \"%s\"\n",
-		s->backend_count, s->backend_count == 1 ? "" : "s", s->name);
+		"least_load of \"%s\" goes by packets a second: only VMs of a pool have a known CPU load\n",
+		s->name);
 }
 
 void spec_notes(const struct spec *s, struct buf *out)

@@ -43,11 +43,26 @@ static struct xlb_backend empty_line(const struct world_member *m)
 	return line;
 }
 
+/*
+ * Whether its port is known to take frames, kernels before 6.3 don't say.  A
+ * packet that keeps the VIP can't go by the host's stack, so it is sent back by
+ * the interface that it came in by all the same.
+ */
+static uint8_t way_out(const struct compile *c, const struct world_path *path)
+{
+	bool uplink = is_uplink_index(c->p, path->port_ifindex);
+
+	if (path->stack &&
+	    (!uplink || c->s->spec->forwarding == FORWARDING_NAT))
+		return XLB_BACKEND_STACK;
+	return uplink ? XLB_BACKEND_TX : 0;
+}
+
 /* The line a member should have; next hops that aren't known stay as in old. */
-static struct xlb_backend make_line(const struct compile *c,
-				    const struct world_member *m,
+static struct xlb_backend make_line(const struct compile *c, size_t i,
 				    const struct xlb_backend *old, bool fresh)
 {
+	const struct world_member *m = &c->s->members[i];
 	struct xlb_backend line = empty_line(m);
 	uint16_t mtu = 0;
 
@@ -66,10 +81,7 @@ static struct xlb_backend make_line(const struct compile *c,
 			mtu = path->mtu;
 		if (path->vlan)
 			line.vlan = path->vlan;
-		if (path->stack)
-			line.flags |= XLB_BACKEND_STACK;
-		else if (is_uplink_index(c->p, path->port_ifindex))
-			line.flags |= XLB_BACKEND_TX;
+		line.flags |= way_out(c, path);
 	}
 	line.mtu = mtu;
 	if (!mtu && old && !fresh) {
@@ -77,7 +89,21 @@ static struct xlb_backend make_line(const struct compile *c,
 		line.flags = old->flags;
 		line.vlan = old->vlan;
 	}
+	line.flags &= (uint8_t)~XLB_BACKEND_LEAVING;
+	if (!c->eligible[i])
+		line.flags |= XLB_BACKEND_LEAVING;
 	return line;
+}
+
+/* The slots say who joins and who leaves. */
+static bool looks_alike(const struct xlb_backend *a,
+			const struct xlb_backend *b)
+{
+	struct xlb_backend x = *a, y = *b;
+
+	x.flags &= (uint8_t)~XLB_BACKEND_LEAVING;
+	y.flags &= (uint8_t)~XLB_BACKEND_LEAVING;
+	return !memcmp(&x, &y, sizeof(x));
 }
 
 /* What is only remembered stays what it was. */
@@ -148,7 +174,7 @@ static void set_backend(struct compile *c, size_t i, bool fresh)
 		k->loaded ? &k->backends[c->ids[i]] : NULL;
 	const struct world_owner *had =
 		fresh ? NULL : owner_find(c->p->world, c->ids[i]);
-	struct xlb_backend line = make_line(c, m, old, fresh);
+	struct xlb_backend line = make_line(c, i, old, fresh);
 	struct xlb_owner owner = make_owner(c, m, had);
 	struct change *ch;
 
@@ -163,6 +189,8 @@ static void set_backend(struct compile *c, size_t i, bool fresh)
 	ch->id = c->ids[i];
 	ch->backend.owner = owner;
 	ch->backend.line = line;
+	ch->hidden = old && had && looks_alike(&line, old) &&
+		     !memcmp(&owner, &had->owner, sizeof(owner));
 	if (fresh)
 		say_joined(c, m, ch);
 	else

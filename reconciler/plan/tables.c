@@ -29,6 +29,28 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t len)
 	return h;
 }
 
+/*
+ * Whose slots flows have, their own or their clients'.  Connections of before
+ * a change are found by what it was then, until those that are alive have all
+ * spoken and are remembered; the sweep says when that is.
+ */
+static void find_clients(struct compile *c)
+{
+	const struct service_spec *s = c->s->spec;
+	struct xlb_service *want = &c->want;
+	bool now = s->algorithm == ALGORITHM_SOURCE_HASH, old = now;
+
+	if (c->old && s->protocol == PROTOCOL_TCP &&
+	    c->old->proto == IPPROTO_TCP)
+		old = c->old->flags & XLB_SERVICE_CLIENT_OLD;
+	want->flags |= (now ? XLB_SERVICE_CLIENT_HASH : 0) |
+		       (old ? XLB_SERVICE_CLIENT_OLD : 0);
+	if (service_changes(want))
+		want->changed = c->old && service_changes(c->old)
+					? c->old->changed
+					: (uint8_t)c->p->world->kernel.now;
+}
+
 /* What the slots keep of flows; the algorithm says nothing else about them. */
 static void find_rules(struct compile *c)
 {
@@ -39,8 +61,9 @@ static void find_rules(struct compile *c)
 	if (s->protocol == PROTOCOL_UDP && s->udp == UDP_STATELESS)
 		c->rules.kind = picks ? SLOTS_PICKED : SLOTS_FORGETFUL;
 	else
-		c->rules.kind =
-			service_tracks(s) ? SLOTS_TRACKED : SLOTS_HASHED;
+		c->rules.kind = service_tracks(s) || service_changes(&c->want)
+					? SLOTS_TRACKED
+					: SLOTS_HASHED;
 }
 
 static uint64_t signature(const struct compile *c)
@@ -73,7 +96,8 @@ static void fill_service(struct compile *c)
 	want->forwarding = (uint8_t)spec->forwarding;
 	want->proto =
 		spec->protocol == PROTOCOL_TCP ? IPPROTO_TCP : IPPROTO_UDP;
-	want->tracks = c->rules.kind == SLOTS_TRACKED;
+	if (c->rules.kind == SLOTS_TRACKED)
+		want->flags |= XLB_SERVICE_TRACKS;
 	want->signature = signature(c);
 }
 
@@ -114,9 +138,10 @@ static void compile_service(struct planning *p, const struct world_service *s,
 	c.eligible = arena_alloc(p->arena, s->member_count + 1);
 	c.ids = arena_alloc(p->arena, (s->member_count + 1) * sizeof(*c.ids));
 	members_eligible(&p->world->kernel, s, c.eligible);
-	find_rules(&c);
 	if (!place_slots(&c))
 		return;
+	find_clients(&c);
+	find_rules(&c);
 	if (!c.service_id)
 		c.service_id = take_service_id(p);
 	if (!c.service_id || !plan_backends(&c))

@@ -31,6 +31,13 @@ static uint8_t forwarding_of(const struct service_spec *s)
 	return XLB_NAT;
 }
 
+/* Whose slots, new flows' and unknown ones', as tables.c has decided. */
+static uint16_t client_flags(const struct xlb_service *k)
+{
+	return (k->flags & XLB_SERVICE_CLIENT_HASH ? XLB_VIP_CLIENT_HASH : 0) |
+	       (k->flags & XLB_SERVICE_CLIENT_OLD ? XLB_VIP_CLIENT_OLD : 0);
+}
+
 static uint16_t vip_flags(const struct service_spec *s)
 {
 	uint16_t flags = 0;
@@ -42,10 +49,9 @@ static uint16_t vip_flags(const struct service_spec *s)
 		flags = XLB_VIP_STICKY;
 	switch (s->algorithm) {
 	case ALGORITHM_MAGLEV:
+	case ALGORITHM_SOURCE_HASH:
 	case ALGORITHM_COUNT:
 		break;
-	case ALGORITHM_SOURCE_HASH:
-		return flags | XLB_VIP_CLIENT_HASH;
 	case ALGORITHM_ROUND_ROBIN:
 	case ALGORITHM_WEIGHTED_ROUND_ROBIN:
 		return flags | XLB_VIP_SCHEDULE;
@@ -76,7 +82,7 @@ static struct xlb_vip make_vip(const struct planning *p,
 	v.forwarding = forwarding_of(s);
 	v.slot_shift = (uint8_t)(32 - k->slot_log2);
 	v.slot_base = k->slot_base;
-	v.flags = vip_flags(s);
+	v.flags = vip_flags(s) | client_flags(k);
 	if (v.flags & XLB_VIP_SCHEDULE) {
 		v.schedule_base = k->schedule_base;
 		v.schedule_shift = (uint8_t)(32 - k->schedule_log2);
@@ -269,7 +275,10 @@ static void say_vips(struct planning *p, const struct world_service *s,
 		p, c, s->id ? vip_source(s->spec, want, have) : &s->spec->src);
 }
 
-/* Where the slots stand is nobody's concern; their change says it. */
+/*
+ * Where the slots stand is nobody's concern; their change says it.  Nor is
+ * how the flows of before an edit are found.
+ */
 static bool looks_alike(const struct vip_set *a, const struct vip_set *b)
 {
 	for (size_t i = 0; a->count == b->count && i < a->count; i++) {
@@ -277,6 +286,8 @@ static bool looks_alike(const struct vip_set *a, const struct vip_set *b)
 
 		x.slot_base = y.slot_base;
 		x.slot_shift = y.slot_shift;
+		x.flags &= (uint16_t)~XLB_VIP_CLIENT_OLD;
+		y.flags &= (uint16_t)~XLB_VIP_CLIENT_OLD;
 		if (x.flags & y.flags & XLB_VIP_SCHEDULE) {
 			x.schedule_base = y.schedule_base;
 			x.schedule_shift = y.schedule_shift;

@@ -29,6 +29,7 @@ struct world_kernel {
 	size_t owner_count;
 	uint32_t features; /* of the loaded programs */
 	uint32_t tick; /* seconds */
+	uint32_t now; /* coarse time, in ticks */
 	uint64_t flow_seed;
 	uint32_t source4, source6[4]; /* outer addresses, network order */
 };

@@ -18,6 +18,9 @@ struct sweep {
 	size_t kept;
 	uint32_t active[XLB_BACKENDS];
 	uint8_t saw[XLB_BACKENDS];
+	struct {
+		uint16_t one, more; /* backends with memories: two of them */
+	} found[XLB_SERVICES];
 };
 
 struct sweep *sweep_new(void)
@@ -52,6 +55,7 @@ void sweep_begin(struct sweep *s, const struct sweep_input *in)
 	memset(s->dirty, 0, s->slot_count);
 	memset(s->active, 0, sizeof(s->active));
 	memset(s->saw, 0, sizeof(s->saw));
+	memset(s->found, 0, sizeof(s->found));
 	s->kept = 0;
 }
 
@@ -60,8 +64,7 @@ static uint8_t age(const struct sweep *s, uint8_t since)
 	return (uint8_t)(s->in.now - since);
 }
 
-/* Stamped within a tick, it is surely over when one more has passed. */
-static bool is_over(uint32_t ticks, uint32_t passed)
+bool sweep_is_over(uint32_t ticks, uint32_t passed)
 {
 	return passed > ticks + 1;
 }
@@ -91,6 +94,14 @@ static void mark_line(struct sweep *s, const struct sweep_service *sv,
 		mark_slot(s, sv->slot_base + first + i, backend);
 }
 
+static void mark_service(struct sweep *s, uint16_t service, uint32_t backend)
+{
+	if (!s->found[service].one)
+		s->found[service].one = (uint16_t)backend;
+	else if (s->found[service].one != backend)
+		s->found[service].more = (uint16_t)backend;
+}
+
 static void count_active(struct sweep *s, uint64_t entry, uint32_t backend)
 {
 	enum xlb_flow_class class = (enum xlb_flow_class)XLB_FLOW_CLASS(entry);
@@ -118,13 +129,26 @@ bool sweep_keep(void *sweep, uint32_t line, uint64_t entry)
 		s->kept++;
 		return true;
 	}
+	mark_service(s, service, backend);
 	mark_line(s, sv, line, backend);
 	if (XLB_FLOW_GENERATION(entry) != s->in.backends[backend].generation ||
-	    is_over(sv->memory_ticks, age(s, XLB_FLOW_TIME(entry))))
+	    sweep_is_over(sv->memory_ticks, age(s, XLB_FLOW_TIME(entry))))
 		return false;
 	count_active(s, entry, backend);
 	s->kept++;
 	return true;
+}
+
+/* May somebody whose slot it is be remembered at another backend than cur? */
+static bool is_dirty(const struct sweep *s, const struct sweep_service *sv,
+		     uint32_t slot)
+{
+	uint32_t one = s->found[sv - s->in.services].one;
+
+	if (!sv->by_client)
+		return s->dirty[slot];
+	return s->found[sv - s->in.services].more ||
+	       (one && one != XLB_SLOT_CUR(s->in.slots[slot]));
 }
 
 static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
@@ -132,9 +156,7 @@ static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
 {
 	uint32_t cur = XLB_SLOT_CUR(word);
 
-	if (!sv->rests)
-		return word;
-	if (s->dirty[slot]) {
+	if (!sv->rests || is_dirty(s, sv, slot)) {
 		s->clean[slot] = 0;
 		return word;
 	}
@@ -156,13 +178,13 @@ static uint32_t next_word(struct sweep *s, const struct sweep_service *sv,
 	case XLB_REST:
 		break;
 	case XLB_HELD:
-		if (is_over(sv->held_ticks, moved))
+		if (sweep_is_over(sv->held_ticks, moved))
 			word = XLB_SLOT(cur, XLB_SLOT_PREV(word), XLB_MOVING);
 		break;
 	case XLB_MOVING:
 		/* Who found no room is unremembered, and prev's. */
-		if (is_over(sv->idle_ticks, moved) &&
-		    is_over(sv->idle_ticks, s->in.since_no_room))
+		if (sweep_is_over(sv->idle_ticks, moved) &&
+		    sweep_is_over(sv->idle_ticks, s->in.since_no_room))
 			word = XLB_SLOT(cur, cur, XLB_SETTLED);
 		break;
 	case XLB_SETTLED:

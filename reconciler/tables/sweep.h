@@ -7,6 +7,9 @@
  *   moving     every flow of prev has spoken or run out: settled
  *   settled    two rounds in a row found no memory of another backend: rest
  *
+ * Where slots are the clients', a memory may be of any slot: all of them wait
+ * for all memories of the service.
+ *
  * Between two rounds has to pass more than a grace period: a packet that was
  * under way when the first one looked may have left a memory behind it.  Pure:
  * the words and memories are given, and what should be written is handed back.
@@ -25,6 +28,7 @@ struct sweep_service {
 	uint32_t slot_base;
 	uint8_t slot_log2; /* 0: no such service, or not to be touched */
 	bool rests; /* its slots come to rest */
+	bool by_client; /* a memory's line doesn't say whose slot it is */
 	uint8_t memory_ticks; /* how long a memory lasts */
 	uint8_t idle_ticks; /* how long a flow may be silent */
 	uint8_t held_ticks; /* how long a client is tied */
@@ -44,6 +48,9 @@ struct sweep_input {
 };
 
 struct sweep;
+
+/* Stamped within a tick, it is surely over when one more has passed. */
+bool sweep_is_over(uint32_t ticks, uint32_t passed);
 
 struct sweep *sweep_new(void);
 void sweep_free(struct sweep *s);

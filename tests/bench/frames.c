@@ -36,11 +36,22 @@ static void put16(uint8_t *at, uint16_t value)
 	memcpy(at, &value, sizeof(value));
 }
 
+/*
+ * From the IP header on, as it says.  A SYN carries no data (that would be a
+ * fast open one, which is remembered twice): the rest of its frame is padding.
+ */
+static size_t ip_bytes(const struct frame_spec *spec)
+{
+	if (spec->kind != FRAME_SYN)
+		return BENCH_BYTES - 14;
+	return spec->family == 4 ? 40 : 60;
+}
+
 static void fill_v4(uint8_t *data, const struct frame_spec *spec)
 {
 	put16(data + 12, htons(0x0800));
 	data[14] = 0x45;
-	put16(data + 16, htons(BENCH_BYTES - 14));
+	put16(data + 16, htons((uint16_t)ip_bytes(spec)));
 	data[22] = 64;
 	data[23] = spec->proto;
 	memcpy(data + 26, (uint8_t[]){ 10, 9, 0, 9 }, 4);
@@ -54,7 +65,7 @@ static void fill_v6(uint8_t *data, const struct frame_spec *spec)
 {
 	put16(data + 12, htons(0x86dd));
 	data[14] = 0x60;
-	put16(data + 18, htons(BENCH_BYTES - 54));
+	put16(data + 18, htons((uint16_t)(ip_bytes(spec) - 40)));
 	data[20] = spec->proto;
 	data[21] = 64;
 	memcpy(data + 22, (uint8_t[]){ 0xfc, 0, 0, 2 }, 4);
@@ -82,7 +93,7 @@ static void fill_l4(struct frame *f, const struct frame_spec *spec)
 	put16(f->data + f->csum,
 	      (uint16_t)~sum_fold(sum_transport(f->data + 14, spec->family,
 						spec->proto, f->l4 - 14,
-						BENCH_BYTES - 14)));
+						f->ip_bytes)));
 }
 
 /* "Who has `to`?", as far as anybody looks. */
@@ -104,6 +115,7 @@ void frame_make(const struct frame_spec *spec, struct frame *ret)
 		fill_arp(ret->data, spec);
 		return;
 	}
+	ret->ip_bytes = ip_bytes(spec);
 	(spec->family == 4 ? fill_v4 : fill_v6)(ret->data, spec);
 	fill_l4(ret, spec);
 }

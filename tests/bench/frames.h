@@ -26,6 +26,7 @@ struct frame_spec {
 struct frame {
 	uint8_t data[BENCH_BYTES + BENCH_HEAD_MAX];
 	size_t len;
+	size_t ip_bytes; /* of the IP packet; the rest is padding */
 	size_t l4; /* offset of the transport header */
 	size_t csum; /* of its checksum */
 };

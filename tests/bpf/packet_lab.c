@@ -206,7 +206,8 @@ static int do_backend(struct lab *lab, const struct command *c)
 	line.generation = (uint8_t)number(c, "generation", 1);
 	line.vlan = (uint16_t)number(c, "vlan", 0);
 	line.flags = (uint8_t)((flag(c, "tx") ? XLB_BACKEND_TX : 0) |
-			       (flag(c, "stack") ? XLB_BACKEND_STACK : 0));
+			       (flag(c, "stack") ? XLB_BACKEND_STACK : 0) |
+			       (flag(c, "leaving") ? XLB_BACKEND_LEAVING : 0));
 	return answer(datapath_set_backend(lab->d, number_at(c, 1), &line));
 }
 
@@ -232,7 +233,10 @@ static uint16_t vip_flags(const struct command *c)
 			     (flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
 			     (flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
 			     (flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
-			     (option(c, "client") ? XLB_VIP_CLIENT_HASH : 0);
+			     (option(c, "client") ? XLB_VIP_CLIENT : 0) |
+			     (option(c, "to_client") ? XLB_VIP_CLIENT_HASH :
+						       0) |
+			     (flag(c, "from_client") ? XLB_VIP_CLIENT_OLD : 0);
 
 	return (uint16_t)flags;
 }
@@ -258,7 +262,8 @@ static int do_vip(struct lab *lab, const struct command *c)
 	v->slot_shift = (uint8_t)(32 - number(c, "log2", 8));
 	v->schedule_base = v->slot_base;
 	v->schedule_shift = v->slot_shift;
-	v->affinity_ticks = (uint8_t)number(c, "client", 0);
+	v->affinity_ticks =
+		(uint8_t)number(c, "client", number(c, "to_client", 0));
 	v->flags = vip_flags(c);
 	return answer(0);
 }

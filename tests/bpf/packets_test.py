@@ -61,6 +61,8 @@ SERVICES = {
     "sticky turns": (105, "udp", 105, 22, 5376, "sticky rr"),
     "sticky client": (106, "udp", 106, 23, 5632, "sticky client=10"),
     "two udp": (107, "udp", 107, 24, 5888, "two"),
+    "to client": (108, "tcp", 108, 25, 6144, "to_client=10"),
+    "from client": (109, "tcp", 109, 26, 6400, "from_client"),
 }
 BACKENDS = range(1, 10)
 SMALL, NO_HOP, STACK, TX, PORT = 5, 6, 7, 8, 9
@@ -1489,6 +1491,25 @@ def no_flood_evicts_an_established_flow():
 
 
 @test
+def what_was_seen_once_outlives_a_flood_in_a_later_change():
+    forget_all()
+    fill("moves", 1)
+    flows = [Flow(4).open() for _ in range(100)]
+    fill("moves", 2, 1, "moving")
+    for flow in flows:
+        same(flow.data(), 1)
+    fill("moves", 2, 2, "settled")
+    same(len(memories(SIGHTED, 1)), 100)
+    # Nobody falls back to 1 any more: only flows of 2 make room for others.
+    fill("moves", 3, 2, "moving")
+    many_flows("A", 30000, 0x0b000000)
+    check(len(memories(SIGHTED, 2)) > 2500)
+    for flow in flows:
+        same(flow.data(), 1)
+    forget_all()
+
+
+@test
 def a_flow_of_prev_is_established_at_its_second_sighting():
     for family in FAMILIES:
         forget_all()
@@ -1606,10 +1627,10 @@ def dead_memories_make_room():
     fill("moves", 3, 2, "moving")
     set_backend(1, generation=2)
     try:
-        for i in range(4):
-            for _ in range(2):
-                many_flows("A", 2000, 0x0d000000 + (i << 16))
-        check(len(memories(ESTABLISHED, 2)) > 5000)
+        for _ in range(2):
+            many_flows("A", 2500, 0x0d000000)
+        room = len(memories(ESTABLISHED, 2))
+        check(room > 1500, room)
         flow = Flow(4)
         same(flow.syn(), 3)
         same(flow.first_ack(), 3)
@@ -1694,6 +1715,8 @@ def who_was_silent_for_long_sticks_no_more():
         same(client_flow(family, 10), [1] * 3)
         same(client_flow(family, 11), [2] * 3)
         # And then sticks to the new one.
+        fill("client", 3, 2, "held")
+        same(client_flow(family, 11), [2] * 3)
         fill("client", 3, 2, "moving")
         same(client_flow(family, 11), [2] * 3)
         same(client_flow(family, 10), [1] * 3)
@@ -1746,8 +1769,152 @@ def flows_of_a_client_share_a_slot_but_not_a_line():
             client_flow(family, 20)
         lines = {m[0] for m in memories()}
         check(len(lines) > 3, "lines", lines)
-        # 256 slots in 1024 lines.
-        same(len({line >> 2 for line in lines}), 1)
+        # 256 slots in 1024 lines: they aren't those of the client's slot.
+        check(len({line >> 2 for line in lines}) > 3, "slots", lines)
+
+
+@test
+def a_client_leaves_who_leaves():
+    for family in FAMILIES:
+        forget_all()
+        fill("client", 2, 1, "held")
+        same(client_flow(family, 10), [1] * 3)
+        old = Flow(family, "client").open()
+        try:
+            set_backend(1, "leaving")
+            # As the planner has it: who leaves holds no slot.
+            fill("client", 2, 1, "moving")
+            same(client_flow(family, 10), [2] * 3)
+            same(old.data(), 1)
+            # And sticks to the next one from now on.
+            fill("client", 3, 1, "moving")
+            same(client_flow(family, 10), [2] * 3)
+            fill("client", 3, 3, "settled")
+            same(client_flow(family, 10), [2] * 3)
+            # No tie is made to who leaves.
+            fill("client", 1)
+            fill("client", 4, 1, "moving")
+            same(owners_of(family, "client", 60, [30000] * 3), [1] * 3)
+            same(old.data(), 1)
+            set_backend(1)
+            same(client_flow(family, 60), [4] * 3)
+        finally:
+            set_backend(1)
+
+
+@test
+def who_is_at_home_needs_no_tie():
+    for family in FAMILIES:
+        forget_all()
+        lab("now", 0)
+        fill("client", 2, 2, "settled")
+        same(client_flow(family, 10), [2] * 3)
+        same(memories(), [], "the owner of a settled slot needs no memory")
+        fill("client", 2, 1, "moving")
+        same(client_flow(family, 10), [2] * 3)
+        tie = memories(SIGHTED, 2) or memories(ESTABLISHED, 2)
+        check(tie, "while it moves a client is tied")
+        fill("client", 2, 2, "settled")
+        lab("now", 5)
+        same(client_flow(family, 10), [2] * 3)
+        same([m for m in memories() if m[3] == 5], [],
+             "nor is it touched there")
+        # Elsewhere it is.
+        fill("client", 3, 3, "settled")
+        same(client_flow(family, 10), [2] * 3)
+        check([m for m in memories() if m[3] == 5])
+        lab("now", 0)
+
+
+def by_clients(name):
+    """A table where each slot's owner tells of the slot."""
+    base = SERVICES[name][4]
+    for slot in range(256):
+        lab("fill", base + slot, 1, 1 + slot % 4, 1 + slot % 4, "settled")
+
+
+def owners_of(family, name, number, sports):
+    return [owner(of_client(to_service(name, family, sport, flags="A", seq=9),
+                            family, number), family) for sport in sports]
+
+
+def turn_into(name, options):
+    SERVICES[name] = (*SERVICES[name][:5], options)
+    set_vips()
+
+
+@test
+def a_change_of_what_is_hashed_breaks_no_flow():
+    """Between flows' slots and clients' slots, both ways and to picks."""
+    sports = range(20000, 20012)
+    first = SERVICES["moves"][5]
+    for family in FAMILIES:
+        for before, between, after in (
+                ("", "to_client=10", "client=10"),
+                ("client=10", "from_client", ""),
+                ("client=10", "rr from_client", "rr")):
+            forget_all()
+            turn_into("moves", before)
+            by_clients("moves")
+            was = owners_of(family, "moves", 50, sports)
+            same(len(set(was)) == 1, before == "client=10")
+            same(memories(ESTABLISHED), [])
+            try:
+                turn_into("moves", between)
+                # Found by the old slots, and remembered.
+                same(owners_of(family, "moves", 50, sports), was, between)
+                same(owners_of(family, "moves", 50, sports), was, between)
+                check(len(memories(ESTABLISHED)) >= len(sports))
+                new = client_flow(family, 50, "moves")
+                same(len(set(new)), 1, between)
+                turn_into("moves", after)
+                fill("moves", 5, 5, "settled")
+                same(owners_of(family, "moves", 50, sports), was, after)
+            finally:
+                turn_into("moves", first)
+    forget_all()
+
+
+@test
+def while_what_is_hashed_changes_every_new_flow_is_remembered():
+    for family in FAMILIES:
+        for name in ("to client", "from client"):
+            forget_all()
+            by_clients(name)
+            new = [Flow(family, name).open() for _ in range(20)]
+            check(len(memories(ESTABLISHED)) >= 20, name)
+            stuck = name == "to client"
+            same(len({flow.backend for flow in new}) == 1, stuck, name)
+            # Wherever the slots lead then.
+            fill(name, 5, 5, "settled")
+            same([flow.data() for flow in new],
+                 [flow.backend for flow in new])
+            # Nobody half-open is left behind in a wrong place: without a
+            # token a SYN goes where its next packet will go.
+            by_clients(name)
+            lab("tokens", 0)
+            refused = [Flow(family, name) for _ in range(20)]
+            got = [flow.syn() for flow in refused]
+            lab("tokens", 131072)
+            same([flow.first_ack() for flow in refused], got)
+    forget_all()
+
+
+@test
+def icmp_errors_find_the_old_slot():
+    for family in FAMILIES:
+        forget_all()
+        for name in ("to client", "from client"):
+            by_clients(name)
+            for _ in range(8):
+                flow = Flow(family, name)
+                quoted = answer_of(name, family, VIP[family],
+                                   SERVICES[name][0])
+                quoted[TCP].dport = flow.sport
+                packet = next(errors(family, ROUTER[family], VIP[family],
+                                     quote(family, quoted)))
+                got = owner(ether() / packet, family)
+                same(flow.data(), got, name)
 
 
 @test

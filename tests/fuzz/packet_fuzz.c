@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Any frame at all through the balancer's program, by BPF_PROG_TEST_RUN.  What
- * isn't for a VIP must pass as it is; the rest is dropped under one reason, or
- * goes to a backend of that very service, whole and with its checksums right.
+ * isn't for a VIP must pass as it is; the rest is dropped under one reason, is
+ * answered by the VIP (an echo, a packet too big), or goes to a backend of that
+ * very service, whole and with its checksums right.  XLB_FUZZ_TC=1: through the
+ * program for tc.
  *
  * The program runs in the kernel, out of the fuzzer's sight: it is steered by
  * what the reader of tests/lib/packet_view.h meets, which has the same cases.
@@ -20,7 +22,8 @@
 #include "tests/lib/packet_make.h"
 #include "tests/lib/packet_view.h"
 
-#define SERVICES 6
+#define SERVICES 12
+#define ENCAP 6 /* from here on packets go behind other headers */
 #define LOG2 4
 #define MTU 1400
 #define FLOW_LOG2 8
@@ -38,14 +41,31 @@ static const struct {
 	uint8_t proto;
 	enum xlb_forwarding forwarding;
 } shapes[SERVICES] = {
-	{ 4, IPPROTO_TCP, XLB_NAT }, { 4, IPPROTO_UDP, XLB_NAT },
-	{ 6, IPPROTO_TCP, XLB_NAT }, { 6, IPPROTO_UDP, XLB_NAT },
-	{ 4, IPPROTO_TCP, XLB_DSR }, { 6, IPPROTO_UDP, XLB_DSR },
+	{ 4, IPPROTO_TCP, XLB_NAT },
+	{ 4, IPPROTO_UDP, XLB_NAT },
+	{ 6, IPPROTO_TCP, XLB_NAT },
+	{ 6, IPPROTO_UDP, XLB_NAT },
+	{ 4, IPPROTO_TCP, XLB_DSR },
+	{ 6, IPPROTO_UDP, XLB_DSR },
+	/* Backends with an address of one family only, see make_backend(). */
+	{ 4, IPPROTO_TCP, XLB_IPIP },
+	{ 6, IPPROTO_TCP, XLB_IPIP },
+	{ 4, IPPROTO_UDP, XLB_GUE },
+	{ 6, IPPROTO_UDP, XLB_GUE },
+	{ 4, IPPROTO_TCP, XLB_GUE },
+	{ 6, IPPROTO_UDP, XLB_IPIP },
 };
+
+static const uint8_t source4[4] = { 192, 0, 2, 200 };
+static const uint8_t source6[16] = { 0x20, 1, 0x0d, 0xb8, 9 };
 
 /* --- a world that stays as it is --- */
 
-/* Two backends a service; a MAC says whose it is: 02, then the id. */
+/*
+ * Two backends a service; a MAC says whose it is: 02, then the id.  Where
+ * packets go behind other headers the first has no IPv6 address, the second no
+ * IPv4 one.
+ */
 static void make_backend(uint32_t id)
 {
 	struct ip a4 = { .family = AF_INET }, a6 = { .family = AF_INET6 };
@@ -62,6 +82,13 @@ static void make_backend(uint32_t id)
 	memcpy(be.l2_v4, mac, 16);
 	memcpy(be.l2_v6, mac, 16);
 	be.generation = 1;
+	if ((id - 1) / 2 >= ENCAP && id % 2) {
+		memset(be.addr6, 0, 16);
+		be.sum6 = 0;
+	} else if ((id - 1) / 2 >= ENCAP) {
+		be.addr4 = 0;
+		be.sum4 = 0;
+	}
 	lab.tables->backends[id] = be;
 }
 
@@ -70,7 +97,10 @@ static uint32_t slot_word(uint32_t service, uint32_t i)
 {
 	uint32_t one = 2 * service + 1, two = one + 1;
 
-	if (shapes[service].proto == IPPROTO_UDP || i % 3 == 0)
+	if (shapes[service].proto == IPPROTO_UDP)
+		return i % 2 ? XLB_SLOT(one, one, XLB_REST)
+			     : XLB_SLOT(two, two, XLB_REST);
+	if (i % 3 == 0)
 		return XLB_SLOT(one, one, XLB_REST);
 	return i % 3 == 1 ? XLB_SLOT(one, two, XLB_MOVING)
 			  : XLB_SLOT(two, two, XLB_SETTLED);
@@ -231,16 +261,82 @@ static void check_header(const struct run *r, const struct xlb_vip *vip,
 	demand(r, is->hops == was->hops - nat && (is->hops || !nat), "hops");
 }
 
-static void check_sent(const struct run *r)
+static size_t outer_bytes(const struct packet_view *outer, bool gue)
 {
-	uint32_t id = r->out[1];
-	int service = (int)(id - 1) / 2;
-	const struct xlb_vip *vip;
+	return (outer->family == 4 ? 20U : 40U) + (gue ? 8 : 0);
+}
 
-	demand(r, r->out[0] == 2 && id >= 1 && id <= 2 * SERVICES,
-	       "no backend's address");
-	vip = &vips[service];
-	demand(r, is_for_service(r, service), "another service's backend");
+static void check_outer_source(const struct run *r, bool gue)
+{
+	const struct packet_view *o = &r->is;
+	uint8_t discard[8] = { 1 };
+
+	if (o->family == 4 && gue)
+		demand(r, !memcmp(o->src, source4, 4), "an outer source");
+	else if (o->family == 4)
+		demand(r, o->src[0] == 172 && o->src[1] == 16,
+		       "an outer source");
+	else
+		demand(r,
+		       !memcmp(o->src, gue ? source6 : discard, gue ? 16 : 8),
+		       "an outer source");
+}
+
+static void check_outer_udp(const struct run *r)
+{
+	const struct packet_view *o = &r->is;
+	const uint8_t *udp = r->out + o->l4;
+
+	demand(r,
+	       o->reach == REACH_PORTS && ntohs(o->sport) >= 49152 &&
+		       o->dport == htons(XLB_GUE_PORT),
+	       "outer ports");
+	demand(r,
+	       (uint32_t)(udp[4] << 8 | udp[5]) == o->ip_len - o->l3_len &&
+		       !udp[6] && !udp[7],
+	       "an outer UDP header");
+}
+
+/* Behind other headers: the packet as it came. */
+static void check_wrapped(const struct run *r, const struct xlb_vip *vip,
+			  uint32_t id)
+{
+	const struct xlb_backend *be = &lab.tables->backends[id];
+	const struct packet_view *was = &r->was, *o = &r->is;
+	bool gue = vip->forwarding == XLB_GUE;
+	uint8_t proto = was->family == 4 ? IPPROTO_IPIP : IPPROTO_IPV6;
+	size_t room;
+
+	demand(r, o->tags == 0 && o->family == (be->addr4 ? 4 : 6),
+	       "another outer family");
+	room = outer_bytes(o, gue);
+	demand(r, r->out_size == r->in_size - 4 * was->tags + room,
+	       "another size");
+	demand(r,
+	       o->reach >= REACH_PROTO && !o->options && !o->extensions &&
+		       o->part == PART_WHOLE && o->may_not_fragment &&
+		       o->proto == (gue ? IPPROTO_UDP : proto) &&
+		       o->hops == 64 && o->tos == was->tos &&
+		       o->ip_len == was->ip_len + room,
+	       "another outer header");
+	demand(r, o->ip_len <= MTU && packet_csums_good(o), "an outer header");
+	demand(r,
+	       !memcmp(o->dst,
+		       o->family == 4 ? (const void *)&be->addr4 : be->addr6,
+		       o->family == 4 ? 4 : 16),
+	       "another destination");
+	check_outer_source(r, gue);
+	if (gue)
+		check_outer_udp(r);
+	demand(r,
+	       !memcmp(r->out + 14 + room, r->in + was->l3,
+		       r->in_size - was->l3),
+	       "another packet inside");
+}
+
+static void check_rewritten(const struct run *r, const struct xlb_vip *vip,
+			    uint32_t id)
+{
 	check_header(r, vip, id);
 	if (csum_is_good(&r->was))
 		demand(r, csum_is_good(&r->is), "a wrong checksum");
@@ -257,34 +353,108 @@ static void check_sent(const struct run *r)
 		       "another payload");
 }
 
+static void check_sent(const struct run *r)
+{
+	uint32_t id = r->out[1];
+	int service = (int)(id - 1) / 2;
+
+	demand(r, r->out[0] == 2 && id >= 1 && id <= 2 * SERVICES,
+	       "no backend's address");
+	demand(r, is_for_service(r, service), "another service's backend");
+	(service >= ENCAP ? check_wrapped : check_rewritten)(r, &vips[service],
+							     id);
+}
+
+/* Is it an echo request, of which all is there? */
+static bool is_echo(const struct packet_view *v)
+{
+	const uint8_t *icmp = v->frame + v->l4;
+
+	return v->reach == REACH_PROTO && v->part == PART_WHOLE &&
+	       v->l4 + 8 <= v->size && v->l3 + v->ip_len <= v->size &&
+	       v->proto == (v->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+	       icmp[0] == (v->family == 4 ? 8 : 128) && !icmp[1];
+}
+
+/* The VIP's answer to an echo: the request, but for what says so. */
+static void check_echo(const struct run *r)
+{
+	const struct packet_view *was = &r->was, *is = &r->is;
+
+	demand(r, is_echo(was), "an echo that nobody asked for");
+	demand(r, !r->dropped, "answered, but counted as dropped");
+	demand(r,
+	       is->part == PART_WHOLE && is->ip_len == was->ip_len &&
+		       is->hops == 64 && r->out[is->l4 + 1] == 0,
+	       "an echo's header");
+	demand(r,
+	       r->out_size - is->l4 == r->in_size - was->l4 &&
+		       !memcmp(r->out + is->l4 + 4, r->in + was->l4 + 4,
+			       r->out_size - is->l4 - 4),
+	       "an echo's data");
+	if (csum_is_good(was))
+		demand(r, csum_is_good(is), "an echo's checksum");
+}
+
 /* The VIP's answer to who sent too much. */
+static void check_too_big(const struct run *r)
+{
+	bool v4 = r->is.family == 4;
+	const uint8_t *icmp = r->out + r->is.l4;
+	uint32_t mtu;
+
+	demand(r, r->dropped == 1, "too big, but not counted");
+	demand(r, packet_csums_good(&r->is), "an answer's checksum");
+	memcpy(&mtu, icmp + 4, 4);
+	mtu = ntohl(mtu);
+	demand(r,
+	       icmp[0] == (v4 ? 3 : 2) && icmp[1] == (v4 ? 4 : 0) &&
+		       mtu <= MTU && mtu >= MTU - 48 && mtu < r->was.ip_len,
+	       "too big for what?");
+}
+
 static void check_answer(const struct run *r)
 {
-	demand(r, r->is.proto == IPPROTO_ICMP || r->is.proto == IPPROTO_ICMPV6,
+	bool v4 = r->is.family == 4;
+
+	demand(r,
+	       r->is.reach == REACH_PROTO && r->is.family == r->was.family &&
+		       r->is.proto == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) &&
+		       r->is.l4 + 8 <= r->out_size,
 	       "an answer that is none");
 	demand(r,
 	       is_vip_address(r->was.family, r->was.dst) &&
 		       !memcmp(r->is.src, r->was.dst, 16) &&
 		       !memcmp(r->is.dst, r->was.src, 16),
 	       "an answer from somebody else");
-	demand(r, packet_csums_good(&r->is), "an answer's checksum");
+	if (r->out[r->is.l4] == (v4 ? 0 : 129))
+		check_echo(r);
+	else
+		check_too_big(r);
 }
 
 /* Turned round: no backend's line has such a pair of addresses. */
 static bool is_answer(const struct run *r)
 {
-	return r->verdict == LAB_TX && !memcmp(r->out, r->in + 6, 6) &&
-	       !memcmp(r->out + 6, r->in, 6);
+	return r->verdict == (lab.tc ? LAB_REDIRECT : LAB_TX) &&
+	       !memcmp(r->out, r->in + 6, 6) && !memcmp(r->out + 6, r->in, 6);
+}
+
+/* In tc a tag that was given back may stand beside the packet, unseen here. */
+static bool is_unchanged(const struct run *r)
+{
+	if (r->out_size == r->in_size)
+		return !memcmp(r->out, r->in, r->in_size);
+	return lab.tc && r->was.tags && r->out_size + 4 == r->in_size &&
+	       !memcmp(r->out, r->in, 12) &&
+	       !memcmp(r->out + 12, r->in + 16, r->out_size - 12);
 }
 
 static void check(const struct run *r)
 {
 	switch (r->verdict) {
 	case LAB_PASS:
-		demand(r,
-		       r->out_size == r->in_size &&
-			       !memcmp(r->out, r->in, r->in_size),
-		       "passed, but changed");
+		demand(r, is_unchanged(r), "passed, but changed");
 		demand(r, !is_plainly_ours(&r->was), "ours, but passed");
 		demand(r, !r->dropped, "passed, but counted as dropped");
 		break;
@@ -325,7 +495,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint64_t before = drops;
 
 	/* What has no Ethernet header the kernel doesn't take from a test. */
-	if (size < 14 || size > PACKET_MAX - 64)
+	if (size < (lab.tc ? 14 + 40 : 14) || size > PACKET_MAX - 64)
 		return -1;
 	packet_view(data, size, &r.was);
 	if (bpf_lab_run(&lab, data, size, r.out, &r.out_size, &r.verdict)) {
@@ -355,11 +525,11 @@ static size_t make_error(uint64_t *rng, struct packet_spec *p, uint8_t *frame)
 	size = packet_make(&answer, inside) - 14;
 	p->proto = p->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
 	p->type = (uint8_t)(1 + random_below(rng, 12));
+	if (random_once_in(rng, 4))
+		p->type = p->family == 4 ? 8 : 128;
 	p->quote = inside + 14;
 	p->quote_size = size;
-	p->ip_options = 0;
-	p->extensions = 0;
-	p->fragment = false;
+	p->fragment = p->later = false;
 	return packet_make(p, frame);
 }
 
@@ -373,6 +543,7 @@ static size_t make_frame(uint64_t *rng, uint8_t *frame)
 		.sport = htons((uint16_t)(1 + random_below(rng, 40))),
 		.dport = v->port,
 		.hops = (uint8_t)random_below(rng, 70),
+		.tos = (uint8_t)random_below(rng, 256),
 		.df = random_once_in(rng, 2),
 		.flags = (uint8_t)random_below(rng, 64),
 		.seq = random_below(rng, 8),
@@ -471,7 +642,9 @@ static void cut_everywhere(void)
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static struct vip_table table;
-	const struct bpf_lab_config cfg = { .flow_seed = 42,
+	const char *tc = getenv("XLB_FUZZ_TC");
+	const struct bpf_lab_config cfg = { .tc = tc && *tc == '1',
+					    .flow_seed = 42,
 					    .slots = SERVICES << LOG2,
 					    .flow_log2 = FLOW_LOG2 };
 
@@ -481,6 +654,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	for (uint32_t n = 0; n < SERVICES; n++)
 		if (make_service(n))
 			exit(1);
+	memcpy(&lab.tables->control.source4, source4, 4);
+	memcpy(lab.tables->control.source6, source6, 16);
 	if (vip_table_build(vips, SERVICES, 7, &table))
 		exit(1);
 	bpf_lab_flip(&lab, &table);

@@ -8,7 +8,7 @@
 set -eu
 export LC_ALL=C
 out=$1 version=$2
-modules="veth sch_ingress cls_bpf tunnel4 ip_tunnel ipip tunnel6 ip6_tunnel sit
+modules="llc stp bridge veth sch_ingress cls_bpf tunnel4 ip_tunnel ipip tunnel6 ip6_tunnel sit
 udp_tunnel ip6_udp_tunnel fou fou6"
 
 mkdir -p "$out"

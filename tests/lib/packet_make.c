@@ -71,6 +71,7 @@ static size_t make_v4(const struct packet_spec *s, uint8_t *ip)
 
 	memset(ip, 0, header);
 	ip[0] = (uint8_t)(0x40 | header / 4);
+	ip[1] = s->tos;
 	put16(ip + 2, header + l4_size(s));
 	memcpy(ip + 4, &s->fragment_id, 2);
 	if (s->fragment)
@@ -90,7 +91,8 @@ static size_t make_v6(const struct packet_spec *s, uint8_t *ip)
 	uint8_t *type = ip + 6;
 
 	memset(ip, 0, 40);
-	ip[0] = 0x60;
+	ip[0] = (uint8_t)(0x60 | s->tos >> 4);
+	ip[1] = (uint8_t)(s->tos << 4);
 	ip[7] = s->hops;
 	memcpy(ip + 8, s->src, 16);
 	memcpy(ip + 24, s->dst, 16);

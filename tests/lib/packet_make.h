@@ -23,6 +23,7 @@ struct packet_spec {
 	uint8_t src[16], dst[16];
 	uint16_t sport, dport; /* network order */
 	uint8_t hops;
+	uint8_t tos; /* or traffic class */
 	bool df;
 	/* TCP */
 	uint8_t flags;

@@ -61,6 +61,7 @@ void model_reset(struct model *m)
 	memset(m->lines, 0, sizeof(*m->lines) << m->flow_log2);
 	memset(m->vips, 0, sizeof(m->vips));
 	memset(m->fragments, 0, sizeof(m->fragments));
+	model_forget_marks(m);
 	memset(m->counters, 0, sizeof(m->counters));
 	memset(m->drops, 0, sizeof(m->drops));
 	memset(m->events, 0, sizeof(m->events));
@@ -110,18 +111,23 @@ static uint64_t hash_of(uint64_t seed, const struct model_key *key,
 	return (h ^ h >> 32) * MIX_B;
 }
 
-/* One client's flows share a slot, where only its address is hashed. */
-uint64_t model_hash(const struct model *m, const struct xlb_vip *vip,
-		    const struct model_key *key)
+/* Of a line and a tag; a client's own have no ports. */
+uint64_t model_hash(const struct model *m, const struct model_key *key)
 {
 	uint32_t ports = key->client_port | (uint32_t)key->vip_port << 16;
-	uint64_t hash = hash_of(m->flow_seed, key, ports), client, top;
 
-	if (!(vip->flags & XLB_VIP_CLIENT_HASH) || key->kind == KEY_CLIENT)
-		return hash;
-	client = hash_of(m->flow_seed, key, 0);
-	top = ~(uint64_t)0 << (32 + vip->slot_shift);
-	return (client & top) | (hash & ~top);
+	return hash_of(m->flow_seed, key, ports);
+}
+
+/* One client's flows share a slot, where only its address is hashed. */
+static uint32_t slot_word(const struct model *m, const struct xlb_vip *vip,
+			  const struct model_key *key, bool by_client)
+{
+	uint64_t hash = by_client ? hash_of(m->flow_seed, key, 0)
+				  : model_hash(m, key);
+
+	return m->slots[vip->slot_base +
+			(uint32_t)(hash >> 32 >> vip->slot_shift)];
 }
 
 uint32_t model_line_of(const struct model *m, uint64_t hash)
@@ -140,10 +146,9 @@ static uint64_t dest_of(const struct model_key *key)
 	return (lo ^ hi * MIX_A) + key->proto;
 }
 
-static uint32_t tag_of(const struct model *m, const struct xlb_vip *vip,
-		       const struct model_key *key)
+static uint32_t tag_of(const struct model *m, const struct model_key *key)
 {
-	uint64_t hash = model_hash(m, vip, key), k;
+	uint64_t hash = model_hash(m, key), k;
 
 	if (key->kind == KEY_CLIENT)
 		hash ^= CLIENT_MIX;
@@ -339,7 +344,7 @@ static struct model_memory make_memory(const struct step *s,
 {
 	return (struct model_memory){
 		.key = *key,
-		.tag = tag_of(s->m, s->vip, key),
+		.tag = tag_of(s->m, key),
 		.class = class,
 		.backend = backend,
 		.generation = s->m->backends[backend].generation,
@@ -507,14 +512,20 @@ static struct model_key client_key(const struct step *s)
 	return key;
 }
 
+static bool leaves(const struct step *s, uint32_t backend)
+{
+	return s->m->backends[backend].flags & XLB_BACKEND_LEAVING;
+}
+
 /* The client's memory while it binds; with `any`, one that is too old, too. */
 static struct model_memory *client_memory(struct step *s, bool any)
 {
 	struct model_key key = client_key(s);
-	struct model_line *line = line_at(s, model_hash(s->m, s->vip, &key));
+	struct model_line *line = line_at(s, model_hash(s->m, &key));
 	struct model_memory *e = find(s, line, &key, KNOWN);
 
-	if (e && !any && age(s->m, e) > s->vip->affinity_ticks)
+	if (e && !any &&
+	    (age(s->m, e) > s->vip->affinity_ticks || leaves(s, e->backend)))
 		return NULL;
 	return e;
 }
@@ -588,6 +599,11 @@ static uint32_t tcp_syn(struct step *s, struct model_line *line)
 	known = find(s, line, &s->key, KNOWN);
 	target = new_owner(s);
 	/* Past the rate nobody asks whether there is an owner. */
+	if (!target && s->m->drained && known && picks(s) &&
+	    s->seen->backend == known->backend) {
+		touch(s, known);
+		return known->backend;
+	}
 	if (!target && s->m->drained && s->seen->backend == by_slot(s))
 		return by_slot(s);
 	if (!target || !must_remember(s, target, known))
@@ -595,7 +611,10 @@ static uint32_t tcp_syn(struct step *s, struct model_line *line)
 	s->binds = remember_half(s, line, target);
 	if (s->binds)
 		return target;
-	return known ? known->backend : by_slot(s);
+	if (!known)
+		return by_slot(s);
+	touch(s, known);
+	return known->backend;
 }
 
 /* FIN and RST end what is counted, and data brings it back. */
@@ -616,7 +635,7 @@ static uint32_t heard(struct step *s, struct model_memory *e)
 		return e->backend;
 	e->class = class_after(s, e);
 	e->key = s->key;
-	e->tag = tag_of(s->m, s->vip, &s->key);
+	e->tag = tag_of(s->m, &s->key);
 	touch(s, e);
 	return e->backend;
 }
@@ -668,14 +687,19 @@ static void bind_client(struct step *s, uint32_t backend)
 	if (!backend || s->looks_only || !s->binds ||
 	    !(s->vip->flags & XLB_VIP_CLIENT_HASH))
 		return;
+	/* The owner of a slot that is settled needs no tie. */
+	if (leaves(s, backend) || (XLB_SLOT_STATE(s->word) == XLB_SETTLED &&
+				   XLB_SLOT_CUR(s->word) == backend))
+		return;
 	e = client_memory(s, true);
 	if (!e) {
-		remember(s, line_at(s, model_hash(s->m, s->vip, &key)), &key,
+		remember(s, line_at(s, model_hash(s->m, &key)), &key,
 			 XLB_FLOW_SIGHTED, backend);
 		return;
 	}
 	if (e->backend != backend) {
-		if (age(s->m, e) <= s->vip->affinity_ticks)
+		if (age(s->m, e) <= s->vip->affinity_ticks &&
+		    !leaves(s, e->backend))
 			return;
 		e->class = XLB_FLOW_SIGHTED;
 		e->backend = backend;
@@ -716,12 +740,31 @@ static uint32_t udp_backend(struct step *s)
 	return XLB_SLOT_CUR(s->word);
 }
 
+static bool changes(const struct xlb_vip *vip)
+{
+	uint16_t flags = vip->flags & XLB_VIP_CLIENT;
+
+	return flags && flags != XLB_VIP_CLIENT;
+}
+
+/* New flows go to their own slot's owner, unknown ones where theirs led. */
+static uint32_t between(struct step *s)
+{
+	uint32_t owner = by_owner(s);
+
+	s->word = slot_word(s->m, s->vip, &s->key,
+			    s->vip->flags & XLB_VIP_CLIENT_OLD);
+	return XLB_SLOT(owner, by_slot(s), XLB_MOVING);
+}
+
 static uint32_t backend_of(struct step *s)
 {
-	s->hash = model_hash(s->m, s->vip, &s->key);
-	s->word = s->m->slots[s->vip->slot_base +
-			      (uint32_t)(s->hash >> 32 >> s->vip->slot_shift)];
+	s->hash = model_hash(s->m, &s->key);
+	s->word = slot_word(s->m, s->vip, &s->key,
+			    s->vip->flags & XLB_VIP_CLIENT_HASH);
 	s->due->word = s->word;
+	if (changes(s->vip))
+		s->word = between(s);
 	return s->vip->proto == IPPROTO_TCP ? tcp_backend(s) : udp_backend(s);
 }
 
@@ -847,10 +890,9 @@ static bool returns(const struct step *s, const struct xlb_backend *be,
 	       ifindex == s->m->ingress;
 }
 
-static void leave(struct step *s, const struct packet_view *v,
-		  const struct xlb_backend *be)
+static void leave(struct step *s, const struct xlb_backend *be, int family)
 {
-	const __u64 *hop = next_hop(be, v->family);
+	const __u64 *hop = next_hop(be, family);
 
 	s->due->verdict = be->flags & XLB_BACKEND_STACK ? LAB_PASS
 			  : returns(s, be, (uint32_t)(hop[1] >> 32))
@@ -860,20 +902,242 @@ static void leave(struct step *s, const struct packet_view *v,
 		memcpy(s->due->frame, hop, 12);
 }
 
-static bool over_mtu(const struct packet_view *v, const struct xlb_backend *be)
+/* An address of one host, which may be answered. */
+static bool is_host(int family, const uint8_t addr[16])
 {
-	return be->mtu && v->ip_len > be->mtu;
+	static const uint8_t none[15];
+
+	if (family == 4)
+		return addr[0] && addr[0] != 127 && addr[0] < 224;
+	return addr[0] != 0xff &&
+	       (memcmp(addr, none, sizeof(none)) != 0 || addr[15] > 1);
 }
 
-static void too_big(struct step *s, const struct packet_view *v,
-		    const struct xlb_backend *be)
+/* An answer to its sender. */
+static void answer(struct step *s)
 {
-	drop(s, XLB_DROP_TOO_BIG);
-	if (!v->may_not_fragment || v->size < 14 + 128)
-		return;
 	s->due->verdict = s->m->tc ? LAB_REDIRECT : LAB_TX;
-	s->due->mtu = be->mtu;
+	s->due->answer = true;
 }
+
+/* room: bytes that would come in front; there are no errors about errors. */
+static bool is_too_big(struct step *s, const struct packet_view *v,
+		       const struct xlb_backend *be, size_t room)
+{
+	if (!be->mtu || v->ip_len + room <= be->mtu)
+		return false;
+	drop(s, XLB_DROP_TOO_BIG);
+	if (s->looks_only || !v->may_not_fragment || v->size < 14 + 128 ||
+	    !is_host(v->family, v->src))
+		return true;
+	answer(s);
+	s->due->mtu = be->mtu - (uint32_t)room;
+	return true;
+}
+
+/* --- behind other headers --- */
+
+static bool is_wrapped(enum xlb_forwarding forwarding)
+{
+	return forwarding == XLB_IPIP || forwarding == XLB_GUE;
+}
+
+/* Of the headers in front: the packet's own, if the backend has it. */
+static int outer_family(const struct xlb_backend *be, int family)
+{
+	static const uint32_t none[4];
+
+	if (family == 4)
+		return be->addr4 ? 4 : 6;
+	return memcmp(be->addr6, none, sizeof(none)) != 0 ? 6 : 4;
+}
+
+static size_t outer_bytes(int family, enum xlb_forwarding forwarding)
+{
+	return (family == 4 ? 20U : 40U) + (forwarding == XLB_GUE ? 8U : 0U);
+}
+
+static bool has_source(const struct model *m, int family)
+{
+	static const uint32_t none[4];
+
+	return family == 4 ? m->source4 != 0
+			   : memcmp(m->source6, none, sizeof(none)) != 0;
+}
+
+static bool may_wrap(struct step *s, const struct packet_view *v,
+		     const struct xlb_backend *be,
+		     enum xlb_forwarding forwarding)
+{
+	int family = outer_family(be, v->family);
+	size_t room = outer_bytes(family, forwarding);
+
+	if (is_too_big(s, v, be, room))
+		return false;
+	if (be->flags & XLB_BACKEND_STACK || !next_hop(be, family)[0])
+		drop(s, XLB_DROP_NO_NEXT_HOP);
+	else if (v->ip_len + room > 65535 ||
+		 (forwarding == XLB_GUE && !has_source(s->m, family)))
+		drop(s, XLB_DROP_ENCAP);
+	else
+		return true;
+	return false;
+}
+
+static struct model_mark *mark_of(struct model *m, const struct model_key *key)
+{
+	struct model_mark *mark;
+
+	for (int i = 0; i < MODEL_MARKS; i++)
+		if (!memcmp(&m->marks[i].key, key, sizeof(*key)))
+			return &m->marks[i];
+	mark = &m->marks[m->mark_next++ % MODEL_MARKS];
+	*mark = (struct model_mark){ .key = *key };
+	return mark;
+}
+
+void model_forget_marks(struct model *m)
+{
+	memset(m->marks, 0, sizeof(m->marks));
+}
+
+static bool place_is_spread(const struct model *m, enum model_place place)
+{
+	uint64_t first = 0;
+	int n = 0;
+
+	for (int i = 0; i < MODEL_MARKS; i++) {
+		const struct model_mark *mark = &m->marks[i];
+
+		if (!mark->known[place] || mark->key.kind != KEY_FLOW)
+			continue;
+		if (n++ && mark->at[place] != first)
+			return true;
+		first = mark->at[place];
+	}
+	return n < 5;
+}
+
+bool model_spread(const struct model *m)
+{
+	for (int i = 0; i < PLACES; i++)
+		if (!place_is_spread(m, (enum model_place)i))
+			return false;
+	return true;
+}
+
+/* What the program wrote into these bits of the packet is right so far. */
+static void take_mark(struct step *s, const struct model_key *key,
+		      enum model_place place, size_t at, size_t len,
+		      uint64_t mask)
+{
+	struct model_mark *mark = mark_of(s->m, key);
+	uint8_t *due = s->due->frame + at;
+	uint64_t value = 0;
+
+	if (s->seen->size < at + len)
+		return;
+	for (size_t i = 0; i < len; i++)
+		value = value << 8 | s->seen->frame[at + i];
+	value &= mask;
+	if (mark->known[place] && mark->at[place] != value)
+		s->due->illegal = "a flow's outer headers change";
+	mark->known[place] = true;
+	mark->at[place] = value;
+	for (size_t i = len; i--; value >>= 8)
+		due[i] |= (uint8_t)value;
+}
+
+static void put16(uint8_t *at, size_t value)
+{
+	at[0] = (uint8_t)(value >> 8);
+	at[1] = (uint8_t)value;
+}
+
+static void outer_v4(struct step *s, const struct packet_view *v,
+		     const struct xlb_backend *be, bool gue,
+		     const struct model_key *key)
+{
+	uint8_t *ip = s->due->frame + 14;
+	uint16_t csum;
+
+	memset(ip, 0, 20);
+	ip[0] = 0x45;
+	ip[1] = v->tos;
+	put16(ip + 2, outer_bytes(4, gue ? XLB_GUE : XLB_IPIP) + v->ip_len);
+	ip[6] = 0x40;
+	ip[8] = 64;
+	ip[9] = gue		 ? IPPROTO_UDP
+		: v->family == 4 ? IPPROTO_IPIP
+				 : IPPROTO_IPV6;
+	if (gue) {
+		memcpy(ip + 12, &s->m->source4, 4);
+	} else {
+		memcpy(ip + 12, "\xac\x10\0\0", 4);
+		take_mark(s, key, PLACE_V4, 14 + 14, 2, 0xffff);
+	}
+	memcpy(ip + 16, &be->addr4, 4);
+	csum = (uint16_t)~packet_sum(ip, 20, 0);
+	put16(ip + 10, csum);
+}
+
+static void outer_v6(struct step *s, const struct packet_view *v,
+		     const struct xlb_backend *be, bool gue,
+		     const struct model_key *key)
+{
+	uint8_t *ip = s->due->frame + 14;
+
+	memset(ip, 0, 40);
+	ip[0] = (uint8_t)(0x60 | v->tos >> 4);
+	ip[1] = (uint8_t)(v->tos << 4);
+	take_mark(s, key, PLACE_LABEL, 14 + 1, 3, 0xfffff);
+	put16(ip + 4, v->ip_len + (gue ? 8 : 0));
+	ip[6] = gue		 ? IPPROTO_UDP
+		: v->family == 4 ? IPPROTO_IPIP
+				 : IPPROTO_IPV6;
+	ip[7] = 64;
+	if (gue) {
+		memcpy(ip + 8, s->m->source6, 16);
+	} else {
+		ip[8] = 1;
+		take_mark(s, key, PLACE_V6, 14 + 16, 8, UINT64_MAX);
+	}
+	memcpy(ip + 24, be->addr6, 16);
+}
+
+static void outer_udp(struct step *s, const struct packet_view *v, size_t at,
+		      const struct model_key *key)
+{
+	uint8_t *udp = s->due->frame + at;
+
+	memset(udp, 0, 8);
+	take_mark(s, key, PLACE_PORT, at, 2, 0xffff);
+	if (udp[0] < 49152 / 256)
+		s->due->illegal = "the outer source port is a server's";
+	put16(udp + 2, XLB_GUE_PORT);
+	put16(udp + 4, 8 + v->ip_len);
+}
+
+/* key: what says which packets stay together. */
+static void wrap(struct step *s, const struct packet_view *v,
+		 const struct xlb_backend *be, enum xlb_forwarding forwarding,
+		 const struct model_key *key)
+{
+	int family = outer_family(be, v->family);
+	size_t room = outer_bytes(family, forwarding);
+	bool gue = forwarding == XLB_GUE;
+	uint8_t *frame = s->due->frame;
+
+	memmove(frame + 14 + room, frame + 14, s->due->size - 14);
+	s->due->size += room;
+	put16(frame + 12, family == 4 ? 0x0800 : 0x86dd);
+	(family == 4 ? outer_v4 : outer_v6)(s, v, be, gue, key);
+	if (gue)
+		outer_udp(s, v, 14 + room - 8, key);
+	leave(s, be, family);
+}
+
+/* --- to the backend --- */
 
 /* Can the packet go to this backend?  If not, what is due instead is. */
 static bool may_go(struct step *s, const struct packet_view *v,
@@ -885,11 +1149,8 @@ static bool may_go(struct step *s, const struct packet_view *v,
 		drop(s, XLB_DROP_NO_NEXT_HOP);
 		return false;
 	}
-	if (v->proto != IPPROTO_ICMP && v->proto != IPPROTO_ICMPV6 &&
-	    over_mtu(v, be)) {
-		too_big(s, v, be);
+	if (is_too_big(s, v, be, 0))
 		return false;
-	}
 	if (nat && v->hops <= 1 && !(be->flags & XLB_BACKEND_STACK)) {
 		drop(s, XLB_DROP_TTL);
 		return false;
@@ -898,22 +1159,27 @@ static bool may_go(struct step *s, const struct packet_view *v,
 }
 
 static void forward(struct step *s, const struct packet_view *v, uint32_t id,
-		    enum xlb_forwarding forwarding)
+		    enum xlb_forwarding forwarding, const struct model_key *key)
 {
 	const struct xlb_backend *be = &s->m->backends[id];
 	bool nat = forwarding == XLB_NAT;
 
-	if (!may_go(s, v, be, nat))
+	if (is_wrapped(forwarding) ? !may_wrap(s, v, be, forwarding)
+				   : !may_go(s, v, be, nat))
 		return;
 	s->due->backend = id;
+	count(s, id, v->size);
+	if (is_wrapped(forwarding)) {
+		wrap(s, v, be, forwarding, key);
+		return;
+	}
 	if (nat) {
 		if (v->part != PART_LATER)
 			rewrite_ports(s, v, be);
 		rewrite_ip(s, v, be);
 		check_sums(s, v);
 	}
-	count(s, id, v->size);
-	leave(s, v, be);
+	leave(s, be, v->family);
 }
 
 /* --- fragments --- */
@@ -953,16 +1219,20 @@ static void fragment_remember(struct step *s, const struct packet_view *v,
 static void fragment_later(struct step *s, const struct packet_view *v)
 {
 	const struct model_fragment *f = fragment_find(s->m, v);
+	struct model_key key = { .kind = KEY_CLIENT,
+				 .family = (uint8_t)v->family };
 
 	if (!f) {
 		if (is_vip_address(s->m, v->family, v->dst))
 			drop(s, XLB_DROP_FRAGMENT);
 		return;
 	}
-	if (v->l3 + v->ip_len > v->size || v->l3 + v->ip_len < v->l4)
+	if (v->l3 + v->ip_len > v->size || v->l3 + v->ip_len < v->l4) {
 		drop(s, XLB_DROP_MALFORMED);
-	else
-		forward(s, v, f->backend, f->forwarding);
+		return;
+	}
+	memcpy(key.client, v->src, 16);
+	forward(s, v, f->backend, f->forwarding, &key);
 }
 
 /* --- errors about a flow --- */
@@ -993,7 +1263,21 @@ static bool view_quoted(const struct packet_view *v, uint8_t *room,
 	memcpy(room + 14, v->frame + from, size);
 	packet_view(room, size + 14, ret);
 	/* Eight bytes of the transport header are always quoted. */
-	return ret->reach == REACH_PORTS && ret->l4 + 8 <= ret->size;
+	return ret->reach == REACH_PORTS && ret->l4 + 8 <= ret->size &&
+	       !ret->odd && ret->extensions <= MAX_EXTENSIONS;
+}
+
+/* The ICMP checksum follows all that changed behind it, and the address. */
+static void quoted_csum(struct step *s, const struct packet_view *v,
+			const void *addr)
+{
+	uint8_t *frame = s->due->frame, *csum = frame + v->l4 + 2;
+
+	for (size_t at = v->l4 + 4; at + 2 <= v->size; at += 2)
+		if (memcmp(v->frame + at, frame + at, 2) != 0)
+			csum_follow(csum, v->frame + at, frame + at, 2);
+	if (v->family == 6)
+		csum_follow(csum, v->dst, addr, 16);
 }
 
 static void rewrite_quoted(struct step *s, const struct packet_view *v,
@@ -1005,23 +1289,20 @@ static void rewrite_quoted(struct step *s, const struct packet_view *v,
 	const void *addr = backend_addr(be, v->family);
 	uint16_t port = target_port(s, be);
 	size_t csum_at = packet_l4_csum_at(q);
-	struct packet_view out;
-	uint8_t *l4 = frame + q->l4 + shift;
+	uint8_t *l4 = frame + q->l4 + shift, *csum = frame + csum_at + shift;
 
 	memcpy(ip + (v->family == 4 ? 12 : 8), addr, len);
 	if (v->family == 4)
 		csum_follow(ip + 10, q->src, addr, 4);
-	if (csum_at + 2 <= q->size) {
-		uint8_t *csum = frame + csum_at + shift;
-
-		l4_csum_follow(csum, q->proto, q->src, addr, len);
-		l4_csum_follow(csum, q->proto, &q->sport, &port, 2);
+	if (csum_at + 2 <= q->size &&
+	    (q->proto == IPPROTO_TCP || csum[0] || csum[1])) {
+		csum_follow(csum, q->src, addr, len);
+		csum_follow(csum, &q->sport, &port, 2);
 	}
 	memcpy(l4, &port, 2);
+	quoted_csum(s, v, addr);
 	rewrite_ip(s, v, be);
-	packet_view(frame, s->due->size, &out);
-	port = packet_l4_csum(&out);
-	memcpy(frame + packet_l4_csum_at(&out), &port, 2);
+	check_sums(s, v);
 }
 
 static void step_key(struct step *s, const uint8_t client[16], uint16_t port)
@@ -1035,20 +1316,38 @@ static void step_key(struct step *s, const uint8_t client[16], uint16_t port)
 	memcpy(s->key.client, client, 16);
 }
 
+static void send_error(struct step *s, const struct packet_view *v,
+		       const struct packet_view *q, uint32_t id)
+{
+	const struct xlb_backend *be = &s->m->backends[id];
+	enum xlb_forwarding forwarding = s->vip->forwarding;
+
+	if (is_wrapped(forwarding) ? !may_wrap(s, v, be, forwarding)
+				   : !may_go(s, v, be, forwarding == XLB_NAT))
+		return;
+	s->due->backend = id;
+	count(s, id, v->size);
+	if (is_wrapped(forwarding)) {
+		wrap(s, v, be, forwarding, &s->key);
+		return;
+	}
+	if (forwarding == XLB_NAT)
+		rewrite_quoted(s, v, q, be);
+	leave(s, be, v->family);
+}
+
 static void icmp_error(struct step *s, const struct packet_view *v)
 {
 	uint8_t room[PACKET_MAX];
-	const struct xlb_backend *be;
 	struct packet_view q;
 	uint32_t id;
 
-	if (v->part != PART_WHOLE || v->l4 + 8 > v->size || !is_error(v) ||
-	    v->options || v->extensions || !view_quoted(v, room, &q))
+	if (!view_quoted(v, room, &q))
 		return;
 	s->vip = model_vip(s->m, q.family, q.src, q.sport, q.proto);
 	if (!s->vip || memcmp(v->dst, q.src, 16) != 0)
 		return;
-	if (v->l3 + v->ip_len > v->size || v->ip_len < 2 * v->l3_len + 8 + 8) {
+	if (v->l3 + v->ip_len > v->size) {
 		drop(s, XLB_DROP_MALFORMED);
 		return;
 	}
@@ -1056,18 +1355,63 @@ static void icmp_error(struct step *s, const struct packet_view *v)
 	s->looks_only = true;
 	id = backend_of(s);
 	s->new_flow = false;
-	if (!id) {
+	if (id)
+		send_error(s, v, &q, id);
+	else
 		drop(s, XLB_DROP_ICMP);
-		return;
+}
+
+/* --- what a VIP says itself --- */
+
+static bool is_echo_request(const struct packet_view *v)
+{
+	return v->l4 == v->l3 + (v->family == 4 ? 20 : 40) &&
+	       v->ip_len >= v->l3_len + 8 && v->l3 + v->ip_len <= v->size &&
+	       v->frame[v->l4] == (v->family == 4 ? 8 : 128) &&
+	       !v->frame[v->l4 + 1];
+}
+
+static void swap(uint8_t *a, uint8_t *b, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		uint8_t x = a[i];
+
+		a[i] = b[i];
+		b[i] = x;
 	}
-	be = &s->m->backends[id];
-	if (!may_go(s, v, be, s->vip->forwarding == XLB_NAT))
+}
+
+static void echo(struct step *s, const struct packet_view *v)
+{
+	uint8_t *frame = s->due->frame, *ip = frame + v->l3;
+	uint8_t *l4 = frame + v->l4;
+	bool v4 = v->family == 4;
+
+	if (!is_vip_address(s->m, v->family, v->dst) ||
+	    !is_host(v->family, v->src))
 		return;
-	s->due->backend = id;
-	if (s->vip->forwarding == XLB_NAT)
-		rewrite_quoted(s, v, &q, be);
-	count(s, id, v->size);
-	leave(s, v, be);
+	swap(frame, frame + 6, 6);
+	swap(ip + (v4 ? 12 : 8), ip + (v4 ? 16 : 24), v4 ? 4 : 16);
+	ip[v4 ? 8 : 7] = 64;
+	if (v4)
+		csum_follow(ip + 10, v->frame + v->l3 + 8, ip + 8, 2);
+	l4[0] = v4 ? 0 : 129;
+	csum_follow(l4 + 2, v->frame + v->l4, l4, 2);
+	check_sums(s, v);
+	answer(s);
+}
+
+static void icmp(struct step *s, const struct packet_view *v)
+{
+	/* Also the one piece that is all of its datagram. */
+	if (v->proto != (v->family == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) ||
+	    v->reach < REACH_PROTO || v->part != PART_WHOLE || v->fragment ||
+	    v->l4 + 8 > v->size)
+		return;
+	if (is_echo_request(v))
+		echo(s, v);
+	else if (is_error(v))
+		icmp_error(s, v);
 }
 
 /* --- packets --- */
@@ -1116,7 +1460,7 @@ static void for_service(struct step *s, const struct packet_view *v)
 	}
 	if (v->part == PART_FIRST)
 		fragment_remember(s, v, id);
-	forward(s, v, id, s->vip->forwarding);
+	forward(s, v, id, s->vip->forwarding, &s->key);
 }
 
 /* It can't be balanced: its address alone says whether it is ours. */
@@ -1146,12 +1490,12 @@ static void untagged_packet(struct step *s, const struct packet_view *v)
 		refuse(s, v,
 		       v->extensions < MAX_EXTENSIONS ? XLB_DROP_MALFORMED
 						      : XLB_DROP_HEADERS);
-	else if (v->proto == IPPROTO_ICMP || v->proto == IPPROTO_ICMPV6)
-		icmp_error(s, v);
-	else if (v->proto != IPPROTO_TCP && v->proto != IPPROTO_UDP)
-		return;
 	else if (v->odd || v->extensions > MAX_EXTENSIONS)
 		refuse(s, v, XLB_DROP_HEADERS);
+	else if (v->proto == IPPROTO_ICMP || v->proto == IPPROTO_ICMPV6)
+		icmp(s, v);
+	else if (v->proto != IPPROTO_TCP && v->proto != IPPROTO_UDP)
+		return;
 	else if (v->part == PART_LATER)
 		fragment_later(s, v);
 	else
@@ -1176,7 +1520,7 @@ static void tagged_packet(struct step *s, const struct packet_view *v)
 	memcpy(due->frame, plain, due->size);
 	packet_view(plain, due->size, &inner);
 	untagged_packet(s, &inner);
-	if (due->verdict != LAB_PASS)
+	if (due->verdict != LAB_PASS && !due->answer)
 		return;
 	memmove(due->frame + 12 + len, due->frame + 12, due->size - 12);
 	memcpy(due->frame + 12, tags, len);
@@ -1193,6 +1537,7 @@ void model_packet(struct model *m, const uint8_t *frame, size_t size,
 	due->reason = XLB_DROP_NONE;
 	due->backend = due->mtu = due->lines = 0;
 	due->illegal = NULL;
+	due->answer = false;
 	memcpy(due->frame, frame, size);
 	due->size = size;
 	packet_view(frame, size, &v);

@@ -25,6 +25,7 @@
 
 #define MODEL_VIPS 32
 #define MODEL_FRAGMENTS 64
+#define MODEL_MARKS 128
 
 enum model_key_kind {
 	KEY_FLOW, /* a connection */
@@ -59,6 +60,24 @@ struct model_fragment {
 	enum xlb_forwarding forwarding;
 };
 
+/*
+ * Where a flow shows outside, behind which headers it ever went.  What stands
+ * there is the program's choice, but always the same.
+ */
+enum model_place {
+	PLACE_V4, /* low half of ipip's IPv4 source */
+	PLACE_V6, /* low half of ipip's IPv6 source */
+	PLACE_PORT, /* gue's source port */
+	PLACE_LABEL, /* IPv6's flow label */
+	PLACES
+};
+
+struct model_mark {
+	struct model_key key; /* later fragments: the client only */
+	bool known[PLACES];
+	uint64_t at[PLACES];
+};
+
 struct model {
 	uint64_t flow_seed;
 	uint8_t flow_log2;
@@ -73,7 +92,9 @@ struct model {
 	struct model_line *lines;
 	struct model_fragment fragments[MODEL_FRAGMENTS];
 	unsigned int fragment_next;
-	uint32_t source4, source6[4];
+	struct model_mark marks[MODEL_MARKS];
+	unsigned int mark_next;
+	uint32_t source4, source6[4]; /* as in xlb_control */
 	bool tc;
 	uint32_t ingress; /* interface where packets come in */
 	/* What should have been counted. */
@@ -99,6 +120,7 @@ struct model_due {
 	uint32_t backend; /* LAB_TX, LAB_REDIRECT, LAB_PASS after a rewrite */
 	uint8_t frame[PACKET_MAX];
 	size_t size;
+	bool answer; /* of the VIP itself: its tags are the question's */
 	uint32_t mtu; /* an answer "too big" is due, saying so; else 0 */
 	uint32_t word; /* of the slot that was looked at */
 	uint32_t line[2]; /* lines of memories that were looked at */
@@ -117,13 +139,16 @@ void model_packet(struct model *m, const uint8_t *frame, size_t size,
 
 /* The entry as it stands in the map; 0 for none. */
 uint64_t model_word(const struct model_memory *e);
-uint64_t model_hash(const struct model *m, const struct xlb_vip *vip,
-		    const struct model_key *key);
+uint64_t model_hash(const struct model *m, const struct model_key *key);
 uint32_t model_line_of(const struct model *m, uint64_t hash);
 /* NULL: for nobody. */
 const struct xlb_vip *model_vip(const struct model *m, int family,
 				const uint8_t addr[16], uint16_t port,
 				uint8_t proto);
 bool model_alive(const struct model *m, const struct model_memory *e);
+/* Are some flows told apart in each place where they show outside? */
+bool model_spread(const struct model *m);
+/* Flows will show otherwise from now on. */
+void model_forget_marks(struct model *m);
 
 #endif

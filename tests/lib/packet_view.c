@@ -48,6 +48,7 @@ static void view_v4(struct packet_view *v)
 		return;
 	v->reach = REACH_IP;
 	v->l3_len = (v->frame[v->l3] & 15) * 4U;
+	v->tos = v->frame[v->l3 + 1];
 	v->ip_len = word_at(v, v->l3 + 2);
 	memcpy(&v->fragment_id, v->frame + v->l3 + 4, 2);
 	frag = word_at(v, v->l3 + 6);
@@ -115,6 +116,7 @@ static void view_v6(struct packet_view *v)
 		return;
 	v->reach = REACH_IP;
 	v->l3_len = 40;
+	v->tos = (uint8_t)(word_at(v, v->l3) >> 4);
 	v->ip_len = word_at(v, v->l3 + 4) + 40U;
 	v->hops = v->frame[v->l3 + 7];
 	v->may_not_fragment = true;

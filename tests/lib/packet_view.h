@@ -43,6 +43,7 @@ struct packet_view {
 	uint8_t src[16], dst[16]; /* IPv4: the first four bytes, the rest 0 */
 	uint16_t sport, dport; /* network order */
 	uint8_t hops; /* TTL or hop limit */
+	uint8_t tos; /* or traffic class */
 	enum packet_part part;
 	uint32_t fragment_id; /* network order */
 	uint8_t fragment_proto; /* that all pieces of a datagram name */

@@ -1168,13 +1168,18 @@ static void leaving_keeps_its_line(void **state)
 	(void)state;
 	f->settled = false;
 	p = steps_plan(f, spec);
-	assert_int_equal(count_kind(p, CHANGE_BACKEND_SET), 0);
+	/* But for its clients' ties, of which its slots tell. */
+	assert_int_equal(count_kind(p, CHANGE_BACKEND_SET), 1);
+	for (size_t i = 0; i < p->count; i++)
+		if (p->changes[i]->kind == CHANGE_BACKEND_SET)
+			assert_true(p->changes[i]->hidden);
 	assert_int_equal(steps_apply(f, spec, p, p->count), 0);
 	plan_free(p);
 	for (uint32_t id = 1; id < 16; id++) {
 		if (strcmp(f->owners[id].name, "a") != 0)
 			continue;
 		seen++;
+		assert_int_equal(f->backends[id].flags, XLB_BACKEND_LEAVING);
 		assert_int_equal(ntohs(f->backends[id].port), 81);
 		assert_int_equal(f->owners[id].kind, XLB_OWNER_FIXED);
 	}

@@ -37,7 +37,7 @@ struct memory {
 };
 
 struct flow {
-	uint32_t hash;
+	uint32_t hash, client; /* of its line, of its client */
 	bool open, established; /* it has sent more than its SYN */
 	uint8_t owner;
 	uint32_t last; /* moment of its last packet */
@@ -45,7 +45,7 @@ struct flow {
 };
 
 /* What is left out on purpose, to see that the search would find it. */
-enum fault { SOUND, HASTY, IMPATIENT, DEAF, FAULTS };
+enum fault { SOUND, HASTY, IMPATIENT, DEAF, RASH, LINEWISE, FAULTS };
 
 struct life {
 	struct flow flows[FLOWS];
@@ -57,9 +57,12 @@ struct life {
 	uint32_t flow_lines;
 	struct slot_rules rules;
 	uint32_t dead; /* bit by backend */
+	bool by_client, by_client_old; /* slots of new flows, of unknown ones */
+	uint8_t changed; /* tick, when these began to differ */
 	uint32_t moment, tick;
 	uint32_t no_room_at;
 	bool no_room_ever, roomy;
+	bool rehashes; /* its algorithm changes now and then */
 	enum fault fault;
 	struct sweep *sweep;
 	uint32_t wrong, rests, settles;
@@ -90,15 +93,32 @@ static bool alive(const struct life *l, const struct memory *m)
 	       m->generation == l->backends[m->backend].generation;
 }
 
-static uint32_t *slot_of(struct life *l, const struct flow *f)
-{
-	return &l->slots[BASE + (f->hash >> (32 - SLOT_LOG2))];
-}
-
 static bool moves(uint32_t word)
 {
 	return XLB_SLOT_STATE(word) == XLB_MOVING ||
 	       XLB_SLOT_STATE(word) == XLB_HELD;
+}
+
+static uint32_t slot_by(const struct life *l, const struct flow *f, bool client)
+{
+	uint32_t hash = client ? f->client : f->hash;
+
+	return l->slots[BASE + (hash >> (32 - SLOT_LOG2))];
+}
+
+/* While what is hashed changes: from the old slot's to the new one's. */
+static uint32_t word_of(const struct life *l, const struct flow *f)
+{
+	uint32_t word = slot_by(l, f, l->by_client);
+	uint32_t old = slot_by(l, f, l->by_client_old);
+	bool held = XLB_SLOT_STATE(word) == XLB_HELD;
+
+	if (l->by_client == l->by_client_old)
+		return word;
+	return XLB_SLOT(held ? XLB_SLOT_PREV(word) : XLB_SLOT_CUR(word),
+			moves(old) && XLB_SLOT_PREV(old) ? XLB_SLOT_PREV(old)
+							 : XLB_SLOT_CUR(old),
+			XLB_MOVING);
 }
 
 static bool remember(struct life *l, struct memory *m, uint32_t backend,
@@ -192,7 +212,7 @@ static void clients(struct life *l)
 		if (due && pick(2))
 			close_flow(f);
 		else if (due || pick(16) == 0)
-			send(l, f, *slot_of(l, f));
+			send(l, f, word_of(l, f));
 		else if (f->open && pick(200) == 0)
 			close_flow(f);
 	}
@@ -223,6 +243,45 @@ static void reassign(struct life *l)
 		stamp(l, i, slot_next(l->slots[i], want, &l->rules));
 	}
 	sweep_touch(l->sweep, BASE, SLOTS);
+}
+
+/* What follows from whose slots flows have. */
+static void find_rules(struct life *l)
+{
+	bool changes = l->by_client != l->by_client_old;
+	struct sweep_service *sv = &l->services[SERVICE];
+
+	l->rules.kind = changes ? SLOTS_TRACKED : SLOTS_HASHED;
+	sv->rests = !changes;
+	sv->by_client = (l->by_client || l->by_client_old) &&
+			l->fault != LINEWISE;
+}
+
+/* Slots become the clients', or the flows' again. */
+static void change_algorithm(struct life *l)
+{
+	if (l->by_client == l->by_client_old)
+		l->changed = (uint8_t)l->tick;
+	l->by_client = !l->by_client;
+	find_rules(l);
+	for (uint32_t i = BASE; i < BASE + SLOTS; i++)
+		stamp(l, i,
+		      slot_next(l->slots[i], XLB_SLOT_CUR(l->slots[i]),
+				&l->rules));
+	sweep_touch(l->sweep, BASE, SLOTS);
+}
+
+/* Every flow of before has spoken since, and was remembered. */
+static void maybe_end_change(struct life *l, uint32_t since_no_room)
+{
+	uint32_t passed = (uint8_t)(l->tick - l->changed);
+
+	if (l->by_client == l->by_client_old ||
+	    (l->fault != RASH && (!sweep_is_over(IDLE, passed) ||
+				  !sweep_is_over(IDLE, since_no_room))))
+		return;
+	l->by_client_old = l->by_client;
+	find_rules(l);
 }
 
 static void somebody_dies(struct life *l)
@@ -276,7 +335,7 @@ static bool one_round(struct life *l)
 		keep(l, f, &f->known);
 		/* Its memory goes where the sweep has just been. */
 		if (f->open && f->half.backend && pick(2))
-			send(l, f, *slot_of(l, f));
+			send(l, f, word_of(l, f));
 		keep(l, f, &f->half);
 	}
 	sweep_words(l->sweep, SERVICE, words, &busy);
@@ -291,7 +350,8 @@ static bool one_round(struct life *l)
 			      was != XLB_SETTLED;
 		stamp(l, BASE + i, words[i]);
 	}
-	return busy;
+	maybe_end_change(l, in.since_no_room);
+	return busy || l->by_client != l->by_client_old;
 }
 
 /* Some packets have read their slot before the sweep and act after it. */
@@ -302,7 +362,7 @@ static void sweep_among_packets(struct life *l)
 
 	for (size_t i = 0; i < ARRAY_SIZE(late); i++) {
 		late[i] = &l->flows[pick(FLOWS)];
-		words[i] = *slot_of(l, late[i]);
+		words[i] = word_of(l, late[i]);
 	}
 	one_round(l);
 	/*
@@ -325,6 +385,8 @@ static void pass_moment(struct life *l, bool change)
 		reassign(l);
 	if (change && pick(300) == 0)
 		somebody_dies(l);
+	if (change && l->rehashes && pick(100) == 0)
+		change_algorithm(l);
 	if (pick(PER_TICK) == 0)
 		sweep_among_packets(l);
 }
@@ -376,8 +438,13 @@ static struct life *life_new(uint32_t number, enum fault fault)
 		l->service_of[id] = SERVICE;
 	for (uint32_t i = BASE; i < BASE + SLOTS; i++)
 		l->slots[i] = XLB_SLOT(1, 1, XLB_REST);
-	for (size_t i = 0; i < FLOWS; i++)
+	for (size_t i = 0; i < FLOWS; i++) {
 		l->flows[i].hash = pick(UINT32_MAX);
+		l->flows[i].client = pick(UINT32_MAX);
+	}
+	l->rehashes = number % 5 < 2;
+	l->by_client = l->by_client_old = number % 5 == 1 || number % 5 == 2;
+	l->services[SERVICE].by_client = l->by_client && fault != LINEWISE;
 	return l;
 }
 
@@ -414,7 +481,10 @@ static void no_flow_is_broken(void **state)
 	assert_true(rests > count * 10);
 }
 
-/* One round for two, times too short, memories refused and not heeded. */
+/*
+ * One round for two, times too short, memories refused and not heeded, old
+ * flows given up at once, and slots that rest by lines that aren't theirs.
+ */
 static void faults_are_found(void **state)
 {
 	(void)state;

@@ -23,12 +23,14 @@ from libvirtd import die_with_parent  # noqa: E402
 
 APPLETS = "sh mount insmod unshare nsenter sleep cat cp mv echo grep kill poweroff tail".split()
 # In insmod order; what a kernel has built in is left out.
-MODULES = """veth sch_ingress cls_bpf tunnel4 ip_tunnel ipip tunnel6 ip6_tunnel sit udp_tunnel
+MODULES = """llc stp bridge veth sch_ingress cls_bpf tunnel4 ip_tunnel ipip tunnel6 ip6_tunnel sit udp_tunnel
 ip6_udp_tunnel fou fou6""".split()
 
 B1 = '{name: b1, addresses: [10.77.1.11, "fd00:77:1::11"]}'
 B2 = '{name: b2, addresses: [10.77.2.11, "fd00:77:2::11"]}'
-B1_4, B1_6 = "{name: b1, address: 10.77.1.11}", '{name: b1, address: "fd00:77:1::11"}'
+# The same two, on the uplink's network.
+STICK = tuple(f'{{name: b{n}, addresses: [192.0.2.5{n}, "2001:db8::5{n}"]}}' for n in (1, 2))
+OUTER = {4: ["{name: b1, address: 192.0.2.51}"], 6: ['{name: b1, address: "2001:db8::51"}']}
 ALGORITHMS = ("source_hash", "round_robin", "weighted_round_robin", "random", "least_connections",
               "least_load")
 TUNNELS = tuple((forwarding, outer) for forwarding in ("ipip", "gue") for outer in (4, 6))
@@ -61,12 +63,11 @@ def basic(*backends, **keys):
 
 def everything():
     """Each feature of the programs is wanted by some service."""
-    out = [*basic(B1, B2), service("dsr", DSR, (B1, B2), forwarding="dsr"),
-           service("sticky", STICKY, (B1, B2), 9000, protocol="udp", udp="sticky",
-                   forwarding="dsr")]
-    out += [service(name.replace("_", "-"), vips(FIRST_ALGORITHM + i), (B1, B2), algorithm=name,
+    out = [*basic(B1, B2), service("dsr", DSR, STICK, forwarding="dsr"),
+           service("sticky", STICKY, STICK, 9000, protocol="udp", udp="sticky", forwarding="dsr")]
+    out += [service(name.replace("_", "-"), vips(FIRST_ALGORITHM + i), STICK, algorithm=name,
                     forwarding="dsr") for i, name in enumerate(ALGORITHMS)]
-    out += [service(f"{forwarding}-{outer}", vips(FIRST_TUNNEL + i), [B1_4 if outer == 4 else B1_6],
+    out += [service(f"{forwarding}-{outer}", vips(FIRST_TUNNEL + i), OUTER[outer],
                     forwarding=forwarding) for i, (forwarding, outer) in enumerate(TUNNELS)]
     return out
 
@@ -110,9 +111,14 @@ STEPS = [
     # Slots move under connections that are held, and so do programs.
     HOLD, "apply two joined", *load_both("moving", NAT),
     "apply turns live", *load_both("turning", NAT),
-    "takes_frames in_b1", "apply all all", "release held", *load_all("all"), "empty all_empty",
+    "apply all all", "release held", *load_all("all"), "empty all_empty",
     HOLD, "apply tc tc", *load_all("tc"), "release tc_held", "empty tc_empty",
 ]
+
+
+PASS = """__attribute__((section("xdp"), used)) int pass(void *ctx) { return 2; /* XDP_PASS */ }
+char _license[] __attribute__((section("license"), used)) = "GPL";
+"""
 
 
 def copy_program(root, program):
@@ -147,8 +153,6 @@ def write_etc(root):
         (root / f"etc/{name}.yaml").write_text(text)
     (root / "etc/vips").write_text("".join(
         f"{v4}/32\n{v6}/128 nodad\n" for v4, v6 in map(vips, [*numbers, *tunnels])))
-    (root / "etc/tunnel_vips").write_text("".join(
-        f"{v4}\n{v6}\n" for v4, v6 in map(vips, tunnels)))
     (root / "etc/steps").write_text("\n".join(STEPS) + "\n")
 
 
@@ -164,6 +168,8 @@ def make_initrd(folder, kernel):
         copy_program(root, program)
     copy_modules(root, kernel)
     write_etc(root)
+    subprocess.run(["clang", "-O2", "-target", "bpf", "-x", "c", "-c", "-o", root / "etc/pass.o",
+                    "-"], input=PASS, text=True, check=True)
     shutil.copy(HERE / "kernel_init.sh", root / "init")
     (root / "init").chmod(0o755)
     with open(folder / "initrd", "wb") as out:
