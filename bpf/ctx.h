@@ -28,7 +28,6 @@ enum ctx_room {
 #define context __sk_buff
 #define VERDICT_PASS TC_ACT_UNSPEC /* the next filter, then the host's stack */
 #define VERDICT_DROP TC_ACT_SHOT
-#define VERDICT_SENT TC_ACT_REDIRECT
 #define ctx_load_bytes bpf_skb_load_bytes
 #define ctx_store_bytes(ctx, at, from, len) \
 	bpf_skb_store_bytes(ctx, at, from, len, 0)
@@ -36,10 +35,12 @@ enum ctx_room {
 #define context xdp_md
 #define VERDICT_PASS XDP_PASS /* the host's stack, or the next program */
 #define VERDICT_DROP XDP_DROP
-#define VERDICT_SENT XDP_TX /* or XDP_REDIRECT */
 #define ctx_load_bytes bpf_xdp_load_bytes
 #define ctx_store_bytes bpf_xdp_store_bytes
 #endif
+
+/* Not a verdict: the next step's turn. */
+#define GO_ON 100
 
 /* A packet's first byte, and the end of what can be read directly. */
 static __always_inline void *ctx_data(const struct context *ctx)
@@ -97,6 +98,11 @@ static __always_inline __u32 ctx_ifindex(const struct context *ctx)
 static __always_inline int ctx_return(struct context *ctx)
 {
 	return (int)bpf_redirect(ctx->ifindex, 0);
+}
+
+static __always_inline int ctx_answer(struct context *ctx)
+{
+	return ctx_return(ctx);
 }
 
 /*
@@ -179,6 +185,15 @@ static __always_inline int ctx_return(struct context *ctx)
 {
 	(void)ctx;
 	return XDP_TX;
+}
+
+/*
+ * The same for what is rare.  On a veth XDP_TX reaches the other end only if
+ * there is a program too.
+ */
+static __always_inline int ctx_answer(struct context *ctx)
+{
+	return (int)bpf_redirect(ctx->ingress_ifindex, 0);
 }
 
 static __always_inline bool ctx_push(struct context *ctx, __u32 bytes,

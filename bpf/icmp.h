@@ -122,7 +122,7 @@ static __always_inline int icmp_send(struct context *ctx, const void *answer,
 	    !icmp_store(ctx, sizeof(struct ethhdr), answer, len) ||
 	    ctx_store_bytes(ctx, 0, macs, sizeof(macs)))
 		return VERDICT_DROP;
-	return ctx_return(ctx);
+	return ctx_answer(ctx);
 }
 
 /* Around a->quote, which is there. */

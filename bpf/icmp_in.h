@@ -52,7 +52,7 @@ __noinline int echo_answer_v4(struct context *ctx)
 	if (!icmp_store(ctx, sizeof(struct ethhdr), &e, sizeof(e)) ||
 	    ctx_store_bytes(ctx, 0, macs, sizeof(macs)))
 		return VERDICT_DROP;
-	return ctx_return(ctx);
+	return ctx_answer(ctx);
 }
 
 __noinline int echo_answer_v6(struct context *ctx)
@@ -81,7 +81,7 @@ __noinline int echo_answer_v6(struct context *ctx)
 	if (!icmp_store(ctx, sizeof(struct ethhdr), &e, sizeof(e)) ||
 	    ctx_store_bytes(ctx, 0, macs, sizeof(macs)))
 		return VERDICT_DROP;
-	return ctx_return(ctx);
+	return ctx_answer(ctx);
 }
 
 /* at: offset of the ICMP header.  Not a fragment. */

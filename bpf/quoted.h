@@ -79,7 +79,7 @@ static __always_inline bool quoted_is_to(const struct quoted *q)
 }
 
 /*
- * Whose flow the quoted packet is of.  VERDICT_SENT: q->vip and q->id say it;
+ * Whose flow the quoted packet is of.  GO_ON: q->vip and q->id say it;
  * else the verdict.
  */
 __noinline int quoted_find(struct context *ctx, struct quoted *q)
@@ -113,7 +113,7 @@ __noinline int quoted_find(struct context *ctx, struct quoted *q)
 		return drop(XLB_DROP_MALFORMED);
 	q->vip = *vip;
 	q->id = quoted_owner(q);
-	return q->id ? VERDICT_SENT : drop(XLB_DROP_ICMP);
+	return q->id ? GO_ON : drop(XLB_DROP_ICMP);
 }
 
 /*
@@ -212,7 +212,7 @@ quoted_rewrite(const struct quoted *q, const struct xlb_backend *be, bool v6)
 }
 
 /*
- * nat and dsr.  VERDICT_SENT: it may go, and the quotation is what it has to
+ * nat and dsr.  GO_ON: it may go, and the quotation is what it has to
  * be; else the verdict.
  */
 static __always_inline int quoted_ready(struct context *ctx, struct quoted *q,
@@ -226,11 +226,11 @@ static __always_inline int quoted_ready(struct context *ctx, struct quoted *q,
 	if (over_mtu(q->len, be->mtu))
 		return drop(XLB_DROP_TOO_BIG);
 	if (!is_nat(q->vip.forwarding))
-		return VERDICT_SENT;
+		return GO_ON;
 	if (hop_spent(be, q->ttl))
 		return drop(XLB_DROP_TTL);
 	quoted_nat(ctx, q, be);
-	return VERDICT_SENT;
+	return GO_ON;
 }
 
 __noinline int quoted_send_v4(struct context *ctx, struct quoted *q)
@@ -245,7 +245,7 @@ __noinline int quoted_send_v4(struct context *ctx, struct quoted *q)
 	be = backend_line(q->id);
 	bytes = ctx_length(ctx, ctx_data(ctx), ctx_end(ctx));
 	verdict = quoted_ready(ctx, q, be, false);
-	if (verdict != VERDICT_SENT)
+	if (verdict != GO_ON)
 		return verdict;
 	ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	if ((void *)(ip + 1) > ctx_end(ctx))
@@ -272,7 +272,7 @@ __noinline int quoted_send_v6(struct context *ctx, struct quoted *q)
 	be = backend_line(q->id);
 	bytes = ctx_length(ctx, ctx_data(ctx), ctx_end(ctx));
 	verdict = quoted_ready(ctx, q, be, true);
-	if (verdict != VERDICT_SENT)
+	if (verdict != GO_ON)
 		return verdict;
 	ip = ctx_data(ctx) + sizeof(struct ethhdr);
 	if ((void *)(ip + 1) > ctx_end(ctx))
@@ -306,7 +306,7 @@ static __always_inline int quoted_error(struct context *ctx, struct quoted *q,
 {
 	int verdict = quoted_find(ctx, q);
 
-	if (verdict != VERDICT_SENT)
+	if (verdict != GO_ON)
 		return verdict;
 	if (is_encap(q->vip.forwarding))
 		return quoted_wrap(ctx, q, v6);

@@ -17,9 +17,6 @@
 #include "icmp_in.h"
 #include "tags.h"
 
-/* Not a verdict: the next step's turn. */
-#define GO_ON 100
-
 /* Bounds of `l4` below, for the verifier; more than any l4 there is. */
 #define L4_MAX_V4 0x7f
 #define L4_MAX_V6 0x3fff
@@ -365,8 +362,8 @@ __noinline int rare_tags_back(struct context *ctx, struct rare *r, int verdict)
 {
 	if (!r)
 		return VERDICT_DROP;
-	if (verdict != VERDICT_PASS &&
-	    (verdict != VERDICT_SENT || !rare_answered(ctx, r)))
+	if (verdict == VERDICT_DROP ||
+	    (verdict != VERDICT_PASS && !rare_answered(ctx, r)))
 		return verdict;
 	return tags_restore(ctx, &r->tags) ? verdict : drop(XLB_DROP_ENCAP);
 }

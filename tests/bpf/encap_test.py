@@ -321,7 +321,7 @@ def too_big_is_answered_with_what_fits():
             before = pt.lab.count(kind)
             with Drops(too_big=1):
                 verdict, out = pt.lab.cut(big)
-            pt.sent_back(verdict)
+            same(verdict, "redirect")
             same(pt.lab.count(kind), before)
             check_too_big(out, big, family, mtu=room)
 
@@ -483,7 +483,7 @@ def fragments_that_do_not_fit():
         if family == 4:
             same(verdict, "drop")
         else:
-            pt.sent_back(verdict)
+            same(verdict, "redirect")
             check_too_big(out, frames[1], 6, mtu=SMALL_MTU -
                           overhead(mode, 6))
 
@@ -601,7 +601,7 @@ def what_counts_is_the_size_of_a_segment():
                     with Drops(too_big=1):
                         verdict, out = pt.lab.cut(
                             packet, "gso=%d" % (room - header + 1))
-                    pt.sent_back(verdict)
+                    same(verdict, "redirect")
                     check_too_big(out, packet, family, mtu=room)
                     with Drops(encap=1):
                         pt.lab.cut(packet, "gso=%d" % (room - header))

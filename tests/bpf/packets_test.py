@@ -936,7 +936,7 @@ def a_vip_answers_echo():
                     with Drops():
                         verdict, out = lab.xdp(ether() / echo(
                             family, CLIENT[family], vip[family], ttl, data))
-                    sent_back(verdict)
+                    same(verdict, "redirect")
                     same_bytes(out, Ether(src=UP_MAC, dst=CLIENT_MAC) / echoed(
                         family, vip[family], CLIENT[family], data))
 
@@ -1062,7 +1062,7 @@ def too_big_is_answered_by_the_vip():
         before = lab.count(SMALL)
         with Drops(too_big=1):
             verdict, out = lab.cut(big)
-        sent_back(verdict)
+        same(verdict, "redirect")
         same(lab.count(SMALL), before)
         check_too_big(out, big, family)
 
@@ -1108,7 +1108,7 @@ def too_big_udp_is_answered_too():
             big[IP].flags = "DF"
         with Drops(too_big=1):
             verdict, out = lab.cut(big)
-        sent_back(verdict)
+        same(verdict, "redirect")
         check_too_big(out, big, family)
 
 

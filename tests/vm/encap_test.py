@@ -132,6 +132,21 @@ def datagrams(pool):
     assert summary["answers"] >= 190 and summary["failed"] <= 10, summary
 
 
+def echo(pool):
+    """the balancer answers pings to a VIP, not the host behind it"""
+    def heard():
+        lines = [line.split() for line in pool.lab.lb.out(
+            ["cat", "/proc/net/snmp", "/proc/net/snmp6"]).splitlines()]
+        four = dict(zip(*[line for line in lines if line[0] == "Icmp:"][:2]))
+        six = dict(line for line in lines if len(line) == 2)
+        return four["InEchos"], six["Icmp6InEchos"]
+
+    before = heard()
+    for vip in (VIP, "192.0.2.21", VIP6, "2001:db8::22"):
+        pool.lab.client.run(["busybox", "ping", "-c", "2", "-W", "5", vip])
+    assert heard() == before, (before, heard())
+
+
 def through_tc(pool):
     """the same by the tc hook, with the client's segments and sums left to hardware"""
     assert pool.xlb.stop() == 0
@@ -145,12 +160,14 @@ def through_tc(pool):
     uploads(pool)
     downloads(pool)
     datagrams(pool)
+    echo(pool)
 
 
 if __name__ == "__main__":
     lab.enter()
     made = Pool("qemu")
-    tap._tests[:] = [serves_by_ipip, keeps_addresses, uploads, downloads, datagrams, through_tc]
+    tap._tests[:] = [serves_by_ipip, keeps_addresses, uploads, downloads, datagrams, echo,
+                     through_tc]
     try:
         status = tap.run(made, on_failure=made.lab.print_logs)
     finally:
