@@ -131,7 +131,7 @@ class Faults:
         return done.returncode == 0, done.stdout + done.stderr
 
     def run_healthy(self):
-        return self.differential(self.copy("healthy"), 6)
+        return self.differential(self.copy("healthy"), 3)
 
     def run_fault(self, number, file, text, becomes):
         folder = self.copy(f"fault-{number}")

@@ -228,15 +228,15 @@ static uint8_t forwarding_of(const struct command *c)
 
 static uint16_t vip_flags(const struct command *c)
 {
-	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
-			     (flag(c, "random") ? XLB_VIP_RANDOM : 0) |
-			     (flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
-			     (flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
-			     (flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
-			     (option(c, "client") ? XLB_VIP_CLIENT : 0) |
-			     (option(c, "to_client") ? XLB_VIP_CLIENT_HASH :
-						       0) |
-			     (flag(c, "from_client") ? XLB_VIP_CLIENT_OLD : 0);
+	unsigned int flags =
+		(flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
+		(flag(c, "random") ? XLB_VIP_RANDOM : 0) |
+		(flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
+		(flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
+		(flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
+		(option(c, "client") ? XLB_VIP_CLIENT : 0) |
+		(option(c, "to_client") ? XLB_VIP_CLIENT_HASH : 0) |
+		(flag(c, "from_client") ? XLB_VIP_CLIENT_OLD : 0);
 
 	return (uint16_t)flags;
 }
