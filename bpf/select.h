@@ -167,8 +167,8 @@ static __always_inline __u32 slot_word(const struct xlb_vip *vip, __u32 word,
 
 	if (!HAS(CLIENT_HASH) || !flags || flags == XLB_VIP_CLIENT)
 		return word;
-	old = slot_by(vip, flags == XLB_VIP_CLIENT_OLD ? hash->client
-						       : hash->flow);
+	old = slot_by(vip,
+		      flags == XLB_VIP_CLIENT_OLD ? hash->client : hash->flow);
 	return XLB_SLOT(choices_of(word).owner, choices_of(old).fallback,
 			XLB_MOVING);
 }

@@ -337,7 +337,7 @@ static __always_inline __u64 ways_count(__u64 ways)
 	return (ways & 0x0f) + (ways >> 4);
 }
 
-/* The first of these ways from `start` on, round the line; none: any. */
+/* The first of these ways from `start` on, round the line. */
 static __always_inline __u32 ways_first(__u64 ways, __u32 start)
 {
 	__u64 turned =
@@ -351,6 +351,7 @@ static __always_inline __u32 ways_first(__u64 ways, __u32 start)
  * The way for a new entry.  While its class is below its quota it takes an
  * empty one, at home if it can be, or an outdated one; else a victim's, of
  * which the tag says whose, so that a flood doesn't always hit the same.
+ * XLB_FLOW_WAYS: there is none.
  */
 static __always_inline __u32 way_for(const struct xlb_flow_line *line,
 				     __u64 entry, __u32 home, __u32 victim)
@@ -359,11 +360,16 @@ static __always_inline __u32 way_for(const struct xlb_flow_line *line,
 
 	if (ways_count(WAYS_OWN(ways)) < CLASS_QUOTA) {
 		if (WAYS_EMPTY(ways))
-			return ways_first(WAYS_EMPTY(ways), home);
+			return ways_first(WAYS_EMPTY(ways), home) &
+			       (XLB_FLOW_WAYS - 1);
 		if (WAYS_OUTDATED(ways))
-			return ways_first(WAYS_OUTDATED(ways), home);
+			return ways_first(WAYS_OUTDATED(ways), home) &
+			       (XLB_FLOW_WAYS - 1);
 	}
-	return ways_first(WAYS_VICTIMS(ways), XLB_FLOW_TAG(entry));
+	if (!WAYS_VICTIMS(ways))
+		return XLB_FLOW_WAYS;
+	return ways_first(WAYS_VICTIMS(ways), XLB_FLOW_TAG(entry)) &
+	       (XLB_FLOW_WAYS - 1);
 }
 
 /* May an entry of this class take a living one's place? */
@@ -379,12 +385,16 @@ __noinline int memory_put(struct xlb_flow_line *line, __u64 entry, __u32 home,
 {
 	__u32 class = XLB_FLOW_CLASS(entry);
 	__u64 *place, old;
+	__u32 way;
 
 	if (!line)
 		return 0;
-	place = memory_place(line, way_for(line, entry, home, victim));
+	way = way_for(line, entry, home, victim);
+	if (way == XLB_FLOW_WAYS)
+		goto full;
+	place = memory_place(line, way);
 	old = *(volatile __u64 *)place;
-	/* No way at all, or somebody is established there since we looked. */
+	/* Somebody may be established there since we looked. */
 	if (memory_live(old) && !memory_outdated(old)) {
 		if (!memory_yields(old, class, victim))
 			goto full;

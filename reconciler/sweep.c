@@ -158,8 +158,8 @@ static void read_services(struct sweeper *s)
 		s->services[id].slot_log2 = k->slot_log2;
 		s->services[id].rests = !(k->flags & XLB_SERVICE_TRACKS);
 		s->services[id].by_client =
-			k->flags & (XLB_SERVICE_CLIENT_HASH |
-				    XLB_SERVICE_CLIENT_OLD);
+			k->flags &
+			(XLB_SERVICE_CLIENT_HASH | XLB_SERVICE_CLIENT_OLD);
 		set_times(s, id, view->control->tick);
 	}
 	free(has_vip);

@@ -161,9 +161,8 @@ static json_t *slots_json(const struct world *w, const struct world_service *s)
 	json_object_set_new(j, "table", json_integer(1 << k->table_log2));
 	for (size_t i = 0; i < ARRAY_SIZE(states); i++)
 		json_object_set_new(j, states[i], json_integer(counts[i]));
-	json_object_set_new(j, "tracks", 
-				    json_boolean(k->flags &
-						 XLB_SERVICE_TRACKS));
+	json_object_set_new(j, "tracks",
+			    json_boolean(k->flags & XLB_SERVICE_TRACKS));
 	return j;
 }
 

@@ -200,13 +200,13 @@ static int declare_addresses(struct world *w)
 /* This host's addresses, as outer sources of gue; 0: none. */
 static void set_sources(struct world *w, bool v4, bool v6)
 {
+	static const uint8_t source6[16] = { 0x20, 1, 0x0d, 0xb8, [15] = 9 };
 	struct xlb_control *control = &w->lab.tables->control;
 
 	w->model.source4 = v4 ? htonl(0xc0000201) : 0;
 	memset(w->model.source6, 0, sizeof(w->model.source6));
 	if (v6)
-		memcpy(w->model.source6,
-		       "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x09", 16);
+		memcpy(w->model.source6, source6, sizeof(source6));
 	control->source4 = w->model.source4;
 	memcpy(control->source6, w->model.source6, sizeof(control->source6));
 }
@@ -407,7 +407,9 @@ static void make_service(struct world *w, unsigned int n)
 				below(w, 1500) * SERVICES * MEMBERS;
 		/* What is picked must not be known by where it goes. */
 		make_backend(w, s->members[i], (uint8_t)below(w, 256),
-			     w->kind->lawful || tracks_all(s), s->families);
+			     w->kind->lawful || w->kind->drained ||
+				     tracks_all(s),
+			     s->families);
 	}
 	fill_slots(w, s);
 }
@@ -463,7 +465,7 @@ static void make_flow(struct world *w, struct flow *f, uint8_t *taken)
 /* Without one gue drops, which hides what was picked. */
 static void choose_sources(struct world *w)
 {
-	bool needed = w->kind->lawful;
+	bool needed = w->kind->lawful || w->kind->drained;
 
 	for (unsigned int i = 0; i < w->service_count; i++)
 		needed |= tracks_all(&w->services[i]);
@@ -737,9 +739,6 @@ static int change_growth(struct world *w)
 		set_word(w, to + i, w->model.slots[from + (i >> 1)]);
 		w->moved[to + i] = w->moved[from + (i >> 1)];
 	}
-	/* More bits of the hash are the client's. */
-	if (s->style == STYLE_SOURCE_HASH)
-		model_forget_marks(&w->model);
 	s->log2++;
 	s->vip.slot_base = to;
 	s->vip.slot_shift--;
@@ -846,10 +845,11 @@ static struct packet_spec spec_of(struct world *w, const struct flow *f)
 
 static void any_oddity(struct world *w, struct packet_spec *p)
 {
-	/* Of a dropped SYN that has two memories too little can be seen. */
+	/* Of a dropped SYN that has two memories too little can be seen, as of
+	 * one past the rate. */
 	bool syn = p->proto == IPPROTO_TCP && p->flags & TCP_SYN;
 
-	if (once_in(w, 30) && !(syn && p->payload))
+	if (once_in(w, 30) && !(syn && (p->payload || w->kind->drained)))
 		p->hops = (uint8_t)below(w, 2);
 	if (once_in(w, 30))
 		p->tcp_options = (uint8_t)below(w, 11);

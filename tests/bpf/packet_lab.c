@@ -38,8 +38,9 @@
  *   forget ID                   ok N
  *   ifindex NAME                ok N MAC
  *   attach NAME                 ok, or error and what the diag says
+ *   attach_tc NAME              the same, the balancer in tc
  *   attach_reply NAME           the same
- *   detach NAME                 both
+ *   detach NAME                 all of them
  *   outdate                     the next opening loads the programs anew
  *
  * With a folder of a bpffs as its argument it works in the namespaces it was
@@ -227,15 +228,15 @@ static uint8_t forwarding_of(const struct command *c)
 
 static uint16_t vip_flags(const struct command *c)
 {
-	unsigned int flags = (flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
-			     (flag(c, "random") ? XLB_VIP_RANDOM : 0) |
-			     (flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
-			     (flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
-			     (flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
-			     (option(c, "client") ? XLB_VIP_CLIENT : 0) |
-			     (option(c, "to_client") ? XLB_VIP_CLIENT_HASH :
-						       0) |
-			     (flag(c, "from_client") ? XLB_VIP_CLIENT_OLD : 0);
+	unsigned int flags =
+		(flag(c, "rr") ? XLB_VIP_SCHEDULE : 0) |
+		(flag(c, "random") ? XLB_VIP_RANDOM : 0) |
+		(flag(c, "two") ? XLB_VIP_TWO_CHOICES : 0) |
+		(flag(c, "counted") ? XLB_VIP_COUNTED : 0) |
+		(flag(c, "sticky") ? XLB_VIP_STICKY : 0) |
+		(option(c, "client") ? XLB_VIP_CLIENT : 0) |
+		(option(c, "to_client") ? XLB_VIP_CLIENT_HASH : 0) |
+		(flag(c, "from_client") ? XLB_VIP_CLIENT_OLD : 0);
 
 	return (uint16_t)flags;
 }
@@ -653,21 +654,24 @@ static int do_attach(struct lab *lab, const struct command *c)
 {
 	struct diag_list diags = { 0 };
 	int ifindex = (int)if_nametoindex(word(c, 1));
+	enum datapath_hook hook =
+		strcmp(word(c, 0), "attach_tc") ? DATAPATH_XDP : DATAPATH_TC;
 
-	return said(strcmp(word(c, 0), "attach")
-			    ? datapath_reply_attach(lab->d, ifindex, &diags)
-			    : datapath_attach(lab->d, DATAPATH_XDP, word(c, 1),
-					      ifindex, &diags),
+	return said(strcmp(word(c, 0), "attach_reply")
+			    ? datapath_attach(lab->d, hook, word(c, 1), ifindex,
+					      &diags)
+			    : datapath_reply_attach(lab->d, ifindex, &diags),
 		    &diags);
 }
 
 static int do_detach(struct lab *lab, const struct command *c)
 {
+	int ifindex = (int)if_nametoindex(word(c, 1));
 	int err = datapath_detach(lab->d, DATAPATH_XDP, word(c, 1), 0);
 
-	return answer(err ? err
-			  : datapath_reply_detach(
-				    lab->d, (int)if_nametoindex(word(c, 1))));
+	if (!err)
+		err = datapath_detach(lab->d, DATAPATH_TC, word(c, 1), ifindex);
+	return answer(err ? err : datapath_reply_detach(lab->d, ifindex));
 }
 
 static int do_outdate(struct lab *lab, const struct command *c)
@@ -703,6 +707,7 @@ static const struct {
 	{ "forget", do_forget },
 	{ "ifindex", do_ifindex },
 	{ "attach", do_attach },
+	{ "attach_tc", do_attach },
 	{ "attach_reply", do_attach },
 	{ "detach", do_detach },
 	{ "outdate", do_outdate },

@@ -436,8 +436,8 @@ static void check_answer(const struct run *r)
 /* Turned round: no backend's line has such a pair of addresses. */
 static bool is_answer(const struct run *r)
 {
-	return r->verdict == (lab.tc ? LAB_REDIRECT : LAB_TX) &&
-	       !memcmp(r->out, r->in + 6, 6) && !memcmp(r->out + 6, r->in, 6);
+	return r->verdict == LAB_REDIRECT && !memcmp(r->out, r->in + 6, 6) &&
+	       !memcmp(r->out + 6, r->in, 6);
 }
 
 /* In tc a tag that was given back may stand beside the packet, unseen here. */

@@ -1139,7 +1139,7 @@ static bool region_is_sound(const struct fake *f, uint32_t service,
 
 static uint32_t feature_of_flags(uint16_t flags)
 {
-	return (flags & XLB_VIP_CLIENT_HASH ? XLB_FEATURE_CLIENT_HASH : 0) |
+	return (flags & XLB_VIP_CLIENT ? XLB_FEATURE_CLIENT_HASH : 0) |
 	       (flags & XLB_VIP_SCHEDULE ? XLB_FEATURE_SCHEDULE : 0) |
 	       (flags & XLB_VIP_RANDOM ? XLB_FEATURE_RANDOM : 0) |
 	       (flags & XLB_VIP_TWO_CHOICES ? XLB_FEATURE_TWO_CHOICES : 0) |
@@ -1166,9 +1166,9 @@ static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 	if (!region_is_sound(f, v->service, v->slot_base, v->slot_shift))
 		return false;
 	/* Datagrams that become stateless go to the slot's cur at once. */
-	for (uint32_t i = 0;
-	     v->proto == IPPROTO_TCP && v->flags & XLB_VIP_PICKS &&
-	     i < 1u << (32 - v->slot_shift);
+	for (uint32_t i = 0; v->proto == IPPROTO_TCP &&
+			     (v->flags & XLB_VIP_PICKS || service_changes(s)) &&
+			     i < 1u << (32 - v->slot_shift);
 	     i++) {
 		uint32_t word = f->slots[v->slot_base + i];
 

@@ -61,7 +61,7 @@ void model_reset(struct model *m)
 	memset(m->lines, 0, sizeof(*m->lines) << m->flow_log2);
 	memset(m->vips, 0, sizeof(m->vips));
 	memset(m->fragments, 0, sizeof(m->fragments));
-	model_forget_marks(m);
+	memset(m->marks, 0, sizeof(m->marks));
 	memset(m->counters, 0, sizeof(m->counters));
 	memset(m->drops, 0, sizeof(m->drops));
 	memset(m->events, 0, sizeof(m->events));
@@ -123,8 +123,8 @@ uint64_t model_hash(const struct model *m, const struct model_key *key)
 static uint32_t slot_word(const struct model *m, const struct xlb_vip *vip,
 			  const struct model_key *key, bool by_client)
 {
-	uint64_t hash = by_client ? hash_of(m->flow_seed, key, 0)
-				  : model_hash(m, key);
+	uint64_t hash =
+		by_client ? hash_of(m->flow_seed, key, 0) : model_hash(m, key);
 
 	return m->slots[vip->slot_base +
 			(uint32_t)(hash >> 32 >> vip->slot_shift)];
@@ -245,12 +245,25 @@ static void touch(struct step *s, struct model_memory *e)
 /* Ways of a line as a new entry of a class finds them. */
 struct census {
 	unsigned int own; /* of its class, that are somebody's */
+	unsigned int yield; /* of them, whose place it may take */
 	unsigned int empty, outdated;
 };
 
+/*
+ * Whose place a new entry may take, of its own class: anybody's, nobody's, or
+ * that of a flow of this backend, which finds its way unremembered as well.
+ */
+#define OF_ANY 0U
+#define OF_NONE UINT32_MAX
+
+static bool yields(const struct model_memory *e, uint32_t victim)
+{
+	return victim == OF_ANY || e->backend == victim;
+}
+
 static struct census count_line(const struct model *m,
 				const struct model_line *line,
-				enum xlb_flow_class class)
+				enum xlb_flow_class class, uint32_t victim)
 {
 	struct census n = { 0 };
 
@@ -261,8 +274,10 @@ static struct census count_line(const struct model *m,
 			n.empty++;
 		else if (is_free(m, e))
 			n.outdated++;
-		else if (e->class == class)
+		else if (e->class == class) {
 			n.own++;
+			n.yield += yields(e, victim);
+		}
 	}
 	return n;
 }
@@ -270,15 +285,15 @@ static struct census count_line(const struct model *m,
 /* Might a new entry of the class have taken the place of `old`? */
 static bool place_is_due(const struct model *m, const struct model_line *line,
 			 const struct model_memory *old,
-			 enum xlb_flow_class class)
+			 enum xlb_flow_class class, uint32_t victim)
 {
-	struct census n = count_line(m, line, class);
+	struct census n = count_line(m, line, class, victim);
 
 	if (n.own < QUOTA && n.empty)
 		return !model_alive(m, old);
 	if (n.own < QUOTA && n.outdated)
 		return is_free(m, old);
-	return old->class == class && !is_free(m, old);
+	return old->class == class && !is_free(m, old) && yields(old, victim);
 }
 
 static bool holds(const struct model_line *line, uint64_t word)
@@ -309,19 +324,19 @@ static int way_seen(const struct step *s, const struct model_line *line,
 
 /* Could there be no room for one of its class? */
 static bool full(const struct model *m, const struct model_line *line,
-		 enum xlb_flow_class class)
+		 enum xlb_flow_class class, uint32_t victim)
 {
-	struct census n = count_line(m, line, class);
+	struct census n = count_line(m, line, class, victim);
 
-	return !n.own && !n.empty && !n.outdated;
+	return !n.yield && (n.own >= QUOTA || (!n.empty && !n.outdated));
 }
 
 static bool refused(struct step *s, const struct model_line *line,
-		    enum xlb_flow_class class)
+		    enum xlb_flow_class class, uint32_t victim)
 {
 	if (class == XLB_FLOW_HALF_OPEN && s->m->drained)
 		s->m->events[XLB_EVENT_RATE]++;
-	else if (full(s->m, line, class))
+	else if (full(s->m, line, class, victim))
 		s->m->events[XLB_EVENT_NO_ROOM]++;
 	else
 		s->due->illegal = "not remembered, although there is room";
@@ -355,7 +370,7 @@ static struct model_memory make_memory(const struct step *s,
 /* Is it remembered?  Then the model has it where the program put it. */
 static bool remember(struct step *s, struct model_line *line,
 		     const struct model_key *key, enum xlb_flow_class class,
-		     uint32_t backend)
+		     uint32_t backend, uint32_t victim)
 {
 	struct model_memory e = make_memory(s, key, class, backend);
 	int way = way_seen(s, line, model_word(&e));
@@ -364,8 +379,8 @@ static bool remember(struct step *s, struct model_line *line,
 	if (way < 0 && goes_to(s, backend) && holds(line, model_word(&e)))
 		return true; /* in its own place again */
 	if (way < 0)
-		return refused(s, line, class);
-	if (!place_is_due(s->m, line, old, class))
+		return refused(s, line, class, victim);
+	if (!place_is_due(s->m, line, old, class, victim))
 		s->due->illegal = "remembered in another's place";
 	if (!is_free(s->m, old) && class == XLB_FLOW_SIGHTED)
 		s->m->events[XLB_EVENT_NO_ROOM]++;
@@ -548,7 +563,7 @@ static bool second_took_first(struct step *s, struct model_line *line,
 {
 	struct model_memory e =
 		make_memory(s, second, XLB_FLOW_HALF_OPEN, backend);
-	struct census n = count_line(s->m, line, XLB_FLOW_HALF_OPEN);
+	struct census n = count_line(s->m, line, XLB_FLOW_HALF_OPEN, OF_ANY);
 
 	return s->tcp.payload &&
 	       (way_seen(s, line, model_word(&e)) >= 0 ||
@@ -567,11 +582,12 @@ static bool remember_half(struct step *s, struct model_line *line,
 
 	if (way_seen(s, line, model_word(&e)) < 0 &&
 	    second_took_first(s, line, &second, backend))
-		return remember(s, line, &second, XLB_FLOW_HALF_OPEN, backend);
-	if (!remember(s, line, &key, XLB_FLOW_HALF_OPEN, backend))
+		return remember(s, line, &second, XLB_FLOW_HALF_OPEN, backend,
+				OF_ANY);
+	if (!remember(s, line, &key, XLB_FLOW_HALF_OPEN, backend, OF_ANY))
 		return false;
 	if (s->tcp.payload)
-		remember(s, line, &second, XLB_FLOW_HALF_OPEN, backend);
+		remember(s, line, &second, XLB_FLOW_HALF_OPEN, backend, OF_ANY);
 	return true;
 }
 
@@ -655,7 +671,8 @@ static uint32_t tcp_other(struct step *s, struct model_line *line)
 	if (known)
 		return heard(s, known);
 	if (!s->looks_only && is_moving(s) && XLB_SLOT_PREV(s->word))
-		remember(s, line, &s->key, XLB_FLOW_SIGHTED, by_slot(s));
+		remember(s, line, &s->key, XLB_FLOW_SIGHTED, by_slot(s),
+			 by_slot(s));
 	return by_slot(s);
 }
 
@@ -674,7 +691,7 @@ static uint32_t udp_sticky(struct step *s, struct model_line *line)
 		s->binds = false;
 		return 0;
 	}
-	s->new_flow = remember(s, line, &s->key, XLB_FLOW_SIGHTED, id);
+	s->new_flow = remember(s, line, &s->key, XLB_FLOW_SIGHTED, id, OF_ANY);
 	return s->new_flow ? id : by_slot(s);
 }
 
@@ -694,7 +711,7 @@ static void bind_client(struct step *s, uint32_t backend)
 	e = client_memory(s, true);
 	if (!e) {
 		remember(s, line_at(s, model_hash(s->m, &key)), &key,
-			 XLB_FLOW_SIGHTED, backend);
+			 XLB_FLOW_SIGHTED, backend, OF_NONE);
 		return;
 	}
 	if (e->backend != backend) {
@@ -916,7 +933,7 @@ static bool is_host(int family, const uint8_t addr[16])
 /* An answer to its sender. */
 static void answer(struct step *s)
 {
-	s->due->verdict = s->m->tc ? LAB_REDIRECT : LAB_TX;
+	s->due->verdict = LAB_REDIRECT;
 	s->due->answer = true;
 }
 
@@ -996,11 +1013,6 @@ static struct model_mark *mark_of(struct model *m, const struct model_key *key)
 	return mark;
 }
 
-void model_forget_marks(struct model *m)
-{
-	memset(m->marks, 0, sizeof(m->marks));
-}
-
 static bool place_is_spread(const struct model *m, enum model_place place)
 {
 	uint64_t first = 0;
@@ -1073,7 +1085,8 @@ static void outer_v4(struct step *s, const struct packet_view *v,
 	if (gue) {
 		memcpy(ip + 12, &s->m->source4, 4);
 	} else {
-		memcpy(ip + 12, "\xac\x10\0\0", 4);
+		ip[12] = 172;
+		ip[13] = 16;
 		take_mark(s, key, PLACE_V4, 14 + 14, 2, 0xffff);
 	}
 	memcpy(ip + 16, &be->addr4, 4);
@@ -1298,6 +1311,9 @@ static void rewrite_quoted(struct step *s, const struct packet_view *v,
 	    (q->proto == IPPROTO_TCP || csum[0] || csum[1])) {
 		csum_follow(csum, q->src, addr, len);
 		csum_follow(csum, &q->sport, &port, 2);
+		/* 0 would say that a datagram has none. */
+		if (q->proto == IPPROTO_UDP && !csum[0] && !csum[1])
+			csum[0] = csum[1] = 0xff;
 	}
 	memcpy(l4, &port, 2);
 	quoted_csum(s, v, addr);

@@ -135,7 +135,7 @@ void model_release(struct model *m);
 void model_reset(struct model *m);
 
 void model_packet(struct model *m, const uint8_t *frame, size_t size,
-		  const struct model_seen *seen, struct model_due *ret);
+		  const struct model_seen *seen, struct model_due *due);
 
 /* The entry as it stands in the map; 0 for none. */
 uint64_t model_word(const struct model_memory *e);
@@ -148,7 +148,5 @@ const struct xlb_vip *model_vip(const struct model *m, int family,
 bool model_alive(const struct model *m, const struct model_memory *e);
 /* Are some flows told apart in each place where they show outside? */
 bool model_spread(const struct model *m);
-/* Flows will show otherwise from now on. */
-void model_forget_marks(struct model *m);
 
 #endif

@@ -354,9 +354,20 @@ static void operator_acts(struct fake *f)
 			 "%s/b%u", names[pick(SERVICES)], pick(BACKENDS));
 }
 
+/* Every flow of before has spoken: old ones are found as new ones are. */
+static void end_changes(struct fake *f)
+{
+	for (uint32_t id = 1; id < XLB_SERVICES; id++) {
+		if (!service_changes(&f->services[id]))
+			continue;
+		f->services[id].flags ^= XLB_SERVICE_CLIENT_OLD;
+		f->services[id].changed = 0;
+	}
+}
+
 static void something_happens(struct fake *f, struct model *m)
 {
-	switch (pick(9)) {
+	switch (pick(10)) {
 	case 0:
 	case 1:
 	case 2:
@@ -377,6 +388,9 @@ static void something_happens(struct fake *f, struct model *m)
 		break;
 	case 7:
 		fake_want(f, names[pick(2) ? 0 : 5], 1 + pick(4));
+		break;
+	case 8:
+		end_changes(f);
 		break;
 	default:
 		fake_crash(f, pick(1000));
@@ -664,6 +678,44 @@ static void algorithms_move_nothing(void **state)
 		free(keys);
 	}
 	free(was);
+	fake_free(f);
+}
+
+static void assert_hashed(struct fake *f, uint16_t flags, bool tracks)
+{
+	uint32_t count, *slots = slots_of(f, "web", &count);
+	const struct xlb_service *s = service(f, "web");
+
+	assert_int_equal(any_vip(f)->flags & XLB_VIP_CLIENT, flags);
+	assert_int_equal(!!(s->flags & XLB_SERVICE_TRACKS), tracks);
+	for (uint32_t i = 0; i < count; i++)
+		assert_int_equal(XLB_SLOT_STATE(slots[i]), XLB_SETTLED);
+}
+
+/* Flows' slots become clients' and back; the old ones count for a while. */
+static void what_is_hashed_changes(void **state)
+{
+	struct fake *f = fake_new();
+
+	(void)state;
+	converge_to(f, web(PLAIN, 3));
+	rest_all(f, "web");
+	converge_to(f, web(PLAIN "    algorithm: source_hash\n", 3));
+	assert_hashed(f, XLB_VIP_CLIENT_HASH, true);
+	/* Back at once: nothing was found otherwise yet. */
+	converge_to(f, web(PLAIN, 3));
+	assert_hashed(f, 0, false);
+	converge_to(f, web(PLAIN "    algorithm: source_hash\n", 3));
+	end_changes(f);
+	converge_to(f, web(PLAIN "    algorithm: source_hash\n", 3));
+	assert_hashed(f, XLB_VIP_CLIENT, false);
+	converge_to(f, web(PLAIN "    algorithm: random\n", 3));
+	assert_hashed(f, XLB_VIP_CLIENT_OLD, true);
+	converge_to(f, web(PLAIN, 3));
+	assert_hashed(f, XLB_VIP_CLIENT_OLD, true);
+	end_changes(f);
+	converge_to(f, web(PLAIN, 3));
+	assert_hashed(f, 0, false);
 	fake_free(f);
 }
 
@@ -1314,6 +1366,7 @@ int main(void)
 	const char *given = getenv("XLB_SEED");
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(algorithms_move_nothing),
+		cmocka_unit_test(what_is_hashed_changes),
 		cmocka_unit_test(schedules_give_turns),
 		cmocka_unit_test(tables_grow_and_shrink),
 		cmocka_unit_test(maps_grow),

@@ -253,8 +253,8 @@ static void find_rules(struct life *l)
 
 	l->rules.kind = changes ? SLOTS_TRACKED : SLOTS_HASHED;
 	sv->rests = !changes;
-	sv->by_client = (l->by_client || l->by_client_old) &&
-			l->fault != LINEWISE;
+	sv->by_client =
+		(l->by_client || l->by_client_old) && l->fault != LINEWISE;
 }
 
 /* Slots become the clients', or the flows' again. */

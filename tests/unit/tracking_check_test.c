@@ -54,7 +54,8 @@ struct connection {
 	uint8_t owner; /* the backend that has it */
 	uint8_t number; /* of CONNECTIONS; the next one takes the other */
 	uint8_t spoke; /* the client, after its SYN */
-	uint8_t found; /* spoke since its slot began to move */
+	uint8_t found; /* spoke since its slot began to move, */
+	uint8_t met; /* or since other slots became its */
 	uint8_t loose; /* its SYN found no memory */
 };
 
@@ -64,9 +65,15 @@ struct world {
 	struct connection flows[FLOWS];
 	uint8_t big; /* two slots */
 	uint8_t dead; /* bit by backend */
+	uint8_t leaving; /* the same */
 	uint8_t tracked; /* as user space writes words */
-	uint8_t picks; /* as the VIP says */
+	uint8_t picks; /* as the VIP says, and: */
+	uint8_t client_new; /* new flows have their client's slot */
+	uint8_t client_old; /* so have those that aren't remembered */
+	uint8_t pad[3]; /* none is left to the compiler: worlds are compared */
 };
+
+_Static_assert(sizeof(struct world) == 96, "no padding");
 
 /* Rules that leave something out, which a search must notice. */
 enum flaw {
@@ -81,7 +88,7 @@ enum flaw {
 	SYN_TO_OWNER, /* a SYN without a token goes to the owner */
 	GROWS_AT_REST, /* a slot that moved rests when it grew */
 	PICKS_AT_ONCE, /* slots at rest when the algorithm begins to pick */
-	CLIENTS_GROW, /* a table by clients grows while it isn't at rest */
+	CHANGE_ENDS_EARLY, /* from flows' slots to their client's */
 	FLAWS,
 };
 
@@ -93,6 +100,7 @@ struct setting {
 	bool grows;
 	bool algorithms;
 	bool clients; /* source_hash: both flows are one client's */
+	bool rehashes; /* begins to be, and ceases to be, source_hash */
 	bool forged;
 	uint8_t deaths;
 	size_t most; /* worlds; 0: all there are */
@@ -158,9 +166,10 @@ static uint64_t bpf_ktime_get_ns(void)
 
 static const uint8_t sizes[] = { 31, 30 };
 static uint16_t client_port[FLOWS];
-static uint64_t keys[2][FLOWS]; /* by size of the table */
+static uint32_t client_address;
+static uint64_t keys[FLOWS];
 
-static struct xlb_vip vip_of(const struct setting *set, const struct world *w)
+static struct xlb_vip vip_of(const struct world *w)
 {
 	return (struct xlb_vip){
 		.proto = IPPROTO_TCP,
@@ -169,43 +178,50 @@ static struct xlb_vip vip_of(const struct setting *set, const struct world *w)
 		.schedule_base = SCHEDULE,
 		.schedule_shift = 31,
 		.affinity_ticks = 1,
-		.flags = (uint16_t)((set->clients ? XLB_VIP_CLIENT_HASH : 0) |
+		.flags = (uint16_t)((w->client_new ? XLB_VIP_CLIENT_HASH : 0) |
+				    (w->client_old ? XLB_VIP_CLIENT_OLD : 0) |
 				    (w->picks ? XLB_VIP_SCHEDULE : 0)),
 	};
 }
 
-static struct flow_hash hash_of(const struct xlb_vip *vip, size_t flow)
+static struct flow_hash hash_of(const struct world *w, size_t flow)
 {
-	return flow_hash_v4(vip, 0x0a000001, client_port[flow]);
+	struct xlb_vip vip = vip_of(w);
+
+	return flow_hash_v4(&vip, client_address, client_port[flow]);
 }
 
-/* Flow 0 of the first slot, flow 1 of the second one, once there are two. */
-static void choose_ports(const struct setting *set)
+/*
+ * Once there are two slots flow 0 is the first one's and flow 1 the second
+ * one's, as is their client.
+ */
+static void choose_addresses(void)
 {
-	struct world big = { .big = 1 };
-	struct xlb_vip vip = vip_of(set, &big);
-	struct world small = { .big = 0 };
-	struct xlb_vip small_vip = vip_of(set, &small);
-	uint16_t port = 1;
+	struct world w = { .client_new = 1 };
 
-	for (size_t i = 0; i < FLOWS; i++, port++) {
-		for (;; port++) {
-			client_port[i] = port;
-			if (set->clients ||
-			    hash_of(&vip, i).flow >> 62 == (uint64_t)i)
-				break;
-		}
-		keys[0][i] = memory_key(hash_of(&small_vip, i).flow, 0);
-		keys[1][i] = memory_key(hash_of(&vip, i).flow, 0);
+	while (hash_of(&w, 0).client >> 62 != 1)
+		client_address++;
+	for (size_t i = 0; i < FLOWS; i++) {
+		client_port[i] = 1;
+		while (hash_of(&w, i).flow >> 62 != i)
+			client_port[i]++;
+		keys[i] = memory_key(hash_of(&w, i).flow, 0);
 	}
 }
 
-static size_t slot_index(const struct setting *set, const struct world *w,
-			 size_t flow)
+static size_t slot_by_bits(const struct world *w, uint64_t hash)
 {
-	struct xlb_vip vip = vip_of(set, w);
+	return hash >> 32 >> sizes[w->big];
+}
 
-	return hash_of(&vip, flow).flow >> 32 >> vip.slot_shift;
+/* Is it a slot that has a say in where the flow goes? */
+static bool is_slot_of(const struct world *w, size_t slot, size_t flow)
+{
+	struct flow_hash hash = hash_of(w, flow);
+
+	return slot == slot_by_bits(w,
+				    w->client_new ? hash.client : hash.flow) ||
+	       slot == slot_by_bits(w, w->client_old ? hash.client : hash.flow);
 }
 
 static bool lives(const struct world *w, uint32_t id)
@@ -218,8 +234,11 @@ static void enter(const struct world *w)
 	memcpy(flow_line.entry, w->line, sizeof(w->line));
 	for (uint32_t i = 0; i < 2; i++)
 		slot_lines[0].slot[i] = w->words[w->big ? i : 0];
-	for (uint32_t id = 1; id <= FILLER; id++)
+	for (uint32_t id = 1; id <= FILLER; id++) {
 		tables.backends[id].generation = lives(w, id) ? 1 : 2;
+		tables.backends[id].flags =
+			w->leaving >> id & 1 ? XLB_BACKEND_LEAVING : 0;
+	}
 }
 
 static int later_first(const void *a, const void *b)
@@ -236,15 +255,14 @@ static int later_first(const void *a, const void *b)
  */
 static void leave(struct world *w)
 {
-	uint32_t home = memory_home(keys[w->big][0]);
+	uint32_t home = memory_home(keys[0]);
 
 	memcpy(w->line, flow_line.entry, sizeof(w->line));
 	qsort(w->line, XLB_FLOW_WAYS, sizeof(w->line[0]), later_first);
 	for (uint32_t i = 0; i < XLB_FLOW_WAYS; i++) {
 		uint64_t entry = w->line[i];
 
-		if (!entry ||
-		    XLB_FLOW_TAG(entry) != memory_tag(keys[w->big][0]))
+		if (!entry || XLB_FLOW_TAG(entry) != memory_tag(keys[0]))
 			continue;
 		w->line[i] = w->line[home];
 		w->line[home] = entry;
@@ -330,20 +348,20 @@ struct sent {
 	bool no_room;
 };
 
-static struct sent send_packet(const struct setting *set, struct world *w,
-			       size_t flow, uint32_t seq, uint8_t flags)
+static struct sent send_packet(struct world *w, size_t flow, uint32_t seq,
+			       uint8_t flags)
 {
 	static struct {
 		uint8_t ether[14];
 		uint8_t ip[20];
 		uint8_t tcp[20];
 	} __attribute__((packed)) frame;
-	struct xlb_vip vip = vip_of(set, w);
+	struct xlb_vip vip = vip_of(w);
 	struct packet p = {
 		.data = &frame,
 		.ports = (void *)frame.tcp,
 		.len = sizeof(frame.ip) + sizeof(frame.tcp),
-		.hash = hash_of(&vip, flow),
+		.hash = hash_of(w, flow),
 		.proto = IPPROTO_TCP,
 		.new_flow = is_syn(flags),
 	};
@@ -373,9 +391,8 @@ static bool remembered(const struct world *w, uint32_t tag, uint32_t class)
 
 static bool half_open(const struct world *w, size_t flow, uint8_t number)
 {
-	return remembered(
-		w, memory_seq_tag(keys[w->big][flow], sequence(number) + 1),
-		XLB_FLOW_HALF_OPEN);
+	return remembered(w, memory_seq_tag(keys[flow], sequence(number) + 1),
+			  XLB_FLOW_HALF_OPEN);
 }
 
 static bool is_pending(const struct connection *c)
@@ -398,7 +415,7 @@ static void after(struct world *w, bool no_room)
 		struct connection *c = &w->flows[i];
 
 		if (no_room)
-			c->found = 0;
+			c->found = c->met = 0;
 		if (is_pending(c) && !c->loose && !half_open(w, i, c->number))
 			hang_up(c);
 	}
@@ -410,8 +427,8 @@ static void spoil(const struct setting *set, struct world *w, size_t flow,
 {
 	for (size_t i = 0; i < XLB_FLOW_WAYS; i++) {
 		uint64_t entry = w->line[i];
-		bool own = entry && XLB_FLOW_TAG(entry) ==
-					    memory_tag(keys[w->big][flow]);
+		bool own =
+			entry && XLB_FLOW_TAG(entry) == memory_tag(keys[flow]);
 
 		if (set->flaw == SYN_REPLACES && syn && own)
 			w->line[i] = 0;
@@ -425,12 +442,12 @@ static void spoil(const struct setting *set, struct world *w, size_t flow,
 static struct sent send_syn(const struct setting *set, struct world *w,
 			    size_t flow, uint8_t number, uint32_t tokens)
 {
-	size_t slot = w->big ? slot_index(set, w, flow) : 0;
+	size_t slot = slot_by_bits(w, hash_of(w, flow).flow);
 	bool known = half_open(w, flow, number);
 	struct sent sent;
 
 	bucket = (struct limit){ .tokens = tokens, .skipped = 1 };
-	sent = send_packet(set, w, flow, sequence(number), TCP_SYN);
+	sent = send_packet(w, flow, sequence(number), TCP_SYN);
 	if (set->flaw == SYN_TO_OWNER && !tokens && !known)
 		sent.to = XLB_SLOT_CUR(w->words[slot]);
 	spoil(set, w, flow, true);
@@ -468,18 +485,17 @@ static void step_data(struct search *s, const struct world *from, size_t i)
 {
 	struct world w = *from;
 	struct connection *c = &w.flows[i];
-	struct sent sent =
-		send_packet(s->set, &w, i,
-			    sequence(c->number) + (c->spoke ? 500 : 1),
-			    TCP_ACK);
+	struct sent sent = send_packet(
+		&w, i, sequence(c->number) + (c->spoke ? 500 : 1), TCP_ACK);
 
 	step_name(s, "%zu: data to %u, is %u's", i, sent.to, c->owner);
 	c->spoke = c->found = 1;
+	c->met = s->set->rehashes;
 	c->loose = 0;
 	after(&w, sent.no_room);
 	/* This very packet found out about the flow, or left it without. */
 	if (sent.no_room)
-		w.flows[i].found = 0;
+		w.flows[i].found = w.flows[i].met = 0;
 	visit(s, &w);
 	if (sent.to != from->flows[i].owner && !s->wrong)
 		s->wrong = "an established flow went elsewhere";
@@ -499,7 +515,7 @@ static void step_strange(struct search *s, const struct world *from, size_t i)
 		visit(s, &w);
 	}
 	w = *from;
-	sent = send_packet(s->set, &w, i, 7, TCP_ACK);
+	sent = send_packet(&w, i, 7, TCP_ACK);
 	after(&w, sent.no_room);
 	step_name(s, "%zu: strange ACK to %u", i, sent.to);
 	visit(s, &w);
@@ -560,7 +576,7 @@ static uint32_t next_word(const struct setting *set, const struct world *w,
 	struct fates fates = { .dead = w->dead, .leave = leave, .want = want };
 	struct slot_rules rules = {
 		.kind = w->tracked ? SLOTS_TRACKED : SLOTS_HASHED,
-		.held = set->clients && !w->tracked,
+		.held = w->client_new,
 		.fate = fate_of,
 		.arg = &fates,
 	};
@@ -578,26 +594,26 @@ static uint32_t next_word(const struct setting *set, const struct world *w,
 }
 
 /* The slot gets this word; who is in it has to speak once more if it moves. */
-static void set_word(const struct setting *set, struct world *w, size_t slot,
-		     uint32_t word)
+static void set_word(struct world *w, size_t slot, uint32_t word)
 {
 	bool began = is_moving(word) && !is_moving(w->words[slot]);
 
 	w->words[slot] = word;
 	for (size_t i = 0; began && i < FLOWS; i++)
-		if (!w->big || slot_index(set, w, i) == slot)
+		if (is_slot_of(w, slot, i))
 			w->flows[i].found = 0;
 }
 
 static void step_change(struct search *s, const struct world *from, size_t slot)
 {
 	for (uint32_t want = s->set->nobody ? 0 : 1; want <= BACKENDS; want++) {
-		for (int leave = 0; leave <= s->set->clients; leave++) {
+		for (int leave = 0; leave <= from->client_new; leave++) {
 			struct world w = *from;
 
 			if (want && !lives(from, want))
 				continue;
-			set_word(s->set, &w, slot,
+			w.leaving = leave ? 0xe & ~(1u << want) : 0;
+			set_word(&w, slot,
 				 next_word(s->set, &w, w.words[slot], want,
 					   leave));
 			step_name(s, "slot %zu: %u wanted%s", slot, want,
@@ -628,7 +644,7 @@ static void step_death(struct search *s, const struct world *from, uint32_t id)
 		for (size_t slot = 0; slot < (w.big ? 2 : 1); slot++) {
 			uint32_t cur = XLB_SLOT_CUR(w.words[slot]);
 
-			set_word(s->set, &w, slot,
+			set_word(&w, slot,
 				 next_word(s->set, &w, w.words[slot],
 					   cur == id ? heir : cur, false));
 		}
@@ -638,16 +654,13 @@ static void step_death(struct search *s, const struct world *from, uint32_t id)
 }
 
 /* Has every flow of the slot spoken that could be left without a memory? */
-static bool all_found(const struct setting *set, const struct world *w,
-		      size_t slot)
+static bool all_found(const struct world *w, size_t slot)
 {
 	for (size_t i = 0; i < FLOWS; i++) {
 		const struct connection *c = &w->flows[i];
 
-		if (c->phase == NEW ||
-		    (w->big && slot_index(set, w, i) != slot))
-			continue;
-		if (is_pending(c) ? c->loose : !c->found)
+		if (c->phase != NEW && is_slot_of(w, slot, i) &&
+		    (is_pending(c) ? c->loose : !c->found))
 			return false;
 	}
 	return true;
@@ -678,14 +691,13 @@ static void step_sweep(struct search *s, const struct world *from, size_t slot)
 		step_name(s, "slot %zu: held long enough", slot);
 		break;
 	case XLB_MOVING:
-		if (s->set->flaw != SETTLES_EARLY &&
-		    !all_found(s->set, from, slot))
+		if (s->set->flaw != SETTLES_EARLY && !all_found(from, slot))
 			return;
 		w.words[slot] = XLB_SLOT(cur, cur, XLB_SETTLED);
 		step_name(s, "slot %zu: settles", slot);
 		break;
 	case XLB_SETTLED:
-		if (w.tracked || w.picks ||
+		if (w.tracked || w.picks || w.client_new != w.client_old ||
 		    (s->set->flaw != RESTS_EARLY &&
 		     memories_of_others(from, cur)))
 			return;
@@ -708,10 +720,10 @@ static bool needed(const struct world *w, uint64_t entry)
 		if (XLB_FLOW_CLASS(entry) == XLB_FLOW_HALF_OPEN
 			    ? is_pending(c) &&
 				      tag == memory_seq_tag(
-						     keys[w->big][i],
+						     keys[i],
 						     sequence(c->number) + 1)
 			    : (!is_pending(c) || c->loose) &&
-				      tag == memory_tag(keys[w->big][i]))
+				      tag == memory_tag(keys[i]))
 			return true;
 	}
 	return false;
@@ -737,20 +749,11 @@ static void step_expiry(struct search *s, const struct world *from)
 	}
 }
 
-static bool at_rest(uint32_t word)
-{
-	return XLB_SLOT_STATE(word) == XLB_REST;
-}
-
 static void step_size(struct search *s, const struct world *from)
 {
 	struct world w = *from;
 
 	if (!s->set->grows)
-		return;
-	/* Where clients stick, a flow's line goes by the size of the table. */
-	if (s->set->clients && s->set->flaw != CLIENTS_GROW &&
-	    (!at_rest(from->words[0]) || !at_rest(from->words[1])))
 		return;
 	w.big = !from->big;
 	w.words[1] = w.big ? w.words[0] : 0;
@@ -761,36 +764,76 @@ static void step_size(struct search *s, const struct world *from)
 					 XLB_SLOT_CUR(w.words[i]), XLB_REST);
 	if (!w.big && !slots_merge(from->words, 2, &w.words[0]))
 		return;
-	for (size_t i = 0; i < FLOWS; i++)
-		if (is_pending(&w.flows[i]) &&
-		    !half_open(&w, i, w.flows[i].number))
-			w.flows[i].loose = 1;
 	step_name(s, w.big ? "the table grows" : "the table shrinks");
 	visit(s, &w);
 }
 
-/* Words are made ready for picks before packets are picked for, and after. */
-static void step_algorithm(struct search *s, const struct world *from)
+/*
+ * Words are made ready before packets are picked for, or go by their client,
+ * and stay so until that is over.
+ */
+static void step_words(struct search *s, const struct world *from)
 {
 	struct world w = *from;
 
-	if (!s->set->algorithms)
+	if (w.picks || w.client_new != w.client_old)
 		return;
-	if (!w.picks) {
-		w.tracked = !w.tracked;
-		for (size_t slot = 0; slot < (w.big ? 2 : 1); slot++)
-			set_word(s->set, &w, slot,
-				 next_word(s->set, &w, w.words[slot],
-					   XLB_SLOT_CUR(w.words[slot]), false));
-		step_name(s, "words are %s", w.tracked ? "tracked" : "hashed");
+	w.tracked = !w.tracked;
+	for (size_t slot = 0; slot < (w.big ? 2 : 1); slot++)
+		set_word(&w, slot,
+			 next_word(s->set, &w, w.words[slot],
+				   XLB_SLOT_CUR(w.words[slot]), false));
+	step_name(s, "words are %s", w.tracked ? "tracked" : "hashed");
+	visit(s, &w);
+}
+
+static void step_picks(struct search *s, const struct world *from)
+{
+	struct world w = *from;
+
+	if (!w.tracked)
+		return;
+	w.picks = !w.picks;
+	step_name(s, w.picks ? "picks" : "picks no more");
+	visit(s, &w);
+}
+
+/* From flows' slots to their client's, or back; and when that is over. */
+static void step_rehash(struct search *s, const struct world *from)
+{
+	struct world w = *from;
+	bool met = s->set->flaw != CHANGE_ENDS_EARLY;
+
+	if (w.client_new == w.client_old) {
+		if (!w.tracked)
+			return;
+		w.client_new = !w.client_new;
+		for (size_t i = 0; i < FLOWS; i++)
+			w.flows[i].met = 0;
+		step_name(s, "new ones by %s",
+			  w.client_new ? "client" : "flow");
 		visit(s, &w);
+		return;
 	}
-	w = *from;
-	if (w.tracked) {
-		w.picks = !w.picks;
-		step_name(s, w.picks ? "picks" : "picks no more");
-		visit(s, &w);
+	for (size_t i = 0; met && i < FLOWS; i++) {
+		const struct connection *c = &w.flows[i];
+
+		if (c->phase != NEW && (is_pending(c) ? c->loose : !c->met))
+			return;
 	}
+	w.client_old = w.client_new;
+	step_name(s, "all by %s", w.client_new ? "client" : "flow");
+	visit(s, &w);
+}
+
+static void step_algorithm(struct search *s, const struct world *from)
+{
+	if (s->set->algorithms || s->set->rehashes)
+		step_words(s, from);
+	if (s->set->algorithms)
+		step_picks(s, from);
+	if (s->set->rehashes)
+		step_rehash(s, from);
 }
 
 static void steps_of_slots(struct search *s, const struct world *from)
@@ -826,7 +869,14 @@ static void steps_of_flows(struct search *s, const struct world *from)
 
 static void first_world(const struct setting *set, struct world *w)
 {
-	*w = (struct world){ .words = { XLB_SLOT(1, 1, XLB_REST) } };
+	*w = (struct world){ .words = { XLB_SLOT(1, 1, XLB_REST) },
+			     .client_new = set->clients,
+			     .client_old = set->clients };
+	/* Slots that flows can be moved between. */
+	if (set->rehashes) {
+		w->big = 1;
+		w->words[1] = XLB_SLOT(2, 2, XLB_REST);
+	}
 	memset(&flow_line, 0, sizeof(flow_line));
 	for (uint32_t i = 0; i < set->fillers; i++)
 		flow_line.entry[i] = XLB_FLOW(0x7fffff00u + i, 0, 1,
@@ -839,7 +889,7 @@ static void search_all(struct search *s, const struct setting *set)
 	struct world w;
 
 	*s = (struct search){ .set = set };
-	choose_ports(set);
+	choose_addresses();
 	first_world(set, &w);
 	visit(s, &w);
 	while (s->at < s->count && (!set->most || s->count < set->most)) {
@@ -894,6 +944,11 @@ static const struct setting settings[] = {
 	  .clients = true,
 	  .grows = true,
 	  .most = 400000 },
+	{ .name = "to and from clients",
+	  .flows = 1,
+	  .rehashes = true,
+	  .forged = true,
+	  .most = 400000 },
 	{ .name = "a client's deaths",
 	  .flows = 1,
 	  .clients = true,
@@ -927,9 +982,9 @@ static void every_flaw_is_found(void **state)
 			.flows =
 				flaw == EVICTS || flaw == GROWS_AT_REST ? 2 : 1,
 			.forged = true,
-			.grows = flaw == GROWS_AT_REST || flaw == CLIENTS_GROW,
+			.grows = flaw == GROWS_AT_REST,
 			.algorithms = flaw == PICKS_AT_ONCE,
-			.clients = flaw == CLIENTS_GROW,
+			.rehashes = flaw == CHANGE_ENDS_EARLY,
 			.most = 400000,
 			.flaw = flaw,
 		};
