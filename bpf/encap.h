@@ -227,7 +227,7 @@ static __always_inline int encap_send(struct context *ctx, struct shape s,
 	if (unlikely(!data))
 		return drop(XLB_DROP_ENCAP);
 	count_packet(id, bytes, ENCAP_NEW_FLOW(how));
-	return leave(ctx, data, be, l2, false);
+	return hop_out(ctx, data, be, l2);
 }
 
 /*

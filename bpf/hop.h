@@ -33,6 +33,16 @@ _Static_assert(offsetof(struct xlb_backend, flags) ==
 			       offsetof(struct xlb_backend, generation) + 2,
 	       "one word");
 
+/* By which interface: where it came in, or another.  rest: as above. */
+static __always_inline int hop_verdict(struct context *ctx, __u32 rest,
+				       __u64 high)
+{
+	if ((rest & REST_TX) &&
+	    (!HAS(UPLINKS) || ctx_ifindex(ctx) == (__u32)(high >> 32)))
+		return ctx_return(ctx);
+	return ctx_redirect((__u32)(high >> 32));
+}
+
 /*
  * Out by the next hop of l2, the backend's words of the packet's family.
  * A backend behind the host's stack gets what was rewritten for it that way;
@@ -44,7 +54,6 @@ static __always_inline int leave(struct context *ctx, void *data,
 {
 	__u64 low = *(volatile const __u64 *)&l2[0];
 	__u64 high = *(volatile const __u64 *)&l2[1];
-
 	__u32 rest = *(volatile const __u32 *)&be->generation;
 
 	if (likely(!(rest & (REST_VLAN | REST_STACK)))) {
@@ -55,10 +64,21 @@ static __always_inline int leave(struct context *ctx, void *data,
 		if (!ctx_ethernet(ctx, data, low, high, (__u16)(rest >> 16)))
 			return drop(XLB_DROP_ENCAP);
 	}
-	if ((rest & REST_TX) &&
-	    (!HAS(UPLINKS) || ctx_ifindex(ctx) == (__u32)(high >> 32)))
-		return ctx_return(ctx);
-	return ctx_redirect((__u32)(high >> 32));
+	return hop_verdict(ctx, rest, high);
+}
+
+/* The same for one that is known not to be behind the stack. */
+static __always_inline int hop_out(struct context *ctx, void *data,
+				   const struct xlb_backend *be,
+				   const __u64 l2[2])
+{
+	__u64 low = *(volatile const __u64 *)&l2[0];
+	__u64 high = *(volatile const __u64 *)&l2[1];
+	__u32 rest = *(volatile const __u32 *)&be->generation;
+
+	if (!ctx_ethernet(ctx, data, low, high, (__u16)(rest >> 16)))
+		return drop(XLB_DROP_ENCAP);
+	return hop_verdict(ctx, rest, high);
 }
 
 #endif
