@@ -21,7 +21,7 @@ struct datapath_config {
 	const char *bpffs; /* folder for the pins, made if absent */
 	bool read_only; /* open what is there; never load or write */
 	uint32_t slots; /* at least so many, when maps are made */
-	uint32_t flow_lines; /* power of two; 0: 65536 */
+	uint32_t flow_lines; /* power of two; 0: 32768 */
 	uint32_t features; /* XLB_FEATURE_*; what is loaded is kept besides */
 	uint64_t flow_seed; /* used when maps are made; else the pinned one stays */
 };

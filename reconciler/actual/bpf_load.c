@@ -27,7 +27,7 @@
 #include "bpf/xdp.skel.h"
 #pragma GCC diagnostic pop
 
-#define FLOW_LINES_DEFAULT 65536
+#define FLOW_LINES_DEFAULT 32768
 
 const char *const map_names[MAP_COUNT] = {
 	[MAP_TABLES] = "tables",       [MAP_SLOTS] = "slots",

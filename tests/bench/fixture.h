@@ -14,7 +14,7 @@
 #define SLOT_LOG2 16
 #define TABLE_SLOTS (1u << SLOT_LOG2)
 #define BACKENDS 100 /* in use; as many were before them */
-#define FLOW_LINES 65536 /* what the loader makes */
+#define FLOW_LINES 32768 /* what the loader makes */
 #define FLOW_SEED 0x9d3a0f61c55b28e7ULL
 
 enum table { AT_REST, MOVING, TRACKED, SCHEDULE, TABLES };
