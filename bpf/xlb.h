@@ -206,7 +206,7 @@ enum xlb_drop {
 	XLB_DROP_FRAGMENT, /* a later fragment whose first was not seen */
 	XLB_DROP_TTL, /* hop limit reached */
 	XLB_DROP_TOO_BIG, /* over the egress MTU; answered where allowed */
-	XLB_DROP_HAIRPIN, /* a backend calls a VIP: not supported yet */
+	XLB_DROP_HAIRPIN, /* a backend calls a VIP */
 	XLB_DROP_REPLY_TOO_BIG, /* an answer over the client side's MTU */
 	XLB_DROP_REPLY_NO_ROUTE,
 	XLB_DROP_ICMP, /* an ICMP error that can't be translated */

@@ -183,11 +183,6 @@ int datapath_attach(struct datapath *d, enum datapath_hook hook,
 int datapath_detach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex);
 /*
- * Does the interface take native XDP, as its driver and its MTU stand?  Asks
- * the kernel; struct net_link has the same answer remembered.
- */
-bool datapath_native(int ifindex);
-/*
  * Interfaces that have our balancer: a pinned link (XDP, either kind, also of
  * an interface that is gone) or a filter of tc.  One with both is named twice.
  */

@@ -367,8 +367,3 @@ int attach_none(struct datapath *d)
 
 	return err ? err : filters_drop_all(d);
 }
-
-bool datapath_native(int ifindex)
-{
-	return net_native(ifindex);
-}

@@ -96,25 +96,6 @@ struct hypervisor {
 
 static LIST_HEAD(, hypervisor) live_hypervisors;
 
-const char *vm_state_name(enum vm_state s)
-{
-	switch (s) {
-	case VM_OFF:
-		return "off";
-	case VM_STARTING:
-		return "starting";
-	case VM_RUNNING:
-		return "running";
-	case VM_PAUSED:
-		return "paused";
-	case VM_STOPPING:
-		return "stopping";
-	case VM_CRASHED:
-		return "crashed";
-	}
-	return "?";
-}
-
 /* --- the cached list --- */
 
 static struct vm *find_vm(const struct vm_list *l, const char *name)

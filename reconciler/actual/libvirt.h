@@ -24,7 +24,6 @@ enum vm_state {
 	VM_STOPPING, /* shutdown asked for */
 	VM_CRASHED,
 };
-const char *vm_state_name(enum vm_state s);
 
 /* A domain of ours, as observed. */
 struct vm {

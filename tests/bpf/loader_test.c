@@ -36,8 +36,10 @@
 #include <bpf/libbpf.h>
 
 #include "actual/bpf.h"
+#include "actual/netlink.h"
 #include "base/ip.h"
 #include "base/mem.h"
+#include "tests/lib/shell.h"
 
 /* The last: it defines macros over what others declare. */
 #include <cmocka.h>
@@ -61,33 +63,6 @@ static unsigned int factor(void)
 	const char *soak = getenv("XLB_SOAK");
 
 	return soak && *soak && strcmp(soak, "0") != 0 ? 20 : 1;
-}
-
-static void sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void sh(const char *fmt, ...)
-{
-	char command[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	if (system(command))
-		fail_msg("failed: %s", command);
-}
-
-static bool says(const char *command, const char *text)
-{
-	char out[16384];
-	FILE *f = popen(command, "r");
-	size_t n;
-
-	assert_non_null(f);
-	n = fread(out, 1, sizeof(out) - 1, f);
-	out[n] = '\0';
-	pclose(f);
-	return strstr(out, text);
 }
 
 static double now_ms(void)
@@ -1119,26 +1094,51 @@ static bool keep_odd_lines(void *arg, uint32_t line, uint64_t entry)
 	return line % 2;
 }
 
-static void ticks_and_sweeps(void **state)
+/* Half of all entries, found of them the backend's 2. */
+static uint64_t *fill_flows(size_t *ret_found)
 {
-	size_t seen = 0, left = 0, found = 0;
 	uint64_t *flows;
-	double start;
 
-	(void)state;
 	open_service();
 	flows = map_flows();
+	*ret_found = 0;
 	for (size_t i = 0; i < ENTRIES; i++) {
 		flows[i] = entry_of(i);
-		found += flows[i] && XLB_FLOW_BACKEND(flows[i]) == 2;
+		*ret_found += flows[i] && XLB_FLOW_BACKEND(flows[i]) == 2;
 	}
-	for (int i = 0; i < 300; i++)
+	return flows;
+}
+
+static void tick(int times)
+{
+	for (int i = 0; i < times; i++)
 		datapath_tick(dp);
+}
+
+static void flows_are_of(const uint64_t *flows, uint32_t now)
+{
+	for (size_t i = 0; i < ENTRIES; i++) {
+		uint64_t was = entry_of(i);
+		uint64_t is = was ? XLB_FLOW(XLB_FLOW_TAG(was), now,
+					     XLB_FLOW_GENERATION(was),
+					     XLB_FLOW_CLASS(was),
+					     XLB_FLOW_BACKEND(was))
+				  : 0;
+
+		if (flows[i] != is)
+			fail_msg("entry %zu", i);
+	}
+}
+
+static void another_tick(const uint64_t *flows)
+{
+	double start;
+
+	tick(300);
 	fill(3 << LOG2, 2, XLB_MOVING);
 	fill(4 << LOG2, 2, XLB_HELD);
 	fill(5 << LOG2, 2, XLB_SETTLED);
-	for (int i = 0; i < 10; i++)
-		datapath_tick(dp);
+	tick(10);
 	assert_int_equal(datapath_view(dp)->moved[3 << LOG2], 300 & 0xff);
 	/* The tick that there is changes nothing. */
 	assert_int_equal(
@@ -1150,21 +1150,17 @@ static void ticks_and_sweeps(void **state)
 	print_message("# another tick, %u memories: %.1f ms\n", ENTRIES / 2,
 		      now_ms() - start);
 	assert_int_equal(datapath_view(dp)->control->tick, 23);
-	for (size_t i = 0; i < ENTRIES; i++) {
-		uint64_t was = entry_of(i);
-		uint64_t is = was ? XLB_FLOW(XLB_FLOW_TAG(was), 310,
-					     XLB_FLOW_GENERATION(was),
-					     XLB_FLOW_CLASS(was),
-					     XLB_FLOW_BACKEND(was))
-				  : 0;
-
-		if (flows[i] != is)
-			fail_msg("entry %zu", i);
-	}
+	flows_are_of(flows, 310);
 	assert_int_equal(datapath_view(dp)->moved[3 << LOG2], 310 & 0xff);
 	assert_int_equal(datapath_view(dp)->moved[4 << LOG2], 310 & 0xff);
 	assert_int_equal(datapath_view(dp)->moved[5 << LOG2], 0);
-	start = now_ms();
+}
+
+static void sweeps(const uint64_t *flows, size_t found)
+{
+	size_t seen = 0, left = 0;
+	double start = now_ms();
+
 	assert_int_equal(datapath_remembered(dp, 2), found);
 	print_message("# counted: %.1f ms\n", now_ms() - start);
 	start = now_ms();
@@ -1183,6 +1179,16 @@ static void ticks_and_sweeps(void **state)
 		left += flows[i] != 0;
 	}
 	assert_true(left > ENTRIES / 8);
+}
+
+static void ticks_and_sweeps(void **state)
+{
+	size_t found;
+	uint64_t *flows = fill_flows(&found);
+
+	(void)state;
+	another_tick(flows);
+	sweeps(flows, found);
 	munmap(flows, FLOW_LINES * sizeof(struct xlb_flow_line));
 }
 
@@ -1213,16 +1219,16 @@ static void owners_in_quarantine(void **state)
 static void native_by_device(void **state)
 {
 	(void)state;
-	assert_true(datapath_native(up0));
+	assert_true(net_native(up0));
 	sh("ip link set up1 mtu 3400");
-	assert_false(datapath_native(up1));
+	assert_false(net_native(up1));
 	sh("ip link set up1 mtu 1500");
-	assert_true(datapath_native(up1));
-	assert_false(datapath_native((int)if_nametoindex("lo")));
+	assert_true(net_native(up1));
+	assert_false(net_native((int)if_nametoindex("lo")));
 	sh("ip link add dull0 type bridge");
-	assert_false(datapath_native((int)if_nametoindex("dull0")));
+	assert_false(net_native((int)if_nametoindex("dull0")));
 	sh("ip link del dull0");
-	assert_false(datapath_native(9999));
+	assert_false(net_native(9999));
 }
 
 static int set_up(void **state)

@@ -29,6 +29,7 @@
 #include "actual/netlink.h"
 #include "actual/netlink_priv.h"
 #include "base/buf.h"
+#include "tests/lib/shell.h"
 
 #define LIMIT (10 * NS_PER_S)
 
@@ -37,33 +38,6 @@ static struct loop_source *timer;
 static struct net *net;
 static unsigned int changes;
 static pid_t peer, guest;
-
-static void sh(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void sh(const char *fmt, ...)
-{
-	char command[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof(command), fmt, ap);
-	va_end(ap);
-	if (system(command))
-		fail_msg("failed: %s", command);
-}
-
-static bool says(const char *command, const char *text)
-{
-	char out[16384];
-	FILE *f = popen(command, "r");
-	size_t n;
-
-	assert_non_null(f);
-	n = fread(out, 1, sizeof(out) - 1, f);
-	out[n] = '\0';
-	pclose(f);
-	return strstr(out, text);
-}
 
 static struct ip ip(const char *text)
 {
