@@ -40,6 +40,12 @@ struct options {
 	bool detailed_exitcode;
 	bool yes;
 	bool print;
+	bool manual; /* run: nothing is applied but on `apply` or `approve` */
+	bool approved; /* what guards hold back is released, once */
+	bool drift_only;
+	const char *out; /* --out: the plan is saved there */
+	const char
+		*only_sha256; /* of the one file that may be applied, or NULL */
 	bool check;
 	bool help;
 	bool version;
@@ -125,6 +131,8 @@ struct service_run {
 	bool pool_known;
 	uint32_t wanted;
 	uint32_t previewed; /* what `wanted` was before a preview */
+	bool previews;
+	char view[256]; /* the last decision, in words; "" none */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
 	struct hypervisor *asked_stats; /* it owes an answer; NULL: none does */
@@ -144,6 +152,14 @@ struct reconciler {
 	struct loop *loop;
 	bool read_only; /* plan and status without a daemon */
 	struct spec *spec; /* last good one; NULL: none yet */
+	/* The one before it, while this one isn't wholly applied; or NULL. */
+	struct spec *applied;
+	char kept_sha256[65]; /* of what is kept as last applied */
+	bool released; /* run --manual: until all is as declared */
+	bool waiting; /* run --manual: for `apply` or `approve` */
+	bool file_waits; /* the file does, too */
+	const char *adopt_sha256; /* of the file that may be adopted, or NULL */
+	uint64_t told_waiting; /* sum of what was last said to wait */
 	char file_sha256[65]; /* of what is in the file now */
 	struct diag_list file_diags; /* why the file isn't what runs */
 	bool held;
@@ -185,6 +201,7 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
+	struct loop_source *keep; /* the applied file, when there is time */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -203,6 +220,21 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+/*
+ * What waits for the operator is carried out, from now on until all is as
+ * declared: the file, if that is still what it holds, and what guards hold back
+ * if `approved`.
+ */
+void reconciler_release(struct reconciler *r, const char *sha256,
+			bool approved);
+
+/*
+ * applied.c: the file that was last applied, kept in the state dir, so that
+ * drift is told from edits also after a restart.  NULL: it isn't known.
+ */
+struct spec *applied_read(const struct reconciler *r);
+void applied_keep(void *arg); /* a reconciler's spec */
+void applied_forget(const struct reconciler *r);
 
 /*
  * identity.c: who this installation is.  owner depends on the machine and the
@@ -296,7 +328,10 @@ int cmd_status(const struct options *opt);
 int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
 int cmd_destroy(const struct options *opt);
+int cmd_apply(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+int apply_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 int status_verb(struct reconciler *r, const struct options *opt,
 		struct buf *out);
 int override_verb(struct reconciler *r, const struct options *opt,

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "actual/netlink_priv.h"
+#include "base/seam.h"
 
 /* "IF:xlb" where that fits, else as much of IF as does. */
 #define LABEL_MAX 15
@@ -57,6 +58,7 @@ int net_resolve(struct net *n, const struct ip *to)
 	struct net_path path;
 	int error;
 
+	seam_change("net_resolve");
 	if (r->error)
 		return r->error;
 	error = net_path(n, to, &path);
@@ -83,6 +85,7 @@ int net_keep(struct net *n, const struct ip *to)
 	struct net_path path;
 	int error;
 
+	seam_change("net_keep");
 	if (r->error)
 		return r->error;
 	key = netmap_key(r->ifindex, &r->next);
@@ -110,6 +113,7 @@ int net_learn(struct net *n, const struct ip *to, const uint8_t mac[6])
 	const struct netroute *r = netroute_find(n->routes, to);
 	struct netmap_key key;
 
+	seam_change("net_learn");
 	if (r->error)
 		return r->error;
 	if (!ip_equal(&r->next, to))
@@ -175,6 +179,7 @@ static bool is_ours_at(const struct net *n, int ifindex, const struct ip *a)
 
 int net_add_address(struct net *n, int ifindex, const struct ip *a)
 {
+	seam_change("net_add_address");
 	_Alignas(8) char buffer[256];
 	const struct net_link *l = net_link(n, ifindex);
 	struct nlmsghdr *h;
@@ -195,6 +200,7 @@ int net_add_address(struct net *n, int ifindex, const struct ip *a)
 
 int net_del_address(struct net *n, int ifindex, const struct ip *a)
 {
+	seam_change("net_del_address");
 	_Alignas(8) char buffer[256];
 	struct nlmsghdr *h = start_address(buffer, RTM_DELADDR, 0, ifindex, a);
 

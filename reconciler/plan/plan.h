@@ -146,6 +146,7 @@ struct plan {
 	size_t guard_count;
 	/* All of it is held back by a guard: NULL, or why. */
 	const char *held;
+	const char *note; /* for people, above the last line of text; or NULL */
 	uint32_t next_id; /* where the search for ids goes on next time */
 	/* Set by plan_identify(); hex digits. */
 	const char **names; /* of backends, by id */

@@ -211,6 +211,8 @@ static void print_guards(const struct plan *p, struct buf *out)
 			 "    hint: `xlb-reconcile approve %s` releases it "
 			 "once\n",
 			 p->id);
+	if (p->note)
+		buf_addf(out, "%s\n", p->note);
 }
 
 bool plan_shows_nothing(const struct plan *p)
