@@ -83,7 +83,7 @@ quietly() {
 	echo "deps: '$*' failed" >&2
 	exit 1
 }
-quietly apt-get update -q
+quietly apt-get -o Acquire::Retries=3 update -q
 # shellcheck disable=SC2086
-quietly apt-get install -q -y --no-install-recommends $missing
+quietly apt-get -o Acquire::Retries=3 install -q -y --no-install-recommends $missing
 echo "deps: done"
