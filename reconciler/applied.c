@@ -53,18 +53,18 @@ struct spec *applied_read(const struct reconciler *r)
 
 static int write_new(const char *path, const struct buf *text)
 {
-	AUTO_FREE char *new = mem_printf("%s.new", path);
-	FILE *f = fopen(new, "we");
+	AUTO_FREE char *fresh = mem_printf("%s.new", path);
+	FILE *f = fopen(fresh, "we");
 	int err = f ? 0 : -errno;
 
 	if (f && fwrite(text->data, 1, text->len, f) != text->len)
 		err = -EIO;
 	if (f && fclose(f))
 		err = -errno;
-	if (!err && rename(new, path))
+	if (!err && rename(fresh, path))
 		err = -errno;
 	if (err)
-		unlink(new);
+		unlink(fresh);
 	return err;
 }
 

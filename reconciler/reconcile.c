@@ -477,6 +477,7 @@ void reconcile_pass(void *arg)
 
 	if (!r->spec)
 		return;
+	net_catch_up(r->net);
 	expire_overrides(r);
 	scaling_update(r, r->spec);
 	d.arena = arena_new();

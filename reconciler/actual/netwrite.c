@@ -179,12 +179,12 @@ static bool is_ours_at(const struct net *n, int ifindex, const struct ip *a)
 
 int net_add_address(struct net *n, int ifindex, const struct ip *a)
 {
-	seam_change("net_add_address");
 	_Alignas(8) char buffer[256];
 	const struct net_link *l = net_link(n, ifindex);
 	struct nlmsghdr *h;
 	int error;
 
+	seam_change("net_add_address");
 	if (!l)
 		return -ENODEV;
 	h = start_address(buffer, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL,
@@ -195,14 +195,17 @@ int net_add_address(struct net *n, int ifindex, const struct ip *a)
 	else
 		mark_v4(h, l->name);
 	error = netsock_ask(&n->ask, h, NULL, NULL);
+	/* It may have been us, a moment ago. */
+	if (error == -EEXIST)
+		net_catch_up(n);
 	return error == -EEXIST && is_ours_at(n, ifindex, a) ? 0 : error;
 }
 
 int net_del_address(struct net *n, int ifindex, const struct ip *a)
 {
-	seam_change("net_del_address");
 	_Alignas(8) char buffer[256];
 	struct nlmsghdr *h = start_address(buffer, RTM_DELADDR, 0, ifindex, a);
 
+	seam_change("net_del_address");
 	return netsock_ask(&n->ask, h, NULL, NULL);
 }

@@ -167,7 +167,7 @@ int run_locked(const struct options *opt, int lock)
 int cmd_run(const struct options *opt)
 {
 	struct options plan = *opt;
-	int lock;
+	int lock = -1;
 
 	if (opt->dry_run) {
 		plan.verb = "plan";

@@ -206,6 +206,7 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 static json_t *file_json(const struct reconciler *r)
 {
 	const char *state = r->held		       ? "held"
+			    : r->file_waits	       ? "waits"
 			    : r->file_diags.errors     ? "stale"
 			    : r->settled	       ? "applied"
 			    : r->read_only || !r->spec ? "not applied"
@@ -406,6 +407,15 @@ static void note_neighbours(const struct spec *spec, json_t *notes)
 	}
 }
 
+static void note_waiting(json_t *notes)
+{
+	struct buf text = BUF_INIT;
+
+	buf_adds(&text, "changes wait for the operator: `xlb-reconcile plan` "
+			"shows them, and how to apply them");
+	add_note(notes, &text);
+}
+
 static json_t *notes_json(const struct spec *spec)
 {
 	json_t *notes = json_array();
@@ -442,6 +452,10 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));
 	json_object_set_new(j, "notes", notes_json(spec));
+	json_object_set_new(j, "manual", json_boolean(r->opt->manual));
+	json_object_set_new(j, "waiting", json_boolean(r->waiting));
+	if (r->waiting)
+		note_waiting(json_object_get(j, "notes"));
 	return j;
 }
 
@@ -468,7 +482,7 @@ static bool hypervisors_gone(const struct reconciler *r)
 static int check_code(const struct reconciler *r, const struct world *w,
 		      const struct plan *p)
 {
-	if (r->file_diags.errors || r->held || r->failing[0] ||
+	if (r->file_diags.errors || r->held || r->waiting || r->failing[0] ||
 	    services_degraded(w) || hypervisors_gone(r))
 		return EXIT_FAILED;
 	return p && !plan_is_empty(p) ? EXIT_FAILED : EXIT_DONE;
