@@ -168,6 +168,7 @@ static const struct xlb_service no_service;
 
 EFFECT(do_load, load(r, c, diags))
 EFFECT(do_reload, reload(r, c, diags))
+EFFECT(do_pins, datapath_repin(r->dp, diags))
 EFFECT(do_tick, datapath_set_tick(r->dp, c->tick))
 EFFECT(do_sources, set_sources(r, c))
 EFFECT(do_sysctl, set_sysctl(r, c))
@@ -200,6 +201,7 @@ EFFECT(do_nothing, 0)
 
 static const effect_fn effects[CHANGE_KIND_COUNT] = {
 	[CHANGE_LOAD] = do_load,
+	[CHANGE_PINS] = do_pins,
 	[CHANGE_RELOAD] = do_reload,
 	[CHANGE_TICK] = do_tick,
 	[CHANGE_SOURCES] = do_sources,

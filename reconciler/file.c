@@ -210,7 +210,7 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	apply_flags(spec, r->opt);
 	arena = arena_new();
 	scaling_preview(r, spec);
-	world = observe_as_if(r, spec, arena);
+	world = look_closely(r, spec, arena, true);
 	/* What an edit asks for isn't drift. */
 	world->settled =
 		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);

@@ -88,8 +88,11 @@ static void gather_kernel(struct gather *g)
 	memcpy(k->source6, g->view->control->source6, sizeof(k->source6));
 	if (g->view->control->next_backend)
 		g->w->next_id = g->view->control->next_backend;
-	if (g->r->verify)
+	if (g->r->verify) {
 		datapath_reread(g->r->dp);
+		k->unpinned = datapath_unpinned(g->r->dp);
+		k->vips_damaged = !datapath_vips_whole(g->r->dp);
+	}
 	err = datapath_owners(g->r->dp, add_owner, g);
 	if (err)
 		log_error("owners", "err=%d", err);
@@ -262,6 +265,51 @@ static uint32_t owner_id(struct gather *g, const struct world_service *s,
 	return 0;
 }
 
+static bool is_owned(const struct gather *g, uint32_t id)
+{
+	struct world_owner key = { .id = id };
+
+	return g->w->kernel.owner_count &&
+	       bsearch(&key, g->w->kernel.owners, g->w->kernel.owner_count,
+		       sizeof(key), by_id);
+}
+
+/*
+ * Slots that name a line with these addresses, while somebody took away the
+ * note of whose it is: with another id its connections would move.
+ */
+static uint32_t disowned_id(const struct gather *g, uint32_t service,
+			    const struct ip addresses[2])
+{
+	const struct xlb_service *k = &g->view->services[service];
+	uint32_t last = 0;
+
+	if (k->slot_log2 > 28 || k->slot_base > g->view->slot_count ||
+	    1u << k->slot_log2 > g->view->slot_count - k->slot_base)
+		return 0;
+	for (uint32_t i = 0; i < 1u << k->slot_log2; i++) {
+		uint32_t id = XLB_SLOT_CUR(g->view->slots[k->slot_base + i]);
+
+		if (id == last)
+			continue;
+		last = id;
+		if (id && line_is_of(&g->view->backends[id], addresses) &&
+		    !is_owned(g, id))
+			return id;
+	}
+	return 0;
+}
+
+static uint32_t member_id(struct gather *g, const struct world_service *s,
+			  const struct world_member *m)
+{
+	uint32_t id = owner_id(g, s, m->name, m->addresses);
+
+	if (!id && s->id && g->w->verify)
+		id = disowned_id(g, s->id, m->addresses);
+	return id;
+}
+
 static bool operator_drains(const struct reconciler *r, const char *service,
 			    const char *name)
 {
@@ -416,7 +464,7 @@ static void gather_fixed(struct gather *g, struct world_service *s)
 		m->port = b->port;
 		m->weight = b->weight;
 		m->drained = b->state == BACKEND_DRAIN;
-		m->id = owner_id(g, s, m->name, m->addresses);
+		m->id = member_id(g, s, m);
 		finish_member(g, s, m, NULL, true);
 	}
 }
@@ -453,7 +501,7 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 	m->weight =
 		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
 	m->leaving = v->drains;
-	m->id = owner_id(g, s, m->name, m->addresses);
+	m->id = member_id(g, s, m);
 	finish_member(g, s, m, v, alive);
 	run = member_run_get(g, s, m);
 	if (alive && m->health == HEALTH_UP && !v->ready_since) {
@@ -827,6 +875,18 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 	gather_all(&g);
 	sweep_members(r);
 	return g.w;
+}
+
+struct world *look_closely(struct reconciler *r, const struct spec *spec,
+			   struct arena *arena, bool closely)
+{
+	bool verify = r->verify;
+	struct world *w;
+
+	r->verify |= closely;
+	w = observe_as_if(r, spec, arena);
+	r->verify = verify;
+	return w;
 }
 
 struct world *observe_as_if(struct reconciler *r, const struct spec *spec,

@@ -221,6 +221,9 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
 struct world *observe_as_if(struct reconciler *r, const struct spec *spec,
 			    struct arena *arena);
+/* The same, and asking for what a pass finds only when it verifies. */
+struct world *look_closely(struct reconciler *r, const struct spec *spec,
+			   struct arena *arena, bool closely);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
 
 /* probing.c: backends and their probes. */

@@ -406,7 +406,38 @@ static void note_neighbours(const struct spec *spec, json_t *notes)
 	}
 }
 
-static json_t *notes_json(const struct spec *spec)
+static bool is_vip(const struct spec *spec, const struct ip *a)
+{
+	for (size_t i = 0; i < spec->service_count; i++)
+		for (size_t k = 0; k < spec->services[i].vip_count; k++)
+			if (ip_equal(&spec->services[i].vips[k].address, a))
+				return true;
+	return false;
+}
+
+/* Somebody else put it there, and it is theirs to remove. */
+static void note_foreign_vips(const struct spec *spec, const struct world *w,
+			      json_t *notes)
+{
+	char ip[IP_STRLEN];
+
+	for (size_t i = 0; i < w->address_count; i++) {
+		const struct world_address *a = &w->addresses[i];
+		const struct world_interface *in =
+			world_interface(w, a->ifindex);
+
+		if (a->ours || !is_vip(spec, &a->address))
+			continue;
+		json_array_append_new(
+			notes, json_sprintf("the VIP %s on %s was put there by "
+					    "somebody else: it stays when its "
+					    "service goes",
+					    ip_format(&a->address, ip),
+					    in ? in->name : "an interface"));
+	}
+}
+
+static json_t *notes_json(const struct spec *spec, const struct world *w)
 {
 	json_t *notes = json_array();
 	struct buf text = BUF_INIT;
@@ -418,6 +449,7 @@ static json_t *notes_json(const struct spec *spec)
 	add_note(notes, &text);
 	note_direct_clients(spec, notes);
 	note_neighbours(spec, notes);
+	note_foreign_vips(spec, w, notes);
 	return notes;
 }
 
@@ -441,7 +473,7 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "hypervisors", hypervisors_json(r));
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));
-	json_object_set_new(j, "notes", notes_json(spec));
+	json_object_set_new(j, "notes", notes_json(spec, w));
 	return j;
 }
 
@@ -480,7 +512,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	static const struct spec nothing;
 	const struct spec *spec = r->spec ? r->spec : &nothing;
 	struct arena *arena = arena_new();
-	struct world *w = observe_as_if(r, spec, arena);
+	struct world *w = look_closely(r, spec, arena, opt->check);
 	struct plan *plan = opt->check ? plan_make(spec, w) : NULL;
 	json_t *j = status_json(r, spec, w);
 	char *text;

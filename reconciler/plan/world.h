@@ -28,6 +28,9 @@ struct world_kernel {
 	const struct world_owner *owners; /* sorted by id; also quarantined */
 	size_t owner_count;
 	uint32_t features; /* of the loaded programs */
+	/* Only known to a pass that verifies. */
+	size_t unpinned; /* maps and programs whose pins are gone */
+	bool vips_damaged; /* lookups don't come to the lines there are */
 	uint32_t tick; /* seconds */
 	uint32_t now; /* coarse time, in ticks */
 	uint64_t flow_seed;
