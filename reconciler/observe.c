@@ -64,6 +64,17 @@ static int by_service_name(const void *a, const void *b)
 	return strcmp(x->owner.name, y->owner.name);
 }
 
+/* It follows this host's addresses, so that only we know who wrote it last. */
+static void watch_direct(struct gather *g)
+{
+	uint64_t sum = direct_sum(g->w->directs, g->w->direct_count);
+
+	g->w->kernel.direct_edited =
+		g->r->direct_sum && g->r->direct_sum != sum;
+	if (!g->looks)
+		g->r->direct_sum = sum;
+}
+
 static void gather_kernel(struct gather *g)
 {
 	struct world_kernel *k = &g->w->kernel;
@@ -112,6 +123,8 @@ static void gather_kernel(struct gather *g)
 			    &g->w->directs, &g->w->direct_count);
 	if (err)
 		log_error("replies", "err=%d", err);
+	else
+		watch_direct(g);
 }
 
 static struct world_service *service_of(struct gather *g, const char *name)
@@ -626,6 +639,26 @@ static void gather_services(struct gather *g)
 		      by_vm_name);
 }
 
+static void gather_strays(struct gather *g)
+{
+	for (size_t i = 0; i < g->r->hypervisor_count; i++) {
+		const struct hypervisor *h = g->r->hypervisors[i];
+		size_t count;
+		const struct stray *s = hypervisor_strays(h, &count);
+
+		for (size_t k = 0; k < count; k++) {
+			struct world_stray *out = ARENA_PUSH(
+				g->arena, g->w->strays, g->w->stray_count);
+
+			out->domain = arena_dup(g->arena, s[k].domain);
+			out->vm = arena_dup(g->arena, s[k].vm);
+			out->hypervisor = hypervisor_name(h);
+			memcpy(out->addresses, s[k].addresses,
+			       sizeof(out->addresses));
+		}
+	}
+}
+
 struct service_run *service_run_get(struct reconciler *r, const char *name)
 {
 	struct service_run *s = strmap_get(&r->services, name);
@@ -862,6 +895,7 @@ static struct world *gather_all(struct gather *g)
 	gather_service_names(g);
 	gather_services(g);
 	gather_pools(g);
+	gather_strays(g);
 	gather_node(g);
 	strmap_release(&g->names);
 	return g->w;

@@ -82,6 +82,7 @@ struct vm_run {
 	enum vm_op op;
 	uint64_t op_since;
 	bool create_after; /* VM_OP_REMOVE of a replacement */
+	bool drift; /* the op under way is a repair */
 	bool was_running; /* this process has seen it run */
 	bool drains;
 	bool failed;
@@ -151,6 +152,7 @@ struct reconciler {
 	char run_id[17];
 	char owner[17];
 	uint64_t flow_seed;
+	uint64_t direct_sum; /* of the direct map as last seen or written */
 	bool settled;
 	bool verify;
 	char failing[320]; /* the first change that failed in the last pass */
@@ -263,6 +265,7 @@ void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);
 
 /* apply.c: one change to one effect. */
+uint64_t direct_sum(const struct xlb_direct_key *keys, size_t count);
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags);
 

@@ -88,13 +88,12 @@ static void show_drift(struct planning *p)
 	for (size_t i = 0; i < plan->count && !(slots && service); i++) {
 		struct change *c = plan->changes[i];
 
+		if (c->kind == CHANGE_DIRECT && !p->world->kernel.direct_edited)
+			continue; /* this host's addresses changed */
 		c->hidden = false;
 		c->drift = true;
 		c->detail = "as it was written";
-		change_from_event(c, c->kind == CHANGE_DIRECT
-					     ? "this host's addresses changed, "
-					       "or somebody wrote it"
-					     : "somebody wrote it");
+		change_from_event(c, "somebody wrote it");
 	}
 }
 

@@ -8,10 +8,7 @@ looks by himself must find it: `status --check` says 1.  Then the daemon goes
 on, and must come back to 0 by the event, where the kernel tells of it (the
 resync is an hour away), else within a resync.
 """
-import contextlib
-import os
 import platform
-import signal
 import subprocess
 import time
 
@@ -35,20 +32,6 @@ def now_ms():
     return int(time.time() * 1000)
 
 
-@contextlib.contextmanager
-def held(xlb):
-    """The daemon sleeps, and verbs look by themselves."""
-    socket = xlb.state / "control.sock"
-    away = xlb.state / "control.sock.away"
-    xlb.process.send_signal(signal.SIGSTOP)
-    os.rename(socket, away)
-    try:
-        yield
-    finally:
-        os.rename(away, socket)
-        xlb.process.send_signal(signal.SIGCONT)
-
-
 def check(xlb):
     return xlb.verb("status", "--check")
 
@@ -67,7 +50,7 @@ def repaired(made, resync, harm, is_whole, objects):
         xlb.apply(text(made, resync))
     wait_for(lambda: check(xlb).returncode == 0, "status --check to be 0 before", 30, 0.1)
     began = now_ms()
-    with held(xlb):
+    with xlb.held():
         before = check(xlb)
         assert before.returncode == 0, before.stdout
         harm()
@@ -373,7 +356,7 @@ def told(made, harm, undo, is_theirs, is_ours, words):
     """What is theirs stays, and is told of, until they take it away."""
     xlb = made.xlb
     wait_for(lambda: check(xlb).returncode == 0, "status --check to be 0 before", 30, 0.1)
-    with held(xlb):
+    with xlb.held():
         harm()
         assert is_theirs() and check(xlb).returncode == 1
     seen = wait_for(lambda: (lambda d: d.returncode == 1 and all(w in d.stdout for w in words)
