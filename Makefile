@@ -61,7 +61,9 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 	tests/net/*_test.c tests/crash/*_test.c)
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood
+TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
+	$(B)/tests/unit/judge
+SCHEMA_BIN := $(B)/schemas/generate
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
@@ -100,7 +102,7 @@ fuzz: deps
 
 .PHONY: build-all guest image tests-bin fuzz-bin bench-bin
 build-all: all tests-bin fuzz-bin bench-bin image
-tests-bin: $(TEST_BIN) $(TEST_TOOL)
+tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 guest:
@@ -113,6 +115,17 @@ image: guest
 
 lint:
 	@tests/lint.sh
+
+# Editors' view of services.yaml, from the parser's tables.
+.PHONY: schema
+schema: $(SCHEMA_BIN)
+	$(call say,GEN,schemas/services.schema.json)
+	$(Q)$< >$(B)/schemas/services.schema.json
+	$(Q)mv $(B)/schemas/services.schema.json schemas/services.schema.json
+
+$(SCHEMA_BIN): $(B)/schemas/generate.o $(B)/libxlb.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/xlb-reconcile: $(B)/reconciler/main.o $(B)/libxlb.a
 	$(call say,LD,$@)
@@ -203,6 +216,8 @@ $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)
 install: all
 	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
 	install -D -m 644 schemas/history.sql $(DESTDIR)$(PREFIX)/share/xlb/history.sql
+	install -D -m 644 schemas/services.schema.json \
+		$(DESTDIR)$(PREFIX)/share/xlb/services.schema.json
 	install -D -m 644 examples/minimal/services.yaml \
 		$(DESTDIR)$(PREFIX)/share/doc/xlb/examples/services.yaml
 

@@ -890,6 +890,7 @@ static struct world *gather_all(struct gather *g)
 	g->w = arena_alloc(g->arena, sizeof(*g->w));
 	g->w->now = clock_ns();
 	g->w->settled = r->settled;
+	g->w->approved = r->approved;
 	g->w->verify = r->verify;
 	gather_kernel(g);
 	gather_service_names(g);

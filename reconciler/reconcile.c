@@ -56,7 +56,7 @@ static void record_change(struct reconciler *r, const struct change *c, int err,
 /* VM changes are recorded when libvirt is done with them. */
 static bool records_itself(const struct change *c)
 {
-	return c->waits || c->kind == CHANGE_VM_CREATE ||
+	return c->waits || c->held || c->kind == CHANGE_VM_CREATE ||
 	       c->kind == CHANGE_VM_START || c->kind == CHANGE_VM_REPLACE ||
 	       c->kind == CHANGE_VM_REMOVE;
 }
@@ -167,6 +167,8 @@ static int apply(struct reconciler *r, const struct plan *p)
 		struct outcome *o = &outcomes[done];
 		uint64_t after;
 
+		if (p->changes[done]->held)
+			continue;
 		if (lacks_program(p, outcomes, done))
 			o->err = -ENOLINK;
 		else
@@ -335,6 +337,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	}
 	r->converged =
 		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
+	r->approved &= !r->converged;
 	check_actions(r);
 	sweep_update(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);

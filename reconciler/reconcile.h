@@ -148,6 +148,8 @@ struct reconciler {
 	char file_sha256[65]; /* of what is in the file now */
 	struct diag_list file_diags; /* why the file isn't what runs */
 	bool held;
+	/* What guards hold back was approved: until all is as declared. */
+	bool approved;
 	int64_t revision;
 	char run_id[17];
 	char owner[17];

@@ -135,7 +135,7 @@ void plan_free(struct plan *p)
 bool plan_is_empty(const struct plan *p)
 {
 	for (size_t i = 0; i < p->count; i++)
-		if (!p->changes[i]->waits)
+		if (!p->changes[i]->waits && !p->changes[i]->held)
 			return false;
 	return true;
 }

@@ -61,12 +61,21 @@ enum change_action {
 	ACTION_DESTROY,
 };
 
+/* What a guard holds back, and until when. */
+struct held {
+	const char *guard; /* the key that sets it: "allow_empty" */
+	const char *object; /* service.web; NULL: the whole plan */
+	const char *why;
+	int64_t until_ms; /* wall clock; 0: until it is approved */
+};
+
 struct change {
 	enum change_kind kind;
 	enum change_action action;
 	bool drift;
 	bool hidden;
 	bool waits; /* shown, but to come by itself later: nothing is done */
+	const struct held *held; /* shown, but not carried out; or NULL */
 	const char *object; /* service.web/vm/web-3 */
 	const char *detail; /* what about it, for people */
 	const char *cause; /* "services.yaml:32", or the event */
@@ -125,7 +134,9 @@ struct plan {
 	size_t count;
 	struct diag_list
 		diags; /* errors: the file can't be applied to this world */
-	/* Held back by a guard: NULL, or why. */
+	struct held **guards; /* all that hold back something */
+	size_t guard_count;
+	/* All of it is held back by a guard: NULL, or why. */
 	const char *held;
 	uint32_t next_id; /* where the search for ids goes on next time */
 };
@@ -136,10 +147,17 @@ struct plan_summary {
 
 struct plan *plan_make(const struct spec *spec, const struct world *world);
 void plan_free(struct plan *p); /* NULL is fine */
-/* Sets p->held when the whole plan must not be carried out. */
+/*
+ * Holds back what must not be carried out: p->held, or single changes.  Nothing
+ * when world->approved.
+ */
 void plan_guard(struct plan *p, const struct spec *spec,
 		const struct world *world);
-bool plan_is_empty(const struct plan *p); /* hidden ones count, waiting don't */
+/* Another guard of the plan, which change.held may point to; texts are kept. */
+struct held *plan_hold(struct plan *p, const char *guard, const char *object,
+		       const char *why, int64_t until_ms);
+/* Nothing to carry out: hidden changes count, waiting and held ones don't. */
+bool plan_is_empty(const struct plan *p);
 bool plan_shows_nothing(const struct plan *p);
 struct plan_summary plan_summarize(const struct plan *p);
 /* The text that `plan` prints; its last line is the summary. */

@@ -140,6 +140,7 @@ struct world_service {
 struct world {
 	uint64_t now; /* CLOCK_MONOTONIC ns */
 	bool settled; /* the file is the one last applied: differences are drift */
+	bool approved; /* by the operator: guards hold nothing back */
 	bool verify; /* hold every slot against its table, not just the changed */
 	bool forwards6_all; /* net.ipv6.conf.all.forwarding */
 	uint32_t next_id; /* where the search for a free backend id starts */
