@@ -184,8 +184,8 @@ static int check_renamed(struct place *p, const char *name, struct why *w)
 		return why_libvirt(w, "list of domains");
 	for (int i = 0; i < count; i++) {
 		struct why ignored;
+		struct vm vm = { 0 };
 		char own[64];
-		struct vm vm;
 
 		if (!err && read_vm(p, doms[i], &vm, &ignored) == -ENOENT &&
 		    vm.service[0]) {
@@ -411,8 +411,10 @@ int domain_list(struct place *p, struct vm_list *ret, struct why *w)
 	if (count < 0)
 		return why_libvirt(w, "list of domains");
 	for (int i = 0; i < count; i++) {
-		int err = read_vm(p, doms[i], &vm, &ignored);
+		int err;
 
+		vm = (struct vm){ 0 };
+		err = read_vm(p, doms[i], &vm, &ignored);
 		/* One that has just gone is in neither list. */
 		if (!err)
 			*MEM_PUSH(ret->items, ret->count) = vm;
