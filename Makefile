@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PREFIX ?= /usr
 DESTDIR ?=
 # The others are for the tests and the demo, and need the source.
-INSTALLED_EXAMPLES := minimal full queries gitops
+INSTALLED_EXAMPLES := minimal full queries
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wformat=2 -Wvla -Wundef -Wswitch-enum -Wimplicit-fallthrough \
@@ -62,7 +62,9 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 	tests/net/*_test.c tests/crash/*_test.c)
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood
+TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
+	$(B)/tests/unit/judge
+SCHEMA_BIN := $(B)/schemas/generate
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
@@ -101,7 +103,7 @@ fuzz: deps
 
 .PHONY: build-all guest image tests-bin fuzz-bin bench-bin
 build-all: all tests-bin fuzz-bin bench-bin image
-tests-bin: $(TEST_BIN) $(TEST_TOOL)
+tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 guest:
@@ -114,6 +116,17 @@ image: guest
 
 lint:
 	@tests/lint.sh
+
+# Editors' view of services.yaml, from the parser's tables.
+.PHONY: schema
+schema: $(SCHEMA_BIN)
+	$(call say,GEN,schemas/services.schema.json)
+	$(Q)$< >$(B)/schemas/services.schema.json
+	$(Q)mv $(B)/schemas/services.schema.json schemas/services.schema.json
+
+$(SCHEMA_BIN): $(B)/schemas/generate.o $(B)/libxlb.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(B)/xlb-reconcile: $(B)/reconciler/main.o $(B)/libxlb.a
 	$(call say,LD,$@)
@@ -226,11 +239,13 @@ install: $(B)/xlb-reconcile
 	$(Q)$(put) packaging/completion/xlb-reconcile.bash $(DESTDIR)$(BASHDIR)/xlb-reconcile
 	$(Q)$(put) packaging/completion/_xlb-reconcile $(DESTDIR)$(ZSHDIR)/_xlb-reconcile
 	$(Q)install -d $(DESTDIR)$(PREFIX)/share/xlb
-	$(Q)install -m 644 schemas/* $(DESTDIR)$(PREFIX)/share/xlb
+	$(Q)install -m 644 $(wildcard schemas/*.json schemas/*.sql) $(DESTDIR)$(PREFIX)/share/xlb
 	$(Q)$(put) README.md $(DESTDIR)$(DOCDIR)/README.md
 	$(Q)for d in $(INSTALLED_EXAMPLES); do \
 		(cd examples && find $$d -type f -print0) | \
 		(cd examples && xargs -0 -I{} install -D {} $(DESTDIR)$(DOCDIR)/examples/{}); done
+	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
+		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
 
 clean:
 	rm -rf build
