@@ -242,8 +242,8 @@ install: $(B)/xlb-reconcile
 	$(Q)install -m 644 $(wildcard schemas/*.json schemas/*.sql) $(DESTDIR)$(PREFIX)/share/xlb
 	$(Q)$(put) README.md $(DESTDIR)$(DOCDIR)/README.md
 	$(Q)for d in $(INSTALLED_EXAMPLES); do \
-		(cd examples && find $$d -type f -print0) | \
-		(cd examples && xargs -0 -I{} install -D {} $(DESTDIR)$(DOCDIR)/examples/{}); done
+		(cd examples && find $$d -type f -print0 | xargs -0 -I{} \
+			install -D -m 644 {} $(abspath $(DESTDIR)/$(DOCDIR))/examples/{}); done
 	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
 		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
 

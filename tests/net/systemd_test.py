@@ -118,11 +118,11 @@ def damage(made):
     """What the unit's few capabilities must be enough to put back."""
     made.lb.ip("address del 192.0.2.20/32 dev uplink")
     made.lb.run(["tc", "filter", "del", "dev", "br0", "ingress"])
-    made.lb.sysctl(net__ipv4__ip_forward=0)
+    made.lb.sysctl(net__ipv4__conf__br0__forwarding=0)
 
 
 def is_repaired(made):
-    return (made.lb.out(["sysctl", "-n", "net.ipv4.ip_forward"]).strip() == "1"
+    return (made.lb.out(["sysctl", "-n", "net.ipv4.conf.br0.forwarding"]).strip() == "1"
             and "192.0.2.20/32" in made.lb.out(["ip", "address", "show", "uplink"])
             and "xlb_reply" in made.lb.out(["tc", "filter", "show", "dev", "br0", "ingress"]))
 

@@ -81,10 +81,11 @@ def key_tables():
     found = {}
     for path in sorted((ROOT / "reconciler" / "desired").glob("*.c")):
         text = path.read_text()
-        for variable, what in re.findall(r'KEY_TABLE\(\w+,\s*"([^"]+)",\s*(\w+)\)', text):
-            array = re.search(rf"{what}\[\] = \{{(.*?)\n\}};", text, re.S)
-            assert array, f"{path.name}: no array {what}"
-            found[variable] = {name: kind == "KEY" and reader != "read_false" for kind, name, reader in
+        for what, keys in re.findall(
+                r'key_?table\w*(?:\(\s*\w+,| \w+ = \{)\s*"([^"]+)",\s*(\w+)\s*[,)]', text, re.I):
+            array = re.search(rf"{keys}\[\] = \{{(.*?)\n\}};", text, re.S)
+            assert array, f"{path.name}: no array {keys}"
+            found[what] = {name: kind == "KEY" and reader != "read_false" for kind, name, reader in
                                re.findall(r'\b(KEY|KEY_LATER)\("(\w+)",\s*("|\w+)', array.group(1))}
     return found
 
