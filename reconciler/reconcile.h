@@ -187,6 +187,9 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
+	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
+	uint64_t watchdog_every; /* ns */
+	char told_status[96]; /* what the service manager was told last */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -205,6 +208,8 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+/* Read the file, the kernel and the hypervisors again. */
+void reconciler_refresh(struct reconciler *r);
 
 /*
  * identity.c: who this installation is.  owner depends on the machine and the
