@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "pipeline.h"
+#include "systemd.h"
 
 void apply_flags(struct spec *s, const struct options *opt)
 {
@@ -38,11 +39,12 @@ static void refuse(struct reconciler *r, struct diag_list *diags,
 	diag_list_print(&r->file_diags, &text);
 	log_error("file_refused", "path=%s result=%s running=%s", r->opt->file,
 		  result, r->spec ? "last good revision" : "nothing");
-	fputs(buf_str(&text), stderr);
+	log_text(LOG_ERROR, "diagnostics", buf_str(&text));
 	buf_release(&text);
 	record_revision(r, result);
 	record_commit(r);
 	r->saved_at = 0;
+	systemd_serving(r);
 	end_once(r, code);
 }
 
@@ -124,7 +126,7 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	}
 	r->file_waits = false;
 	r->settled = revision != 0;
-	r->revision = revision;
+	set_revision(r, revision);
 	r->restless = 0;
 	r->told_failures = 0;
 	diag_list_release(&r->file_diags);
@@ -132,7 +134,7 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	r->spec = spec;
 	if (!r->settled) {
 		record_revision(r, "applying");
-		r->revision = r->last_revision;
+		set_revision(r, r->last_revision);
 	}
 	loop_arm_in(r->resync, spec->node.resync);
 	if (use_draft) {
@@ -185,7 +187,7 @@ static bool go_on_with_applied(struct reconciler *r)
 	r->spec = r->applied;
 	r->applied = NULL;
 	r->settled = true;
-	r->revision = last;
+	set_revision(r, last);
 	connect_hypervisors(r, r->spec);
 	loop_arm_in(r->resync, r->spec->node.resync);
 	return true;
@@ -305,7 +307,7 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	apply_flags(spec, r->opt);
 	arena = arena_new();
 	scaling_preview(r, spec);
-	world = observe_as_if(r, spec, arena);
+	world = look_closely(r, spec, arena, true);
 	/* What an edit asks for isn't drift. */
 	world->settled =
 		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);

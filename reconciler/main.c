@@ -63,7 +63,7 @@ static void usage(FILE *out)
 	      "(/sys/fs/bpf/xlb)\n"
 	      "  --interface IF      instead of node.interfaces; more than "
 	      "once for several\n"
-	      "  --hook HOOK         auto or xdp\n"
+	      "  --hook HOOK         auto, xdp, xdp_generic or tc\n"
 	      "  --libvirt URI       instead of every hypervisor's uri\n"
 	      "  -v                  log more\n"
 	      "  --help, --version\n\n"

@@ -88,6 +88,7 @@ struct vm_run {
 	enum vm_op op;
 	uint64_t op_since;
 	bool create_after; /* VM_OP_REMOVE of a replacement */
+	bool drift; /* the op under way is a repair */
 	bool was_running; /* this process has seen it run */
 	bool drains;
 	bool failed;
@@ -169,6 +170,7 @@ struct reconciler {
 	char run_id[17];
 	char owner[17];
 	uint64_t flow_seed;
+	uint64_t direct_sum; /* of the direct map as last seen or written */
 	bool settled;
 	bool verify;
 	char failing[320]; /* the first change that failed in the last pass */
@@ -202,6 +204,9 @@ struct reconciler {
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
 	struct loop_source *keep; /* the applied file, when there is time */
+	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
+	uint64_t watchdog_every; /* ns */
+	char told_status[96]; /* what the service manager was told last */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -235,6 +240,8 @@ void reconciler_release(struct reconciler *r, const char *sha256,
 struct spec *applied_read(const struct reconciler *r);
 void applied_keep(void *arg); /* a reconciler's spec */
 void applied_forget(const struct reconciler *r);
+/* Read the file, the kernel and the hypervisors again. */
+void reconciler_refresh(struct reconciler *r);
 
 /*
  * identity.c: who this installation is.  owner depends on the machine and the
@@ -255,6 +262,9 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
 struct world *observe_as_if(struct reconciler *r, const struct spec *spec,
 			    struct arena *arena);
+/* The same, and asking for what a pass finds only when it verifies. */
+struct world *look_closely(struct reconciler *r, const struct spec *spec,
+			   struct arena *arena, bool closely);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
 
 /* probing.c: backends and their probes. */
@@ -294,6 +304,7 @@ void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);
 
 /* apply.c: one change to one effect. */
+uint64_t direct_sum(const struct xlb_direct_key *keys, size_t count);
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags);
 

@@ -172,6 +172,7 @@ static void take_list(struct hypervisor *h, struct vm_list *fresh)
 			v->state = VM_STOPPING;
 	}
 	free(old.items);
+	free(old.strays);
 	LIST_FOREACH(r, &h->requests, link)
 	if (r->op == OP_CREATE)
 		put_starting(h, r);
@@ -472,6 +473,7 @@ static void run(void *arg)
 static void request_free(struct request *r)
 {
 	free(r->list.items);
+	free(r->list.strays);
 	free(r->cpu.items);
 	arena_free(r->arena);
 	free(r);
@@ -692,6 +694,7 @@ void hypervisor_free(struct hypervisor *h)
 	disconnect(h);
 	events_flush();
 	free(h->vms.items);
+	free(h->vms.strays);
 	free(h->name);
 	free(h->uri);
 	free(h->owner);
@@ -734,6 +737,13 @@ void hypervisor_refresh(struct hypervisor *h)
 	}
 	h->reading = true;
 	submit(request_new(h, OP_LIST, ""));
+}
+
+const struct stray *hypervisor_strays(const struct hypervisor *h,
+				      size_t *ret_count)
+{
+	*ret_count = h->vms.stray_count;
+	return h->vms.strays;
 }
 
 static struct template_spec *copy_template(struct arena *a,

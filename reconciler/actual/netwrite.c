@@ -195,10 +195,13 @@ int net_add_address(struct net *n, int ifindex, const struct ip *a)
 	else
 		mark_v4(h, l->name);
 	error = netsock_ask(&n->ask, h, NULL, NULL);
-	/* It may have been us, a moment ago. */
-	if (error == -EEXIST)
-		net_catch_up(n);
-	return error == -EEXIST && is_ours_at(n, ifindex, a) ? 0 : error;
+	if (error != -EEXIST)
+		return error;
+	/* Ours, and the event (IPv6 sends it late) is on its way? */
+	net_catch_up(n);
+	if (!is_ours_at(n, ifindex, a))
+		(void)net_refresh(n);
+	return is_ours_at(n, ifindex, a) ? 0 : error;
 }
 
 int net_del_address(struct net *n, int ifindex, const struct ip *a)

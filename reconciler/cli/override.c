@@ -137,12 +137,7 @@ static int set_drain(struct reconciler *r, const struct options *opt,
 
 static void refresh(struct reconciler *r, struct buf *out)
 {
-	r->verify = true;
-	net_refresh(r->net);
-	for (size_t i = 0; i < r->hypervisor_count; i++)
-		hypervisor_refresh(r->hypervisors[i]);
-	reconciler_saved(r);
-	reconcile_soon(r);
+	reconciler_refresh(r);
 	buf_adds(out, "everything is read again\n");
 }
 

@@ -122,6 +122,8 @@ static void add_kernel(struct digest *d, const struct world *w)
 	if (!k->loaded)
 		return;
 	add_number(d, k->features);
+	add_number(d, k->unpinned);
+	add_number(d, k->direct_edited + 2u * k->vips_damaged);
 	add_number(d, k->tick);
 	add_number(d, k->flow_seed);
 	add_number(d, k->source4);

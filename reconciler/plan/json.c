@@ -395,6 +395,9 @@ static json_t *after_json(const struct plan *p, const struct change *c)
 	case CHANGE_LOAD:
 	case CHANGE_RELOAD:
 		return programs_after(&p->world->kernel, c);
+	case CHANGE_PINS:
+		return json_pack("{s:i}", "pins",
+				 (int)p->world->kernel.unpinned);
 	case CHANGE_SYSCTL:
 		return sysctl_json(c, c->value);
 	case CHANGE_LINK_ATTACH:
@@ -480,6 +483,7 @@ static json_t *observed_json(const struct plan *p, const struct change *c)
 	case CHANGE_REPLIES:
 	case CHANGE_SERVICE_SET:
 	case CHANGE_VIPS:
+	case CHANGE_PINS:
 	case CHANGE_ADDRESS_ADD:
 	case CHANGE_VM_CREATE:
 	case CHANGE_KIND_COUNT:

@@ -61,6 +61,41 @@ void order_changes(struct plan *p)
 	p->changes = sorted;
 }
 
+/* What a change of backends or services brings with it explains the rest. */
+static bool explains(const struct change *c)
+{
+	return !c->hidden || c->kind == CHANGE_BACKEND_SET ||
+	       c->kind == CHANGE_BACKEND_CLEAR || c->kind == CHANGE_LOAD ||
+	       c->kind == CHANGE_RELOAD;
+}
+
+/*
+ * Hidden changes that no visible one explains: the tables aren't what was
+ * written.  A service's line that is written with its slots is a new table.
+ */
+static void show_drift(struct planning *p)
+{
+	struct plan *plan = p->plan;
+	bool slots = false, service = false;
+
+	for (size_t i = 0; i < plan->count; i++) {
+		if (explains(plan->changes[i]))
+			return;
+		slots |= plan->changes[i]->kind == CHANGE_SLOTS;
+		service |= plan->changes[i]->kind == CHANGE_SERVICE_SET;
+	}
+	for (size_t i = 0; i < plan->count && !(slots && service); i++) {
+		struct change *c = plan->changes[i];
+
+		if (c->kind == CHANGE_DIRECT && !p->world->kernel.direct_edited)
+			continue; /* this host's addresses changed */
+		c->hidden = false;
+		c->drift = true;
+		c->detail = "as it was written";
+		change_from_event(c, "somebody wrote it");
+	}
+}
+
 struct plan *plan_make(const struct spec *spec, const struct world *world)
 {
 	struct plan *plan = mem_alloc(sizeof(*plan));
@@ -80,6 +115,8 @@ struct plan *plan_make(const struct spec *spec, const struct world *world)
 	plan_vips(&p);
 	plan_pools(&p);
 	plan_load(&p);
+	if (world->settled)
+		show_drift(&p);
 	order_changes(plan);
 	plan->next_id = p.next_id;
 	return plan;

@@ -25,6 +25,7 @@
 enum change_kind {
 	/* In the order in which they are carried out. */
 	CHANGE_LOAD, /* programs and maps */
+	CHANGE_PINS, /* that somebody removed */
 	CHANGE_RELOAD, /* programs with more features, or room for more slots */
 	CHANGE_TICK, /* of the coarse clock */
 	CHANGE_SOURCES, /* outer addresses of encapsulation */

@@ -357,7 +357,7 @@ static void flip_vips(struct planning *p, const struct vip_set *want,
 	struct change *c;
 	int err;
 
-	if (want->count == have->count &&
+	if (want->count == have->count && !p->world->kernel.vips_damaged &&
 	    (!want->count || !memcmp(want->items, have->items,
 				     want->count * sizeof(*want->items))))
 		return;
