@@ -18,7 +18,6 @@
 #include "reconcile.h"
 
 #define REQUEST_MAX 65536
-#define ARGS_MAX 64
 #define ANSWER_TIMEOUT_S 30
 
 struct control {
@@ -97,17 +96,13 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 
 static void answer(struct client *c)
 {
-	char *argv[ARGS_MAX + 2] = { (char[]){ "xlb-reconcile" } };
+	char *words[REQUEST_WORDS];
 	struct buf err = BUF_INIT;
 	struct options opt;
 	unsigned char code;
-	int argc = 1;
 
-	for (size_t at = 0; at < c->in.len && argc < ARGS_MAX;
-	     at += strlen(c->in.data + at) + 1)
-		argv[argc++] = c->in.data + at;
 	buf_add(&c->out, "", 1); /* room for the code */
-	code = (unsigned char)options_parse(argc, argv, &opt, &err);
+	code = (unsigned char)request_parse(&c->in, words, &opt, &err);
 	buf_adds(&c->out, buf_str(&err));
 	buf_release(&err);
 	if (!code)

@@ -332,6 +332,13 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		       struct buf *out);
 int options_parse(int argc, char **argv, struct options *o, struct buf *err);
 void options_release(struct options *o);
+/*
+ * A client's request: words, each ended by NUL (the last one may do without).
+ * words and what opt points to borrow from *in.  0, or EXIT_USAGE with *err.
+ */
+#define REQUEST_WORDS 64
+int request_parse(struct buf *in, char *words[REQUEST_WORDS],
+		  struct options *opt, struct buf *err);
 int cmd_run(const struct options *opt);
 int cmd_plan(const struct options *opt);
 int cmd_check(const struct options *opt);

@@ -107,7 +107,7 @@ bool service_picks(const struct service_spec *s); /* its slots aren't asked */
 void say_service_again(struct arena *a, struct change *c);
 /* fingerprint.c: 64 hex digits of what was observed. */
 void world_fingerprint(const struct world *w, char ret[65]);
-/* json.c: the id of a plan with these arrays of changes. */
+/* id.c: the id of a plan with these arrays of changes. */
 void plan_json_id(const char *sha256, const char *fingerprint,
 		  struct json_t *drift, struct json_t *changes, char ret[17]);
 /* text.c: a service's pool as it is; false: it has none. */

@@ -12,11 +12,12 @@
 #include "plan/internal.h"
 
 static int complain(struct diag_list *diags, const char *path, int line,
-		    const char *hint, const char *what)
+		    int column, const char *hint, const char *what)
 {
 	diag_add(diags, SEVERITY_ERROR,
-		 &(struct source){ .file = path, .line = line }, hint, "%s",
-		 what);
+		 &(struct source){
+			 .file = path, .line = line, .column = column },
+		 hint, "%s", what);
 	return -EBADMSG;
 }
 
@@ -64,17 +65,17 @@ static int take(const json_t *j, const char *path, struct saved_plan *ret,
 	char real[17];
 
 	if (json_integer_value(json_object_get(j, "format_version")) != 1)
-		return complain(diags, path, 0, again,
+		return complain(diags, path, 0, 0, again,
 				"it is no plan that this version of "
 				"xlb-reconcile can read");
 	if (!is_hex(id, 16) || !is_hex(sha256, 64) ||
 	    !is_hex(fingerprint, 64) || !file || file[0] != '/' ||
 	    !are_changes(drift) || !are_changes(changes))
-		return complain(diags, path, 0, again,
+		return complain(diags, path, 0, 0, again,
 				"it is no whole plan of xlb-reconcile");
 	plan_json_id(sha256, fingerprint, drift, changes, real);
 	if (strcmp(real, id) != 0)
-		return complain(diags, path, 0, again,
+		return complain(diags, path, 0, 0, again,
 				"it was altered after it was made");
 	memcpy(ret->id, id, sizeof(ret->id));
 	memcpy(ret->sha256, sha256, sizeof(ret->sha256));
@@ -95,7 +96,8 @@ int saved_plan_parse(const char *path, const char *data, size_t len,
 		what = mem_printf("it is no plan, or not all of it: %s",
 				  error.text);
 		return complain(diags, path, error.line > 0 ? error.line : 0,
-				again, what);
+				error.column > 0 ? error.column : 0, again,
+				what);
 	}
 	err = take(j, path, ret, diags);
 	json_decref(j);
