@@ -55,8 +55,8 @@ BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
 BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
-LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
-	reconciler/*/*.c state/*.c))
+LIB_SRC := $(filter-out reconciler/main.c %.bpf.c,$(wildcard reconciler/*.c \
+	reconciler/*/*.c state/*.c bpf/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
@@ -159,6 +159,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
+# These are the others, and more.
+$(B)/bpf/%_trace.bpf.o: bpf/%.bpf.c
+
 # Without what a debugger wants, which is half of it: the daemon holds them.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
@@ -189,6 +192,9 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The kernel's code puns types and reads words where they lie in a packet.
+$(B)/bpf/replay.o: CFLAGS += -fno-strict-aliasing -fno-sanitize=alignment
 
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)
