@@ -7,18 +7,19 @@ CC := gcc
 CLANG := clang
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle \
-	libarchive libgit2 libxml-2.0
+	libarchive libgit2 libxml-2.0 libsystemd libcurl
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr
 DESTDIR ?=
+# The others are for the tests and the demo, and need the source.
+INSTALLED_EXAMPLES := minimal full queries gitops
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wformat=2 -Wvla -Wundef -Wswitch-enum -Wimplicit-fallthrough \
 	-Wconversion -Wnull-dereference -Werror
 HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE \
 	-fstack-clash-protection -fcf-protection
-CPPFLAGS := -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' \
-	-I. -Ireconciler -I$(B)
+CPPFLAGS := -D_GNU_SOURCE -I. -Ireconciler -I$(B)
 CFLAGS := -std=gnu17 -O2 -g $(WARN) $(HARDEN)
 LDFLAGS := -pie -Wl,-z,relro,-z,now
 # Packages appear only after `make deps`, so ask late.
@@ -28,7 +29,7 @@ LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -linotifytools -lm -lpthre
 # `make SANITIZE=1 ...` builds everything of user space under ASan and UBSan.
 ifeq ($(SANITIZE),1)
 B := build/sanitize
-CPPFLAGS := -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' -I. -Ireconciler -I$(B)
+CPPFLAGS := -D_GNU_SOURCE -I. -Ireconciler -I$(B)
 # gcc's flow warnings are wrong about instrumented code.
 CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-error \
 	-fsanitize=address,undefined -fno-sanitize-recover=all \
@@ -46,15 +47,16 @@ say = @printf '  %-8s %s\n' $(1) $(2)
 endif
 
 ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+BPF_EXTRA ?=
 BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
-	-D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
+	$(BPF_EXTRA) -D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu
 
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
 BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
-LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
-	reconciler/*/*.c state/*.c))
+LIB_SRC := $(filter-out reconciler/main.c %.bpf.c,$(wildcard reconciler/*.c \
+	reconciler/*/*.c state/*.c bpf/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
@@ -68,7 +70,7 @@ FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_f
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
-.PHONY: all deps test demo bench soak fuzz install clean lint
+.PHONY: all deps test demo bench soak fuzz install deb deb-test clean lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -100,8 +102,8 @@ fuzz: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) build-all
 	@tests/run.py --fuzz
 
-.PHONY: build-all guest image tests-bin fuzz-bin bench-bin
-build-all: all tests-bin fuzz-bin bench-bin image
+.PHONY: build-all guest image debs tests-bin fuzz-bin bench-bin
+build-all: all tests-bin fuzz-bin bench-bin image debs
 tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
@@ -112,6 +114,9 @@ guest:
 image: guest
 	@tests/lib/image.sh $(abspath $(B))/tests/image/web.qcow2 $(abspath $(B))/guest
 	@tests/lib/kernel.sh $(abspath $(B))/tests/kernel/6.12 6.12
+
+debs: $(B)/xlb-reconcile
+	@[ "$(SANITIZE)" = 1 ] || tests/lib/debs.sh $(abspath $(B))/tests/debs $(abspath $(B))
 
 lint:
 	@tests/lint.sh
@@ -131,6 +136,14 @@ $(B)/xlb-reconcile: $(B)/reconciler/main.o $(B)/libxlb.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+# Compiled again when the version is another one, and only then.
+$(B)/reconciler/main.o: CPPFLAGS += -DXLB_VERSION='"$(VERSION)"'
+$(B)/reconciler/main.o: $(B)/version
+$(B)/version: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+.PHONY: FORCE
+
 $(B)/libxlb.a: $(LIB_OBJ)
 	$(call say,AR,$@)
 	@rm -f $@
@@ -145,6 +158,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+# These are the others, and more.
+$(B)/bpf/%_trace.bpf.o: bpf/%.bpf.c
 
 # Without what a debugger wants, which is half of it: the daemon holds them.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
@@ -177,6 +193,9 @@ $(B)/%.o: %.c | $(SKEL)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# The kernel's code puns types and reads words where they lie in a packet.
+$(B)/bpf/replay.o: CFLAGS += -fno-strict-aliasing -fno-sanitize=alignment
+
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)
 	@rm -f $@
@@ -205,6 +224,11 @@ FUZZ_SRC_packet := $(wildcard reconciler/base/*.[ch]) reconciler/tables/vip_tabl
 	tests/lib/bpf_lab.c tests/lib/packet_make.c tests/lib/packet_view.c \
 	tests/lib/bpf_lab.h tests/lib/packet_make.h tests/lib/packet_view.h bpf/xlb.h
 FUZZ_LIBS_packet := -lbpf
+FUZZ_SRC_saved_plan := $(wildcard reconciler/base/*.[ch] reconciler/plan/*.h) \
+	reconciler/plan/saved.c reconciler/plan/id.c
+FUZZ_LIBS_saved_plan := -ljansson -lnettle
+FUZZ_SRC_control := $(wildcard reconciler/base/*.[ch]) reconciler/reconcile.h \
+	reconciler/cli/request.c reconciler/cli/options.c
 
 .SECONDEXPANSION:
 $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)
@@ -213,13 +237,39 @@ $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)
 	$(Q)$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
 		$(FUZZ_LIBS_$*) -lm
 
-install: all
-	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
-	install -D -m 644 schemas/history.sql $(DESTDIR)$(PREFIX)/share/xlb/history.sql
-	install -D -m 644 schemas/services.schema.json \
-		$(DESTDIR)$(PREFIX)/share/xlb/services.schema.json
-	install -D -m 644 examples/minimal/services.yaml \
-		$(DESTDIR)$(PREFIX)/share/doc/xlb/examples/services.yaml
+# Where distributions put them; DESTDIR goes in front of all.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/xlb
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+put = install -D -m 644
+
+install: $(B)/xlb-reconcile
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX)/sbin/xlb-reconcile)
+	$(Q)install -D -m 755 $< $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
+	$(Q)$(put) packaging/systemd/xlb-reconcile.service $(DESTDIR)$(UNITDIR)/xlb-reconcile.service
+	$(Q)$(put) packaging/man/xlb-reconcile.8 $(DESTDIR)$(MANDIR)/man8/xlb-reconcile.8
+	$(Q)$(put) packaging/man/xlb-services.yaml.5 $(DESTDIR)$(MANDIR)/man5/xlb-services.yaml.5
+	$(Q)$(put) packaging/completion/xlb-reconcile.bash $(DESTDIR)$(BASHDIR)/xlb-reconcile
+	$(Q)$(put) packaging/completion/_xlb-reconcile $(DESTDIR)$(ZSHDIR)/_xlb-reconcile
+	$(Q)install -d $(DESTDIR)$(PREFIX)/share/xlb
+	$(Q)install -m 644 $(wildcard schemas/*.json schemas/*.sql) $(DESTDIR)$(PREFIX)/share/xlb
+	$(Q)$(put) README.md $(DESTDIR)$(DOCDIR)/README.md
+	$(Q)for d in $(INSTALLED_EXAMPLES); do \
+		(cd examples && find $$d -type f | while read -r f; do \
+			mode=644; [ ! -x $$f ] || mode=755; \
+			install -D -m $$mode $$f $(abspath $(DESTDIR)/$(DOCDIR))/examples/$$f || exit 1; \
+		done) || exit 1; done
+	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
+		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
+
+# A Debian package in build/deb; deb-test tries it in a clean system.
+deb: deps
+	@packaging/deb.sh $(B)/deb
+
+deb-test: deb
+	@packaging/deb-test.sh $(B)/deb
 
 clean:
 	rm -rf build

@@ -40,12 +40,27 @@ struct options {
 	bool detailed_exitcode;
 	bool yes;
 	bool print;
+	bool manual; /* run: nothing is applied but on `apply` or `approve` */
+	bool approved; /* what guards hold back is released, once */
+	bool drift_only;
+	const char *out; /* --out: the plan is saved there */
+	const char
+		*only_sha256; /* of the one file that may be applied, or NULL */
 	bool check;
 	bool help;
 	bool version;
 	const char *since;
 	const char *kind;
 	const char *lasts; /* --for */
+	const char *vip; /* --vip, --from, --protocol: of trace */
+	const char *from;
+	const char *protocol;
+	uint32_t length; /* --length, bytes of an IP packet; 0: not given */
+	uint32_t ttl; /* --ttl; 0: not given */
+	bool live;
+	const char *service; /* --service */
+	uint32_t rate; /* --rate, a second; 0: not given */
+	uint32_t count; /* --count; 0: no end */
 	const char *verb;
 	const char **args; /* borrowed from argv */
 	size_t arg_count;
@@ -82,6 +97,7 @@ struct vm_run {
 	enum vm_op op;
 	uint64_t op_since;
 	bool create_after; /* VM_OP_REMOVE of a replacement */
+	bool drift; /* the op under way is a repair */
 	bool was_running; /* this process has seen it run */
 	bool drains;
 	bool failed;
@@ -103,11 +119,13 @@ struct member_run {
 	struct reconciler *r;
 	struct probe_target *targets[2]; /* IPv4, IPv6 */
 	bool was_alive;
+	uint64_t seen_since; /* by this process */
 	uint32_t id; /* in the kernel at the last pass */
 	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
 	bool used; /* mark and sweep */
 	enum health_state state; /* as last recorded */
+	char reason[2][160]; /* of the last probe that failed; "" it passed */
 	bool leaving;
 	bool finished;
 	uint64_t leaving_since;
@@ -125,6 +143,8 @@ struct service_run {
 	bool pool_known;
 	uint32_t wanted;
 	uint32_t previewed; /* what `wanted` was before a preview */
+	bool previews;
+	char view[256]; /* the last decision, in words; "" none */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
 	struct hypervisor *asked_stats; /* it owes an answer; NULL: none does */
@@ -144,6 +164,14 @@ struct reconciler {
 	struct loop *loop;
 	bool read_only; /* plan and status without a daemon */
 	struct spec *spec; /* last good one; NULL: none yet */
+	/* The one before it, while this one isn't wholly applied; or NULL. */
+	struct spec *applied;
+	char kept_sha256[65]; /* of what is kept as last applied */
+	bool released; /* run --manual: until all is as declared */
+	bool waiting; /* run --manual: for `apply` or `approve` */
+	bool file_waits; /* the file does, too */
+	const char *adopt_sha256; /* of the file that may be adopted, or NULL */
+	uint64_t told_waiting; /* sum of what was last said to wait */
 	char file_sha256[65]; /* of what is in the file now */
 	struct diag_list file_diags; /* why the file isn't what runs */
 	bool held;
@@ -153,6 +181,7 @@ struct reconciler {
 	char run_id[17];
 	char owner[17];
 	uint64_t flow_seed;
+	uint64_t direct_sum; /* of the direct map as last seen or written */
 	bool settled;
 	bool verify;
 	char failing[320]; /* the first change that failed in the last pass */
@@ -172,6 +201,7 @@ struct reconciler {
 	struct watch *watch;
 	struct control *control;
 	struct sweeper *sweeper;
+	struct live *live; /* packets are sampled; NULL: they aren't */
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
@@ -185,6 +215,10 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
+	struct loop_source *keep; /* the applied file, when there is time */
+	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
+	uint64_t watchdog_every; /* ns */
+	char told_status[96]; /* what the service manager was told last */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -203,6 +237,23 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+/*
+ * What waits for the operator is carried out, from now on until all is as
+ * declared: the file, if that is still what it holds, and what guards hold back
+ * if `approved`.
+ */
+void reconciler_release(struct reconciler *r, const char *sha256,
+			bool approved);
+
+/*
+ * applied.c: the file that was last applied, kept in the state dir, so that
+ * drift is told from edits also after a restart.  NULL: it isn't known.
+ */
+struct spec *applied_read(const struct reconciler *r);
+void applied_keep(void *arg); /* a reconciler's spec */
+void applied_forget(const struct reconciler *r);
+/* Read the file, the kernel and the hypervisors again. */
+void reconciler_refresh(struct reconciler *r);
 
 /*
  * identity.c: who this installation is.  owner depends on the machine and the
@@ -223,6 +274,9 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
 struct world *observe_as_if(struct reconciler *r, const struct spec *spec,
 			    struct arena *arena);
+/* The same, and asking for what a pass finds only when it verifies. */
+struct world *look_closely(struct reconciler *r, const struct spec *spec,
+			   struct arena *arena, bool closely);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
 
 /* probing.c: backends and their probes. */
@@ -231,7 +285,7 @@ void probing_update(struct member_run *run, const struct service_spec *s,
 enum health_state probing_state(const struct member_run *run);
 void probing_stop(struct member_run *run);
 void probing_result(void *arg, struct probe_target *t, const struct health *h,
-		    enum probe_result result, bool changed, uint64_t took);
+		    const struct probe_report *report);
 
 /* vms.c: the life of VMs. */
 struct vm_run *vm_run_get(struct reconciler *r, const char *name);
@@ -262,6 +316,7 @@ void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);
 
 /* apply.c: one change to one effect. */
+uint64_t direct_sum(const struct xlb_direct_key *keys, size_t count);
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags);
 
@@ -283,12 +338,30 @@ int control_open(struct reconciler *r, struct control **ret);
 void control_close(struct control *c);
 /* Ask a running daemon; -ENOENT when there is none. Exit code, or -errno. */
 int control_ask(const struct options *opt, struct buf *out);
+/*
+ * The same for what goes on after its answer, one line, until the descriptor
+ * is closed by either side.  Only where the answer is 0 there is one.
+ */
+int control_hold(const struct options *opt, struct buf *out, int *ret_fd);
+/* Clients whose request went on until now: it is over. */
+void control_dismiss(struct control *c);
+
+/* live.c: packets sampled for a client. */
+int live_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+void live_end(struct reconciler *r); /* if there is one */
 
 /* cli/: one verb a file.  r is the daemon's, or one opened for the verb. */
 int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		       struct buf *out);
 int options_parse(int argc, char **argv, struct options *o, struct buf *err);
 void options_release(struct options *o);
+/*
+ * A client's request: words, each ended by NUL (the last one may do without).
+ * words and what opt points to borrow from *in.  0, or EXIT_USAGE with *err.
+ */
+#define REQUEST_WORDS 64
+int request_parse(struct buf *in, char *words[REQUEST_WORDS],
+		  struct options *opt, struct buf *err);
 int cmd_run(const struct options *opt);
 int cmd_plan(const struct options *opt);
 int cmd_check(const struct options *opt);
@@ -296,11 +369,17 @@ int cmd_status(const struct options *opt);
 int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
 int cmd_destroy(const struct options *opt);
+int cmd_trace(const struct options *opt);
+int cmd_apply(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+int apply_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 int status_verb(struct reconciler *r, const struct options *opt,
 		struct buf *out);
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
+int trace_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);
 bool hook_parse(const char *s, enum hook *ret);
 

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "cli/lock.h"
 #include "cli/standalone.h"
+#include "systemd.h"
 
 static void complain_of_lock(const char *state_dir, const char *path, int err,
 			     int fd)
@@ -67,10 +68,11 @@ static void on_signal(void *arg, int fd, uint32_t events)
 	if (read(fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	if (info.ssi_signo == SIGHUP) {
-		reconciler_saved(r);
+		reconciler_refresh(r);
 		return;
 	}
 	log_info("stopping", "signal=%u traffic=goes_on", info.ssi_signo);
+	systemd_stopping(r);
 	r->exit_code = EXIT_DONE;
 	loop_stop(r->loop);
 }
@@ -127,6 +129,7 @@ static int serve(struct reconciler *r, const struct options *opt)
 		r->deadline = loop_add_timer(r->loop, on_deadline, r);
 		loop_arm_in(r->deadline, opt->timeout);
 	}
+	systemd_watchdog(r);
 	reconciler_saved(r);
 	err = r->exit_code < 0 ? loop_run(r->loop) : 0;
 	watch_free(r->watch);
@@ -134,30 +137,22 @@ static int serve(struct reconciler *r, const struct options *opt)
 	return err ? EXIT_FAILED : r->exit_code < 0 ? EXIT_DONE : r->exit_code;
 }
 
-int cmd_run(const struct options *opt)
+int run_locked(const struct options *opt, int lock)
 {
 	struct diag_list diags = { 0 };
 	struct buf text = BUF_INIT;
 	struct reconciler r;
 	struct loop *loop;
 	struct loop_source *signals;
-	int lock = -1, fd, err, code = EXIT_FAILED;
+	int fd, err, code = EXIT_FAILED;
 
-	if (opt->dry_run) {
-		struct options plan = *opt;
-
-		plan.verb = "plan";
-		return cmd_plan(&plan);
-	}
-	if (state_dir_lock(opt->state_dir, &lock))
-		return EXIT_FAILED;
 	fd = signal_descriptor();
 	if (fd < 0 || loop_new(&loop))
 		return EXIT_FAILED;
 	signals = loop_add_fd(loop, fd, EPOLLIN, on_signal, &r);
 	err = reconciler_open(&r, opt, loop, false, &diags);
 	diag_list_print(&diags, &text);
-	fputs(buf_str(&text), stderr);
+	log_text(err ? LOG_ERROR : LOG_WARN, "diagnostics", buf_str(&text));
 	if (!err) {
 		r.exit_code = -1;
 		code = serve(&r, opt);
@@ -170,4 +165,19 @@ int cmd_run(const struct options *opt)
 	buf_release(&text);
 	diag_list_release(&diags);
 	return code;
+}
+
+int cmd_run(const struct options *opt)
+{
+	struct options plan = *opt;
+	int lock = -1;
+
+	if (opt->dry_run) {
+		plan.verb = "plan";
+		return cmd_plan(&plan);
+	}
+	systemd_journal();
+	if (state_dir_lock(opt->state_dir, &lock))
+		return EXIT_FAILED;
+	return run_locked(opt, lock);
 }

@@ -28,8 +28,18 @@ static const char *phase_name(enum vm_phase p)
 	return "";
 }
 
-static const char *member_state(const struct world_member *m)
+/* Of the sorry backend: does it serve, or wait until it has to? */
+static bool is_needed(const struct world *w, const struct world_member *m)
 {
+	return m->id && w->kernel.loaded &&
+	       !(w->kernel.backends[m->id].flags & XLB_BACKEND_LEAVING);
+}
+
+static const char *member_state(const struct world *w,
+				const struct world_member *m)
+{
+	if (m->sorry && !m->drained)
+		return is_needed(w, m) ? "serving" : "standby";
 	if (m->leaving)
 		return "draining";
 	if (m->drained)
@@ -60,8 +70,34 @@ static void add_override(const struct reconciler *r, const char *service,
 	}
 }
 
-static json_t *member_json(const struct reconciler *r, const char *service,
-			   const struct world_member *m)
+static const struct member_run *run_of(const struct reconciler *r,
+				       const char *service,
+				       const struct world_member *m)
+{
+	char a[IP_STRLEN], b[IP_STRLEN];
+	AUTO_FREE char *key = mem_printf("%s/%s/%s/%s", service, m->name,
+					 ip_format(&m->addresses[0], a),
+					 ip_format(&m->addresses[1], b));
+
+	return strmap_get(&r->members, key);
+}
+
+/* Why one that isn't up isn't, as its last probe had it. */
+static void add_reason(const struct reconciler *r, const char *service,
+		       const struct world_member *m, json_t *j)
+{
+	const struct member_run *run = run_of(r, service, m);
+
+	if (m->health == HEALTH_UP || !run)
+		return;
+	for (int f = 0; f < 2; f++)
+		if (run->reason[f][0])
+			json_object_set_new(j, "reason",
+					    json_string(run->reason[f]));
+}
+
+static json_t *member_json(const struct reconciler *r, const struct world *w,
+			   const char *service, const struct world_member *m)
 {
 	const struct ip *a = &m->addresses[m->addresses[0].family ? 0 : 1];
 	struct xlb_counter n = { 0 };
@@ -72,11 +108,12 @@ static json_t *member_json(const struct reconciler *r, const char *service,
 		n = datapath_count(r->dp, m->id);
 	j = json_pack("{s:s, s:s, s:s, s:i, s:b, s:I, s:I, s:I}", "name",
 		      m->name, "address", ip_format(a, text), "state",
-		      member_state(m), "weight", (int)m->weight, "vm", m->vm,
+		      member_state(w, m), "weight", (int)m->weight, "vm", m->vm,
 		      "packets", (json_int_t)n.packets, "bytes",
 		      (json_int_t)n.bytes, "flows", (json_int_t)n.flows);
 	if (m->drained)
 		add_override(r, service, m, j);
+	add_reason(r, service, m, j);
 	return j;
 }
 
@@ -92,7 +129,7 @@ static struct tally tally_members(const struct world_service *s)
 	for (size_t i = 0; i < s->member_count; i++) {
 		const struct world_member *m = &s->members[i];
 
-		if (m->leaving || m->drained || !m->weight)
+		if (m->leaving || m->drained || !m->weight || m->sorry)
 			continue;
 		t.active++;
 		t.up += m->health == HEALTH_UP;
@@ -177,8 +214,8 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 	const struct service_run *run;
 
 	for (size_t i = 0; i < s->member_count; i++)
-		json_array_append_new(list,
-				      member_json(r, s->name, &s->members[i]));
+		json_array_append_new(list, member_json(r, w, s->name,
+							&s->members[i]));
 	if (!s->spec)
 		return j;
 	json_object_set_new(j, "vips", vips_json(s->spec));
@@ -206,6 +243,7 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 static json_t *file_json(const struct reconciler *r)
 {
 	const char *state = r->held		       ? "held"
+			    : r->file_waits	       ? "waits"
 			    : r->file_diags.errors     ? "stale"
 			    : r->settled	       ? "applied"
 			    : r->read_only || !r->spec ? "not applied"
@@ -321,6 +359,27 @@ static json_t *events_json(const struct reconciler *r)
 			 (json_int_t)events[XLB_EVENT_RATE]);
 }
 
+static json_t *probes_json(const struct reconciler *r)
+{
+	struct prober_figures n;
+	json_t *j, *results = json_object();
+
+	if (!r->prober) {
+		json_decref(results);
+		return json_null();
+	}
+	prober_figures(r->prober, &n);
+	for (int i = 0; i < PROBE_RESULTS; i++)
+		json_object_set_new(results,
+				    probe_result_name((enum probe_result)i),
+				    json_integer((json_int_t)n.results[i]));
+	j = json_pack("{s:I, s:I, s:I, s:f, s:f, s:o}", "targets",
+		      (json_int_t)n.targets, "queued", (json_int_t)n.queued,
+		      "sent", (json_int_t)n.sent, "late_p99_ms", n.late_p99_ms,
+		      "late_max_ms", n.late_max_ms, "results", results);
+	return j;
+}
+
 static json_t *features_json(const struct world *w)
 {
 	struct arena *a = arena_new();
@@ -328,97 +387,6 @@ static json_t *features_json(const struct world *w)
 
 	arena_free(a);
 	return j;
-}
-
-/* ---- what a user has to know ---- */
-
-static void add_note(json_t *notes, struct buf *text)
-{
-	json_array_append_new(notes, json_string(buf_str(text)));
-	buf_release(text);
-}
-
-static void note_direct_clients(const struct spec *spec, json_t *notes)
-{
-	struct buf text = BUF_INIT;
-	char ip[IP_STRLEN];
-	bool nat = false;
-
-	for (size_t i = 0; i < spec->service_count; i++)
-		nat |= spec->services[i].forwarding == FORWARDING_NAT;
-	if (!nat || !spec->node.direct_client_count)
-		return;
-	buf_adds(&text, "direct_clients (");
-	for (size_t i = 0; i < spec->node.direct_client_count; i++) {
-		const struct prefix *p = &spec->node.direct_clients[i];
-
-		buf_addf(&text, "%s%s/%d", i ? ", " : "",
-			 ip_format(&p->address, ip), p->length);
-	}
-	buf_adds(&text, ") can't use the VIPs of nat services");
-	add_note(notes, &text);
-}
-
-static size_t declared_backends(const struct spec *spec, bool v6)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < spec->service_count; i++) {
-		const struct service_spec *s = &spec->services[i];
-
-		for (size_t k = 0; k < s->backend_count; k++)
-			n += s->backends[k].addresses[v6].family != 0;
-		n += s->pool.template ? s->pool.max : 0;
-	}
-	return n;
-}
-
-/*
- * Every backend on a link is one neighbour; over the limit some can't be
- * reached at random.  One table for the machine, seen only in its first
- * network namespace.
- */
-static void note_neighbours(const struct spec *spec, json_t *notes)
-{
-	static const char *const paths[] = {
-		"net/ipv4/neigh/default/gc_thresh3",
-		"net/ipv6/neigh/default/gc_thresh3"
-	};
-	struct buf text = BUF_INIT;
-	char value[32];
-
-	for (int v6 = 0; v6 < 2; v6++) {
-		size_t n = declared_backends(spec, v6);
-		unsigned long limit;
-
-		if (sysctl_read(paths[v6], value, sizeof(value)))
-			continue;
-		limit = strtoul(value, NULL, 10);
-		if (n * 10 <= limit * 8)
-			continue;
-		buf_addf(&text,
-			 "%zu IPv%d backends are declared, and this machine's "
-			 "neighbour table takes %lu: set "
-			 "net.ipv%d.neigh.default.gc_thresh3 to %zu or more "
-			 "(sysctl)",
-			 n, v6 ? 6 : 4, limit, v6 ? 6 : 4, n * 2);
-		add_note(notes, &text);
-	}
-}
-
-static json_t *notes_json(const struct spec *spec)
-{
-	json_t *notes = json_array();
-	struct buf text = BUF_INIT;
-
-	if (!spec->service_count)
-		return notes;
-	buf_adds(&text, "connections from this host itself to a VIP are not "
-			"balanced: try from another one");
-	add_note(notes, &text);
-	note_direct_clients(spec, notes);
-	note_neighbours(spec, notes);
-	return notes;
 }
 
 static json_t *status_json(struct reconciler *r, const struct spec *spec,
@@ -437,11 +405,14 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "vms", vms_json(w));
 	json_object_set_new(j, "drops", drops_json(r));
 	json_object_set_new(j, "events", events_json(r));
+	json_object_set_new(j, "probes", probes_json(r));
 	json_object_set_new(j, "features", features_json(w));
 	json_object_set_new(j, "hypervisors", hypervisors_json(r));
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));
-	json_object_set_new(j, "notes", notes_json(spec));
+	json_object_set_new(j, "notes", status_notes(r, spec, w));
+	json_object_set_new(j, "manual", json_boolean(r->opt->manual));
+	json_object_set_new(j, "waiting", json_boolean(r->waiting));
 	return j;
 }
 
@@ -468,7 +439,7 @@ static bool hypervisors_gone(const struct reconciler *r)
 static int check_code(const struct reconciler *r, const struct world *w,
 		      const struct plan *p)
 {
-	if (r->file_diags.errors || r->held || r->failing[0] ||
+	if (r->file_diags.errors || r->held || r->waiting || r->failing[0] ||
 	    services_degraded(w) || hypervisors_gone(r))
 		return EXIT_FAILED;
 	return p && !plan_is_empty(p) ? EXIT_FAILED : EXIT_DONE;
@@ -480,7 +451,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	static const struct spec nothing;
 	const struct spec *spec = r->spec ? r->spec : &nothing;
 	struct arena *arena = arena_new();
-	struct world *w = observe_as_if(r, spec, arena);
+	struct world *w = look_closely(r, spec, arena, opt->check);
 	struct plan *plan = opt->check ? plan_make(spec, w) : NULL;
 	json_t *j = status_json(r, spec, w);
 	char *text;

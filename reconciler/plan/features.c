@@ -102,6 +102,8 @@ const char *features_text(struct arena *a, uint32_t features)
 		if (features & 1u << i)
 			text = arena_printf(a, "%s%s%s", text,
 					    *text ? ", " : "", names[i]);
+	if (features & XLB_FEATURE_TRACE)
+		text = arena_printf(a, "%s%strace", text, *text ? ", " : "");
 	return text;
 }
 
@@ -144,6 +146,20 @@ static void plan_programs(struct planning *p)
 	/* Found out from what is, and no repair. */
 	if (k->loaded)
 		c->drift = false;
+}
+
+/* Without them the next process would know nothing of this one's tables. */
+static void plan_pins(struct planning *p)
+{
+	struct change *c;
+
+	if (!p->world->kernel.loaded || !p->world->kernel.unpinned)
+		return;
+	c = planning_add(p, CHANGE_PINS, ACTION_ADD, "node/pins");
+	c->detail = arena_printf(p->arena, "%zu pins of maps and programs",
+				 p->world->kernel.unpinned);
+	change_from_event(c, "they were removed");
+	c->drift = true;
 }
 
 static void plan_tick(struct planning *p)
@@ -216,6 +232,7 @@ void plan_load(struct planning *p)
 {
 	check_seed(p);
 	plan_programs(p);
+	plan_pins(p);
 	plan_tick(p);
 	plan_sources(p);
 }

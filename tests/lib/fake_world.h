@@ -50,6 +50,7 @@ struct fake_run {
 	enum health_state health;
 	bool used;
 	bool dead; /* a VM that doesn't run */
+	bool tried; /* a probe has ended */
 	bool leaving, finished;
 	uint32_t age; /* ticks since it began to leave */
 };
@@ -70,6 +71,7 @@ struct fake {
 	uint32_t *slots;
 	uint32_t slot_count;
 	uint32_t features, tick;
+	size_t unpinned;
 	struct ip sources[2];
 	struct reply_entry *replies;
 	size_t reply_count;

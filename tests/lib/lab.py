@@ -9,6 +9,7 @@ The namespaces have no names under /run/netns: they are held by mounts in the
 lab's private mount namespace, so they end with the script, also when it is
 killed.  The balancer's bpffs is mounted in the scratch folder.
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -170,6 +171,18 @@ class Reconciler:
         self.process = self.lab.lb.start(self.argv("-v", *(words or ["run"])), "xlb-reconcile")
         return self
 
+    @contextlib.contextmanager
+    def held(self):
+        """The daemon sleeps meanwhile, and verbs look by themselves."""
+        socket, away = self.state / "control.sock", self.state / "control.sock.away"
+        self.process.send_signal(signal.SIGSTOP)
+        os.rename(socket, away)
+        try:
+            yield
+        finally:
+            os.rename(away, socket)
+            self.process.send_signal(signal.SIGCONT)
+
     def kill9(self):
         self.process.kill()
         self.process.wait()
@@ -248,6 +261,7 @@ class Lab:
         _labs.append(self)
         self.scratch = Path(_scratch)
         self._processes = []
+        self.more_logs = []  # functions that give text
         sandbox.mount("tmpfs", self.scratch, "tmpfs", 0, "mode=755")
         for folder in ("ns", "log", "bpf", "state"):
             (self.scratch / folder).mkdir()
@@ -335,6 +349,8 @@ class Lab:
             if text:
                 tap.note(f"--- {path.name}")
                 tap.note("\n".join(text))
+        for more in self.more_logs:
+            tap.note(more())
 
 
 _scratch = None
@@ -342,10 +358,16 @@ _labs = []
 outer_pid = None
 
 
+def group_of(folder, name):
+    """The control group of what runs in the scratch folder's folder NAME."""
+    place = os.path.join(folder, name) + "\n"
+    return "xlb-" + hashlib.sha256(place.encode()).hexdigest()[:16]
+
+
 def _clean(folder):
     # What a killed libvirtd of the lab's leaves; its own cleaner is inside.
-    place = os.path.join(folder, "lv") + "\n"
-    sandbox.remove_control_groups("xlb-" + hashlib.sha256(place.encode()).hexdigest()[:16])
+    for name in ("lv", "systemd"):
+        sandbox.remove_control_groups(group_of(folder, name))
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -366,6 +388,8 @@ def main(make_lab):
     try:
         with make_lab() as lab:
             status = tap.run(lab, on_failure=lab.print_logs)
+    except tap.Skip as why:
+        tap.skip_all(why)
     except Exception as why:
         for lab in _labs:
             lab.print_logs()
