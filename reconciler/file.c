@@ -148,7 +148,7 @@ void read_again(void *arg)
 	struct reconciler *r = arg;
 	struct diag_list diags = { 0 };
 	char sha[65] = "";
-	struct spec *spec = spec_read(r->opt->file, &diags, sha);
+	struct spec *spec = spec_read(r->opt->file, r->cache, &diags, sha);
 	struct draft draft;
 	int64_t before;
 
@@ -193,6 +193,8 @@ void reconciler_saved(void *arg)
 {
 	struct reconciler *r = arg;
 
+	if (!r->cache)
+		r->cache = spec_cache_new();
 	r->read_tries = 0;
 	r->saved_at = clock_ns();
 	loop_disarm(r->retry_read);
@@ -205,7 +207,7 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	struct arena *arena;
 	struct world *world;
 	struct plan *plan;
-	struct spec *spec = spec_read(file, diags, NULL);
+	struct spec *spec = spec_read(file, NULL, diags, NULL);
 
 	if (!spec)
 		return NULL;

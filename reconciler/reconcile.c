@@ -462,7 +462,7 @@ int reconciler_look(struct reconciler *r, struct diag_list *diags)
 	int64_t last = 0;
 	char applied[65] = "";
 
-	r->spec = spec_read(r->opt->file, diags, r->file_sha256);
+	r->spec = spec_read(r->opt->file, NULL, diags, r->file_sha256);
 	if (!r->spec)
 		return -EBADMSG;
 	apply_flags(r->spec, r->opt);
@@ -601,4 +601,5 @@ void reconciler_close(struct reconciler *r)
 	store_overrides_free(r->overrides, r->override_count);
 	diag_list_release(&r->file_diags);
 	spec_free(r->spec);
+	spec_cache_free(r->cache);
 }
