@@ -663,6 +663,7 @@ static void close_members(struct reconciler *r)
 		free(m);
 	}
 	strmap_release(&r->members);
+	free(r->run_by_id);
 }
 
 void reconciler_close(struct reconciler *r)

@@ -107,10 +107,12 @@ struct member_run {
 	char *key; /* service/name/address */
 	char *service;
 	char *name;
+	struct ip addresses[2];
 	struct reconciler *r;
 	struct probe_target *targets[2]; /* IPv4, IPv6 */
 	bool was_alive;
 	uint32_t id; /* in the kernel at the last pass */
+	uint32_t remembered_as; /* its place in run_by_id */
 	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
 	bool used; /* mark and sweep */
@@ -194,6 +196,7 @@ struct reconciler {
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
+	struct member_run **run_by_id; /* as last seen, or NULL */
 	struct strmap services; /* struct service_run by name */
 	struct store_override *overrides;
 	size_t override_count;
