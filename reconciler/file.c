@@ -216,6 +216,12 @@ static void wait_with_file(struct reconciler *r, struct spec *spec,
 	reconcile_soon(r);
 }
 
+/* More of the file may be on its way. */
+static bool may_be_half(const struct reconciler *r, const struct spec *spec)
+{
+	return !spec || (r->cache && spec_cache_shorter(r->cache));
+}
+
 void read_again(void *arg)
 {
 	static const uint64_t delays[] = { 20, 50, 100 };
@@ -226,8 +232,9 @@ void read_again(void *arg)
 	struct draft draft;
 	int64_t before;
 
-	if (!spec && r->read_tries < ARRAY_SIZE(delays)) {
-		/* It may be half written: look again before saying so. */
+	if (may_be_half(r, spec) && r->read_tries < ARRAY_SIZE(delays)) {
+		/* Look again before it is said, or done. */
+		spec_free(spec);
 		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
 		diag_list_release(&diags);
 		return;

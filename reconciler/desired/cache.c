@@ -40,6 +40,7 @@ struct spec_cache {
 	struct kept *files;
 	size_t count;
 	size_t parsed; /* bytes, by the last reading */
+	bool shorter; /* a file was the beginning of what it had been */
 };
 
 static void release_model(struct file_model *m)
@@ -384,6 +385,50 @@ static bool same_text(const struct kept *k, const struct spec_text *t)
 	       (k->dir ? t->dir && !strcmp(k->dir, t->dir) : !t->dir);
 }
 
+/* cut off? */
+
+/* Its last line is "...", with which YAML ends a document. */
+static bool has_end(const char *s, size_t len)
+{
+	while (len && strchr(" \n\r", s[len - 1]))
+		len--;
+	return len >= 3 && !memcmp(s + len - 3, "...", 3) &&
+	       (len == 3 || s[len - 4] == '\n');
+}
+
+static bool is_head_of(const struct spec_text *t, const struct kept *old)
+{
+	return t->len < old->len && !memcmp(t->data, old->data, t->len);
+}
+
+/* In the middle of a line that isn't the last one. */
+static bool ends_in_line(const struct spec_text *t, const struct kept *old)
+{
+	return t->len && t->data[t->len - 1] != '\n' &&
+	       old->data[t->len] != '\n' &&
+	       memchr(old->data + t->len, '\n', old->len - t->len);
+}
+
+/*
+ * What a full disk or a killed writer leaves may be a valid file of less.
+ * There is no telling where it ends after a line, unless the file says so.
+ */
+static void complain_cut(const struct kept *old, const struct spec_text *t,
+			 struct diag_list *diags)
+{
+	struct source src = { t->path, line_after(t->data, t->len, 0, 0), 0 };
+
+	if (has_end(old->data, old->len) && !has_end(t->data, t->len))
+		complain(
+			diags, &src, "end it with a line \"...\" again",
+			"the file ended with \"...\" and doesn't any more: it looks cut off");
+	else if (is_head_of(t, old) && ends_in_line(t, old))
+		complain(
+			diags, &src,
+			"save all of it; or end the line, if that is meant",
+			"the file ends in the middle of a line that went on: it looks cut off");
+}
+
 /* A text, and where it is from: read now, or kept. */
 struct reading {
 	struct kept fresh; /* zeroed: the kept one is the same */
@@ -406,6 +451,10 @@ static struct reading read_text_again(struct spec_cache *c,
 	if (old && same_text(old, t))
 		return r;
 	r.same = NULL;
+	if (old) {
+		c->shorter |= is_head_of(t, old);
+		complain_cut(old, t, diags);
+	}
 	if (old)
 		r.part = read_part(&r.fresh, old, t);
 	if (!r.part)
@@ -448,6 +497,8 @@ struct spec *spec_parse_again(struct spec_cache *c, const char *path,
 	bool readable = true;
 	struct spec *s = NULL;
 
+	if (c)
+		c->shorter = false;
 	for (size_t i = 0; i < count; i++) {
 		readings[i] = read_text_again(c, &texts[i], diags);
 		models[i] = readings[i].same ? readings[i].same->model
@@ -469,6 +520,11 @@ struct spec *spec_parse_again(struct spec_cache *c, const char *path,
 	free(models);
 	complain_sort(diags, first);
 	return s;
+}
+
+bool spec_cache_shorter(const struct spec_cache *c)
+{
+	return c->shorter;
 }
 
 size_t spec_cache_parsed(const struct spec_cache *c)

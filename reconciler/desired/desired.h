@@ -39,6 +39,13 @@ struct spec_cache *spec_cache_new(void);
 void spec_cache_free(struct spec_cache *c); /* NULL is fine */
 /* Bytes that had to be parsed for the last spec_parse_again(). */
 size_t spec_cache_parsed(const struct spec_cache *c);
+/* The last one found a file to be the beginning of what it had been. */
+bool spec_cache_shorter(const struct spec_cache *c);
+/*
+ * A text that looks cut off, when held against what was kept of its file, is
+ * refused, whatever it says: one that had a last line "..." and has it no
+ * more, and the beginning of the old one up to the middle of a line.
+ */
 struct spec *spec_parse_again(struct spec_cache *c, const char *path,
 			      const struct spec_text *texts, size_t count,
 			      struct diag_list *diags);
