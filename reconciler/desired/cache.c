@@ -416,7 +416,7 @@ static bool ends_in_line(const struct spec_text *t, const struct kept *old)
 static void complain_cut(const struct kept *old, const struct spec_text *t,
 			 struct diag_list *diags)
 {
-	struct source src = { t->path, line_after(t->data, t->len, 0, 0), 0 };
+	struct source src = { t->path, line_after(t->data, t->len, 0, 0), 1 };
 
 	if (has_end(old->data, old->len) && !has_end(t->data, t->len))
 		complain(

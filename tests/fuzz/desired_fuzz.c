@@ -77,7 +77,8 @@ static void check_again(const char *data, size_t size)
 	diag_list_print(&diags, &anew);
 	if (s)
 		spec_print(s, &anew);
-	if (strcmp(buf_str(&anew), buf_str(&again)) != 0)
+	if (!strstr(buf_str(&again), "looks cut off") &&
+	    strcmp(buf_str(&anew), buf_str(&again)) != 0)
 		abort();
 	spec_free(s);
 	diag_list_release(&diags);

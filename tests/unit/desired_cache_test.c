@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,10 +83,17 @@ static bool read_both(struct spec_cache *c, const struct spec_text *texts,
 	struct buf anew = BUF_INIT, again = BUF_INIT;
 	struct spec *a = spec_parse("f", texts, count, &diags);
 	struct spec *b = spec_parse_again(c, "f", texts, count, &diags_again);
-	bool good = a;
+	bool good = a && b;
+	bool cut;
 
 	describe(a, &diags, &anew);
 	describe(b, &diags_again, &again);
+	/* Only who knows what was there before can say so. */
+	cut = strstr(buf_str(&again), "looks cut off");
+	if (cut)
+		buf_reset(&anew);
+	if (cut)
+		buf_adds(&anew, buf_str(&again));
 	if (strcmp(buf_str(&anew), buf_str(&again)) != 0)
 		print_message("the text:\n%s\n", texts[0].data);
 	assert_string_equal(buf_str(&anew), buf_str(&again));
@@ -377,6 +385,144 @@ static void unchanged_files_are_not_parsed(void **state)
 		buf_release(&b[i]);
 }
 
+/* cut off */
+
+static struct spec *read_one(struct spec_cache *c, const char *data, size_t len,
+			     struct diag_list *diags)
+{
+	struct spec_text t = { "services.yaml", data, len, "/etc/xlb" };
+
+	return spec_parse_again(c, "services.yaml", &t, 1, diags);
+}
+
+static char *printed(const struct spec *s)
+{
+	struct buf b = BUF_INIT;
+
+	spec_print(s, &b);
+	return b.data;
+}
+
+/*
+ * After the whole text each beginning of it: refused, or the same in every
+ * word.  Returns how many were the same.
+ */
+static size_t read_beginnings(const char *data, size_t len)
+{
+	struct spec_cache *c = spec_cache_new();
+	struct diag_list diags = { 0 };
+	struct spec *s = read_one(c, data, len, &diags);
+	AUTO_FREE char *whole = NULL;
+	size_t same = 0;
+
+	assert_non_null(s);
+	diag_list_release(&diags);
+	whole = printed(s);
+	spec_free(s);
+	for (size_t n = 0; n < len; n++) {
+		s = read_one(c, data, n, &diags);
+		if (s) {
+			AUTO_FREE char *now = printed(s);
+
+			if (strcmp(now, whole) != 0)
+				fail_msg("cut to %zu bytes it says less", n);
+			same++;
+			/* Nor is what is the same a step to the next cut. */
+			spec_free(s);
+			s = read_one(c, data, len, &diags);
+			assert_non_null(s);
+		}
+		spec_free(s);
+		diag_list_release(&diags);
+	}
+	spec_cache_free(c);
+	return same;
+}
+
+static void no_beginning_of_an_example(void **state)
+{
+	glob_t g;
+	size_t files = 0;
+
+	(void)state;
+	assert_int_equal(glob("examples/*/services.yaml", 0, NULL, &g), 0);
+	for (size_t i = 0; i < g.gl_pathc; i++, files++) {
+		struct buf b = BUF_INIT;
+
+		assert_int_equal(buf_read_file(&b, g.gl_pathv[i], 1 << 20), 0);
+		/* The last newline may go. */
+		assert_int_equal(read_beginnings(b.data, b.len), 1);
+		buf_release(&b);
+	}
+	globfree(&g);
+	assert_true(files >= 3);
+}
+
+#define WHOLE                         \
+	"version: 1\n"                \
+	"services:\n"                 \
+	"  - name: a\n"               \
+	"    vips: [192.0.2.1]\n"     \
+	"    ports: [80]\n"           \
+	"    backends:\n"             \
+	"      - address: 10.0.0.1\n" \
+	"      - address: 10.0.0.2\n"
+
+/* after: what is said about `text` where `before` had been read; "" nothing. */
+static void expect(const char *before, const char *text, const char *message)
+{
+	struct spec_cache *c = spec_cache_new();
+	struct diag_list diags = { 0 };
+	struct buf said = BUF_INIT;
+	struct spec *s = read_one(c, before, strlen(before), &diags);
+
+	assert_non_null(s);
+	spec_free(s);
+	diag_list_release(&diags);
+	s = read_one(c, text, strlen(text), &diags);
+	diag_list_print(&diags, &said);
+	if (*message)
+		assert_non_null(strstr(buf_str(&said), message));
+	else
+		assert_string_equal(buf_str(&said), "");
+	assert_true(!s == (*message != '\0'));
+	spec_free(s);
+	diag_list_release(&diags);
+	buf_release(&said);
+	spec_cache_free(c);
+}
+
+static void cut_files(void **state)
+{
+	static const char shorter[] =
+		"version: 1\nservices:\n  - name: a\n    vips: [192.0.2.1]\n"
+		"    ports: [80]\n    backends:\n      - address: 10.0.0.1\n";
+	char middle[sizeof(WHOLE)];
+
+	(void)state;
+	/* The last backend taken out: as anybody would. */
+	expect(WHOLE, shorter, "");
+	/* The end that the file itself tells of. */
+	expect(WHOLE "...\n", shorter, "looks cut off");
+	expect(WHOLE "...\n", WHOLE, "looks cut off");
+	expect(WHOLE "...\n", WHOLE "...", "");
+	expect(WHOLE "...\n", WHOLE "... \n\n", "");
+	expect(WHOLE, WHOLE "...\n", "");
+	/* Another file that lost its end. */
+	expect(WHOLE "...\n", "version: 1\nservices: []\n", "looks cut off");
+	/* In the middle of a line: 10.0.0.1 of 10.0.0.12. */
+	snprintf(middle, sizeof(middle), "%.*s", (int)strlen(shorter) - 1,
+		 shorter);
+	expect(shorter, middle, ""); /* only the newline */
+	expect("version: 1\nservices:\n  - name: a\n    vips: [192.0.2.1]\n"
+	       "    ports: [80]\n    backends:\n      - address: 10.0.0.12\n",
+	       middle, "middle of a line");
+	/* The last line of a file without a last newline may get shorter. */
+	expect("version: 1\nservices:\n  - name: a\n    vips: [192.0.2.1]\n"
+	       "    ports: [80]\n    backends:\n      - address: 10.0.0.12",
+	       middle, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -384,6 +530,8 @@ int main(void)
 		cmocka_unit_test(edits_of_the_example),
 		cmocka_unit_test(edits_of_a_folder),
 		cmocka_unit_test(unchanged_files_are_not_parsed),
+		cmocka_unit_test(no_beginning_of_an_example),
+		cmocka_unit_test(cut_files),
 	};
 	const char *seed = getenv("XLB_SEED");
 
