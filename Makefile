@@ -12,7 +12,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PREFIX ?= /usr
 DESTDIR ?=
 # The others are for the tests and the demo, and need the source.
-INSTALLED_EXAMPLES := minimal full queries
+INSTALLED_EXAMPLES := minimal full queries gitops
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wformat=2 -Wvla -Wundef -Wswitch-enum -Wimplicit-fallthrough \
@@ -55,8 +55,8 @@ BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
 BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
-LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
-	reconciler/*/*.c state/*.c))
+LIB_SRC := $(filter-out reconciler/main.c %.bpf.c,$(wildcard reconciler/*.c \
+	reconciler/*/*.c state/*.c bpf/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
@@ -159,6 +159,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
+# These are the others, and more.
+$(B)/bpf/%_trace.bpf.o: bpf/%.bpf.c
+
 # Without what a debugger wants, which is half of it: the daemon holds them.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
 	$(call say,SKEL,$@)
@@ -189,6 +192,9 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The kernel's code puns types and reads words where they lie in a packet.
+$(B)/bpf/replay.o: CFLAGS += -fno-strict-aliasing -fno-sanitize=alignment
 
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)
@@ -251,8 +257,10 @@ install: $(B)/xlb-reconcile
 	$(Q)install -m 644 $(wildcard schemas/*.json schemas/*.sql) $(DESTDIR)$(PREFIX)/share/xlb
 	$(Q)$(put) README.md $(DESTDIR)$(DOCDIR)/README.md
 	$(Q)for d in $(INSTALLED_EXAMPLES); do \
-		(cd examples && find $$d -type f -print0 | xargs -0 -I{} \
-			install -D -m 644 {} $(abspath $(DESTDIR)/$(DOCDIR))/examples/{}); done
+		(cd examples && find $$d -type f | while read -r f; do \
+			mode=644; [ ! -x $$f ] || mode=755; \
+			install -D -m $$mode $$f $(abspath $(DESTDIR)/$(DOCDIR))/examples/$$f || exit 1; \
+		done) || exit 1; done
 	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
 		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
 

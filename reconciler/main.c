@@ -37,12 +37,18 @@ static const struct verb verbs[] = {
 	  "take that back" },
 	{ "refresh", cmd_override, "[--dry-run]",
 	  "read the file, the kernel and the hypervisors again" },
+	{ "trace", cmd_trace,
+	  "--vip A:P --from B:Q[-R] [--protocol tcp|udp] [--length N]\n"
+	  "           [--ttl N] [--json], or --live [--vip A[:P]] [--from B[:Q]]\n"
+	  "           [--protocol P] [--service S] [--rate N] [--count N]\n"
+	  "           [--for D] [--json]",
+	  "why packets of that client go where they go; --live: as they come" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
 	  "remove all that xlb made: VMs, VIPs, programs" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "explain", "trace", "top",	     "pause",
+static const char *const later[] = { "explain", "top",	 "pause",
 				     "resume",	"adopt", "unprotect" };
 
 static void usage(FILE *out)

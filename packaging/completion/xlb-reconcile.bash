@@ -15,6 +15,7 @@ history --json --since --kind @service
 drain --for --dry-run --json --drift-only --detailed-exitcode @backend
 undrain --dry-run --json --drift-only --detailed-exitcode @backend
 refresh --dry-run --json --drift-only --detailed-exitcode
+trace --vip --from --protocol --length --ttl --json --live --service --rate --count --for
 destroy --dry-run --yes --timeout
 '
 _xlb_reconcile_common='-f -v --state-dir --bpffs --interface --hook --libvirt --help --version'
@@ -56,7 +57,8 @@ _xlb_reconcile() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		-f | --state-dir | --bpffs | --interface | --hook | --libvirt | \
-			--timeout | --since | --kind | --for | --out) i=$((i + 1)) ;;
+			--timeout | --since | --kind | --for | --out | \
+			--vip | --from | --protocol | --length | --ttl | --service | --rate | --count) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
