@@ -255,7 +255,7 @@ static bool line_is_of(const struct xlb_backend *line, const struct ip a[2])
 static uint32_t owner_id(struct gather *g, const struct world_service *s,
 			 const char *name, const struct ip addresses[2])
 {
-	if (!s->id)
+	if (!s->id || !g->first_owner)
 		return 0;
 	for (size_t i = g->first_owner[s->id]; i < g->first_owner[s->id + 1];
 	     i++) {
@@ -310,7 +310,7 @@ static uint32_t member_id(struct gather *g, const struct world_service *s,
 {
 	uint32_t id = owner_id(g, s, m->name, m->addresses);
 
-	if (!id && s->id && g->w->verify)
+	if (!id && s->id && g->view && g->w->verify)
 		id = disowned_id(g, s->id, m->addresses);
 	return id;
 }
@@ -618,7 +618,7 @@ static void gather_ghost(struct gather *g, struct world_service *s,
  */
 static void gather_ghosts(struct gather *g, struct world_service *s)
 {
-	if (!s->id)
+	if (!s->id || !g->first_owner)
 		return;
 	for (size_t i = g->first_owner[s->id]; i < g->first_owner[s->id + 1];
 	     i++)

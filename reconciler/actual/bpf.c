@@ -6,8 +6,8 @@
 #include "actual/bpf_internal.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <linux/membarrier.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -421,10 +421,13 @@ int datapath_set_owner(struct datapath *d, uint32_t id,
 	int fd = d->map_fd[MAP_OWNERS];
 
 	seam_change("datapath_set_owner");
-	d->owners.valid = false;
+	if (owner && bpf_map_update_elem(fd, &id, owner, BPF_ANY)) {
+		d->owners.valid = false;
+		return -errno;
+	}
+	d->owners.valid = owner && note_owner(d, id, owner);
 	if (owner)
-		return bpf_map_update_elem(fd, &id, owner, BPF_ANY) ? -errno
-								    : 0;
+		return 0;
 	return bpf_map_delete_elem(fd, &id) && errno != ENOENT ? -errno : 0;
 }
 
