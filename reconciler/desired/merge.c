@@ -17,7 +17,7 @@
 #define KNOWN_SIZE(type, size)                 \
 	_Static_assert(sizeof(type) == (size), \
 		       "does the new field of " #type " hold a source?")
-KNOWN_SIZE(struct service_spec, 384);
+KNOWN_SIZE(struct service_spec, 568);
 KNOWN_SIZE(struct vip_spec, 40);
 KNOWN_SIZE(struct port_spec, 24);
 KNOWN_SIZE(struct backend_spec, 88);
@@ -46,6 +46,7 @@ static void move_service(struct arena *a, struct service_spec *s, int shift)
 {
 	move(&s->src, shift);
 	move(&s->pool.src, shift);
+	move(&s->sorry.src, shift);
 	move(&s->health.src, shift);
 	move(&s->scaling.src, shift);
 	COPY(a, s->vips, s->vip_count);

@@ -44,6 +44,7 @@ static void add_service(struct buf *b, const struct service_spec *s)
 	buf_addf(b, "service %s\n", s->name);
 	add_source(b, "at", &s->src);
 	add_source(b, "pool", &s->pool.src);
+	add_source(b, "sorry", &s->sorry.src);
 	add_source(b, "health", &s->health.src);
 	add_source(b, "scaling", &s->scaling.src);
 	for (size_t i = 0; i < s->vip_count; i++)
