@@ -199,11 +199,29 @@ static void note_view(struct service_run *s, const struct scale_decision *d)
 	buf_release(&text);
 }
 
+/* A pool is no smaller than what was adopted for it, up to its max. */
+static struct pool_spec bounds_of(const struct service_run *s,
+				  const struct service_spec *spec)
+{
+	struct pool_spec pool = spec->pool;
+	uint32_t adopted = 0;
+	struct vm_run *v;
+	size_t i = 0;
+
+	while ((v = strmap_next(&s->r->vms, &i)))
+		adopted += v->observed && v->seen.adopted && !v->failed &&
+			   !strcmp(v->service, s->name);
+	if (adopted > pool.min)
+		pool.min = adopted < pool.max ? adopted : pool.max;
+	return pool;
+}
+
 static void decide(struct service_run *s, const struct service_spec *spec)
 {
+	const struct pool_spec pool = bounds_of(s, spec);
 	uint64_t now = clock_ns();
 	struct tally t = { 0 };
-	struct scale_input in = { .pool = &spec->pool,
+	struct scale_input in = { .pool = &pool,
 				  .scaling = &spec->scaling,
 				  .now = now,
 				  .current = s->wanted };
@@ -304,17 +322,18 @@ static void interval_over(void *arg)
 static void keep_bounds(struct reconciler *r, struct service_run *s,
 			const struct service_spec *spec)
 {
-	struct scale_input in = { .pool = &spec->pool,
+	const struct pool_spec pool = bounds_of(s, spec);
+	struct scale_input in = { .pool = &pool,
 				  .scaling = &spec->scaling,
 				  .now = clock_ns(),
 				  .current = s->wanted,
 				  .capacity = capacity_of(r, s, spec) };
 	struct scale_decision d = { 0 };
-	bool fits = s->wanted >= spec->pool.min && s->wanted <= spec->pool.max;
+	bool fits = s->wanted >= pool.min && s->wanted <= pool.max;
 
 	/* Without signals the count is the minimum. */
 	if (!spec->scaling.signal_count)
-		fits = s->wanted == spec->pool.min;
+		fits = s->wanted == pool.min;
 	if (!s->pool_known || fits)
 		return;
 	scale_decide(&in, &s->memory, &d);

@@ -535,6 +535,7 @@ static struct world_vm *add_vm(struct gather *g, struct vm_run *v)
 	vm->hypervisor = hypervisor_name(v->hypervisor);
 	vm->index = v->index;
 	vm->template_hash = v->seen.template_hash;
+	vm->adopted = v->observed && v->seen.adopted;
 	memcpy(vm->addresses, v->addresses, sizeof(vm->addresses));
 	vm->phase = vm_run_phase(v);
 	/* Nothing can be asked of a hypervisor that is away. */

@@ -192,9 +192,15 @@ void vms_observe(struct reconciler *r, struct hypervisor *h)
 			v->observed = false;
 	for (size_t k = 0; k < count; k++) {
 		v = vm_run_get(r, vms[k].name);
-		if (!v)
+		if (!v) {
 			v = add_run(r, h, vms[k].name, vms[k].service,
 				    vms[k].index);
+			memcpy(v->addresses, vms[k].addresses,
+			       sizeof(v->addresses));
+			if (vms[k].adopted &&
+			    service_run_get(r, v->service)->pool_known)
+				vm_run_note(v, "adopted", "by the operator", 0);
+		}
 		see(v, &vms[k]);
 	}
 	i = 0;
@@ -418,8 +424,10 @@ void vm_order_remove(struct reconciler *r, const struct change *c, bool replace)
 
 	if (!v)
 		return;
-	v->create_after = replace;
-	if (v->drains && v->observed && v->seen.state == VM_RUNNING) {
+	/* An adopted one is let go as it is; a new one gets a name of ours. */
+	v->create_after = replace && !v->seen.adopted;
+	if (v->drains && !v->seen.adopted && v->observed &&
+	    v->seen.state == VM_RUNNING) {
 		begin(v, VM_OP_SHUTDOWN, c);
 		vm_run_note(v, "stopping", v->cause_text, 0);
 		vm_shutdown(v->hypervisor, v->name, asked_shutdown, r);

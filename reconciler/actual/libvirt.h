@@ -37,6 +37,7 @@ struct vm {
 	enum vm_state state;
 	char uuid[37];
 	uint32_t vcpus;
+	bool adopted; /* made by somebody else: it may have another name */
 	/* As it will be at its next start; 0: couldn't be read. */
 	uint64_t next_memory; /* bytes */
 	uint32_t next_vcpus;

@@ -157,10 +157,30 @@ static void release_network(struct place *p, virDomainPtr dom,
 	free(xml);
 }
 
-/* A domain of ours, in whatever state, and what belongs to it. */
+int domain_release(virDomainPtr dom, struct why *w)
+{
+	unsigned int flags = 0;
+
+	if (virDomainIsActive(dom) == 1)
+		flags |= VIR_DOMAIN_AFFECT_LIVE;
+	if (virDomainIsPersistent(dom) == 1)
+		flags |= VIR_DOMAIN_AFFECT_CONFIG;
+	if (virDomainSetMetadata(dom, VIR_DOMAIN_METADATA_ELEMENT, NULL, NULL,
+				 VM_NAMESPACE, flags) &&
+	    virGetLastErrorCode() != VIR_ERR_NO_DOMAIN)
+		return why_libvirt(w, virDomainGetName(dom));
+	return 0;
+}
+
+/*
+ * A domain of ours, in whatever state, and what belongs to it.  One that
+ * somebody else made isn't removed, only let go.
+ */
 static int remove_ours(struct place *p, virDomainPtr dom, const struct vm *vm,
 		       struct why *w)
 {
+	if (vm->adopted)
+		return domain_release(dom, w);
 	release_network(p, dom, vm);
 	if (virDomainIsActive(dom) == 1 && virDomainDestroy(dom) &&
 	    virDomainIsActive(dom) == 1)
@@ -205,7 +225,7 @@ static int check_renamed(struct place *p, const char *name, struct why *w)
 int domain_remove(struct place *p, const char *name, struct why *w)
 {
 	virDomainPtr dom;
-	struct vm vm;
+	struct vm vm = { 0 };
 	int err = find_ours(p, name, &dom, &vm, w);
 
 	if (err)

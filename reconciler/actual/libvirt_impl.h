@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "actual/adoption.h"
 #include "actual/libvirt.h"
 #include "base/buf.h"
 #include "base/mem.h"
@@ -73,6 +74,12 @@ void domain_xml(struct buf *out, const struct vm_order *o,
 int domain_parse(const char *xml, const char *owner, struct vm *ret);
 /* The next_ fields, of the XML that is not the live one. */
 void domain_parse_next(const char *xml, struct vm *ret);
+/* Our metadata for a domain that is taken over under this name. */
+void adopted_xml(struct buf *out, const struct vm_order *o, const char *owner,
+		 const char *name);
+/* What a domain's XML says of it; ret was zero.  0 or -EINVAL. */
+int foreign_parse(const char *xml, struct foreign *ret);
+char *volume_backing(const char *xml); /* free() it; NULL: none */
 /* Name of the libvirt network of the first interface; false: none. */
 bool domain_network(const char *xml, char *ret, size_t size);
 /*
@@ -128,6 +135,8 @@ int domain_start(struct place *p, const char *name, struct vm *ret,
 		 struct why *w);
 int domain_shutdown(struct place *p, const char *name, struct why *w);
 int domain_remove(struct place *p, const char *name, struct why *w);
+/* Our metadata is taken off it; it goes on as it is.  0 or -errno. */
+int domain_release(virDomainPtr dom, struct why *w);
 /* All of ours, sorted by name. */
 int domain_list(struct place *p, struct vm_list *ret, struct why *w);
 

@@ -89,22 +89,40 @@ static void attribute(struct buf *out, const char *key, const char *value)
 	buf_adds(out, "'");
 }
 
-static void metadata_xml(struct buf *out, const struct vm_order *o,
-			 const char *owner)
+static void metadata_body(struct buf *out, const struct vm_order *o,
+			  const char *owner, const char *adopted,
+			  const char *prefix)
 {
 	char text[IP_STRLEN];
 
-	buf_adds(out, "<metadata><xlb:vm xmlns:xlb='" VM_NAMESPACE "'");
 	attribute(out, "owner", owner);
 	attribute(out, "service", o->service);
 	buf_addf(out, " index='%u'", o->index);
 	attribute(out, "template", o->template->hash);
+	if (adopted)
+		attribute(out, "adopted", adopted);
 	buf_adds(out, ">");
 	for (size_t i = 0; i < ARRAY_SIZE(o->addresses); i++)
 		if (o->addresses[i].family)
-			buf_addf(out, "<xlb:address>%s</xlb:address>",
-				 ip_format(&o->addresses[i], text));
+			buf_addf(out, "<%saddress>%s</%saddress>", prefix,
+				 ip_format(&o->addresses[i], text), prefix);
+}
+
+static void metadata_xml(struct buf *out, const struct vm_order *o,
+			 const char *owner)
+{
+	buf_adds(out, "<metadata><xlb:vm xmlns:xlb='" VM_NAMESPACE "'");
+	metadata_body(out, o, owner, NULL, "xlb:");
 	buf_adds(out, "</xlb:vm></metadata>\n");
+}
+
+/* libvirt puts it into the namespace itself. */
+void adopted_xml(struct buf *out, const struct vm_order *o, const char *owner,
+		 const char *name)
+{
+	buf_adds(out, "<vm");
+	metadata_body(out, o, owner, name, "");
+	buf_adds(out, "</vm>");
 }
 
 /* "key=a,b", from up to two or from many addresses; nothing when none. */
@@ -500,7 +518,9 @@ static int parse_domain(xmlNode *domain, const char *owner, struct vm *vm)
 		return -ENOENT;
 	parse_addresses(meta, vm);
 	vm_name(vm->service, vm->index, name);
-	if (strcmp(name, vm->name) != 0)
+	vm->adopted = get_attribute(meta, "adopted", text, sizeof(text)) &&
+		      !strcmp(text, vm->name);
+	if (!vm->adopted && strcmp(name, vm->name) != 0)
 		return -ENOENT;
 	get_attribute(meta, "template", vm->template_hash,
 		      sizeof(vm->template_hash));
@@ -548,6 +568,108 @@ void domain_parse_next(const char *xml, struct vm *ret)
 	ret->next_memory = (uint64_t)kib * 1024;
 	memcpy(ret->next_mac, next.mac, sizeof(next.mac));
 	xmlFreeDoc(doc);
+}
+
+/* ---- domains of others ---- */
+
+static void get_dup(xmlNode *n, char **ret)
+{
+	xmlChar *text = n ? xmlNodeGetContent(n) : NULL;
+
+	if (text)
+		*ret = mem_dup((char *)text);
+	xmlFree(text);
+}
+
+static void dup_attribute(xmlNode *n, const char *key, char **ret)
+{
+	xmlChar *text = n ? xmlGetProp(n, (const xmlChar *)key) : NULL;
+
+	if (text)
+		*ret = mem_dup((char *)text);
+	xmlFree(text);
+}
+
+static void foreign_boot(xmlNode *root, struct foreign *f)
+{
+	xmlNode *os = child(root, "os");
+	xmlNode *disk = child(child(root, "devices"), "disk");
+	xmlNode *backing = child(disk, "backingStore");
+
+	get_dup(child(os, "kernel"), &f->kernel);
+	get_dup(child(os, "initrd"), &f->initrd);
+	get_dup(child(os, "init"), &f->init);
+	dup_attribute(child(disk, "source"), "file", &f->disk);
+	dup_attribute(child(backing, "source"), "file", &f->image);
+}
+
+/* Addresses that libvirt gives a container itself. */
+static void foreign_network(xmlNode *root, struct foreign *f)
+{
+	xmlNode *in = child(child(root, "devices"), "interface");
+	char text[IP_STRLEN];
+	struct ip a;
+
+	dup_attribute(child(in, "source"), "bridge", &f->bridge);
+	dup_attribute(child(in, "source"), "network", &f->network);
+	if (get_attribute(child(in, "mac"), "address", text, sizeof(text)))
+		parse_mac(text, f->mac);
+	for (xmlNode *n = in ? in->children : NULL; n; n = n->next)
+		if (is(n, "ip") &&
+		    get_attribute(n, "address", text, sizeof(text)) &&
+		    ip_parse(text, &a))
+			f->addresses[a.family == AF_INET6] = a;
+}
+
+static void foreign_owner(xmlNode *root, struct foreign *f)
+{
+	xmlNode *meta = metadata_node(root);
+	struct vm vm = { 0 };
+
+	if (!meta)
+		return;
+	get_attribute(meta, "owner", f->owner, sizeof(f->owner));
+	parse_addresses(meta, &vm);
+	for (int i = 0; i < 2; i++)
+		if (vm.addresses[i].family)
+			f->addresses[i] = vm.addresses[i];
+}
+
+int foreign_parse(const char *xml, struct foreign *ret)
+{
+	xmlDoc *doc = read_xml(xml);
+	xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+	uint32_t kib = 0;
+	char text[64];
+
+	if (!root || !is(root, "domain")) {
+		xmlFreeDoc(doc);
+		return -EINVAL;
+	}
+	get_text(child(root, "name"), ret->name, sizeof(ret->name));
+	get_attribute(root, "type", ret->type, sizeof(ret->type));
+	if (get_text(child(root, "memory"), text, sizeof(text)))
+		parse_number(text, &kib);
+	ret->memory = (uint64_t)kib * 1024;
+	if (get_text(child(root, "vcpu"), text, sizeof(text)))
+		parse_number(text, &ret->vcpus);
+	foreign_boot(root, ret);
+	foreign_network(root, ret);
+	foreign_owner(root, ret);
+	xmlFreeDoc(doc);
+	return 0;
+}
+
+/* The image under a volume, as its pool knows it; NULL: none. */
+char *volume_backing(const char *xml)
+{
+	xmlDoc *doc = read_xml(xml);
+	xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+	char *path = NULL;
+
+	get_dup(child(child(root, "backingStore"), "path"), &path);
+	xmlFreeDoc(doc);
+	return path;
 }
 
 bool domain_network(const char *xml, char *ret, size_t size)

@@ -158,7 +158,8 @@ static void note_edited(const struct vm_run *v, const struct template_spec *t,
 	struct buf text = BUF_INIT;
 	uint8_t mac[6];
 
-	if (!v->observed || strcmp(v->seen.template_hash, t->hash) != 0)
+	if (!v->observed || v->seen.adopted ||
+	    strcmp(v->seen.template_hash, t->hash) != 0)
 		return;
 	vm_mac_from_address(a, mac);
 	if (v->seen.next_memory &&

@@ -51,6 +51,12 @@ static void pool_cause(struct pool_plan *pp, struct change *c)
 		change_from_file(pp->p, c, &pp->s->spec->pool.src);
 }
 
+static const char *removal_text(const struct world_vm *vm, const char *ours)
+{
+	return vm->adopted ? "let go: it was adopted, and goes on without xlb"
+			   : ours;
+}
+
 /* Replace what failed, start what is off, remove what has drained. */
 static void tend(struct pool_plan *pp, const struct world_vm *vm)
 {
@@ -60,7 +66,8 @@ static void tend(struct pool_plan *pp, const struct world_vm *vm)
 		return;
 	if (vm->phase == PHASE_FAILED && !vm->backoff) {
 		c = vm_change(pp, CHANGE_VM_REPLACE, ACTION_REPLACE, vm);
-		c->detail = "a new one under the same name";
+		c->detail = vm->adopted ? "let go as it is, then a new one"
+					: "a new one under the same name";
 		change_from_event(c, vm->why ? vm->why : "failed");
 	} else if (vm->phase == PHASE_OFF) {
 		c = vm_change(pp, CHANGE_VM_START, ACTION_CHANGE, vm);
@@ -68,7 +75,8 @@ static void tend(struct pool_plan *pp, const struct world_vm *vm)
 		change_from_event(c, "is off");
 	} else if (vm->phase == PHASE_DRAINING && vm->drained) {
 		c = vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY, vm);
-		c->detail = "shutdown, undefine, delete its disk";
+		c->detail = removal_text(vm, "shutdown, undefine, delete its "
+					     "disk");
 		change_from_event(c, "drained");
 	}
 }
@@ -329,11 +337,16 @@ static int removal_rank(const struct pool_plan *pp, const struct world_vm *vm)
 	return 5;
 }
 
-/* Then the newest. */
+/* Then the newest; what was adopted last, unless it failed. */
 static int removal_order(const void *a, const void *b)
 {
 	const struct candidate *x = a, *y = b;
 
+	bool stays[2] = { x->rank && x->vm->adopted,
+			  y->rank && y->vm->adopted };
+
+	if (stays[0] != stays[1])
+		return stays[0] ? 1 : -1;
 	if (x->rank != y->rank)
 		return x->rank - y->rank;
 	return x->vm->index > y->vm->index ? -1 : x->vm->index < y->vm->index;
@@ -350,7 +363,7 @@ static void retire(struct pool_plan *pp, const struct world_vm *vm)
 		c->detail = "drain: no new flows, then remove";
 	} else {
 		c = vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY, vm);
-		c->detail = "undefine, delete its disk";
+		c->detail = removal_text(vm, "undefine, delete its disk");
 	}
 	if (pp->s && pp->s->spec && pp->s->spec->pool.template)
 		pool_cause(pp, c);
@@ -390,6 +403,7 @@ static bool may_create(const struct pool_plan *pp)
 
 struct census {
 	uint32_t staying, failed, ready;
+	uint32_t coming; /* adopted, and not ready yet */
 };
 
 static struct census count_vms(const struct pool_plan *pp)
@@ -400,6 +414,9 @@ static struct census count_vms(const struct pool_plan *pp)
 		c.staying += !leaves(pp->vms[i]);
 		c.failed += pp->vms[i]->phase == PHASE_FAILED;
 		c.ready += pp->vms[i]->phase == PHASE_READY;
+		c.coming += pp->vms[i]->adopted && !leaves(pp->vms[i]) &&
+			    pp->vms[i]->phase != PHASE_READY &&
+			    pp->vms[i]->phase != PHASE_FAILED;
 	}
 	return c;
 }
@@ -422,13 +439,15 @@ static uint32_t worth_restoring(const struct pool_plan *pp,
 static void size_pool(struct pool_plan *pp)
 {
 	struct census c = count_vms(pp);
-	uint32_t wanted = pp->s->pool.wanted, restored;
+	uint32_t wanted = pp->s->pool.wanted, restored, surplus;
 
 	if (!pp->s->pool.known)
 		return; /* neither what there is nor what is wanted */
 	restored = restore(pp, worth_restoring(pp, &c));
 	if (!restored && c.staying >= wanted) {
-		shrink(pp, c.staying - wanted);
+		/* One of ours goes for an adopted one when that is ready. */
+		surplus = c.staying - wanted;
+		shrink(pp, surplus > c.coming ? surplus - c.coming : 0);
 		return;
 	}
 	for (size_t i = 0; i < pp->count; i++)
@@ -459,7 +478,8 @@ static void orphan(struct pool_plan *pp)
 				vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY,
 					  pp->vms[i]);
 
-			c->detail = "undefine, delete its disk";
+			c->detail =
+				removal_text(&vm, "undefine, delete its disk");
 			change_from_event(c,
 					  "its service is no longer declared");
 		} else {

@@ -118,6 +118,7 @@ struct world_vm {
 	enum vm_phase phase;
 	bool busy; /* a call about it is under way: plan nothing for it */
 	bool drained; /* PHASE_DRAINING and done with it */
+	bool adopted; /* let go rather than removed */
 	bool backoff; /* PHASE_FAILED, and its replacement has to wait */
 	const char *why; /* of PHASE_FAILED */
 };
