@@ -37,19 +37,24 @@ static const struct verb verbs[] = {
 	  "take that back" },
 	{ "refresh", cmd_override, "[--dry-run]",
 	  "read the file, the kernel and the hypervisors again" },
+	{ "explain", cmd_explain, "SERVICE [--at TIME] [--json]",
+	  "why it has as many VMs as it has, and when that changes" },
 	{ "trace", cmd_trace,
 	  "--vip A:P --from B:Q[-R] [--protocol tcp|udp] [--length N]\n"
 	  "           [--ttl N] [--json], or --live [--vip A[:P]] [--from B[:Q]]\n"
 	  "           [--protocol P] [--service S] [--rate N] [--count N]\n"
 	  "           [--for D] [--json]",
 	  "why packets of that client go where they go; --live: as they come" },
+	{ "adopt", cmd_adopt,
+	  "[DOMAIN]... [--service S] [--address A]... [--release]\n"
+	  "           [--yes] [--dry-run] [--json]",
+	  "domains of others that fit a pool; those that are named join it" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
 	  "remove all that xlb made: VMs, VIPs, programs" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "explain", "top",	 "pause",
-				     "resume",	"adopt", "unprotect" };
+static const char *const later[] = { "top", "pause", "resume", "unprotect" };
 
 static void usage(FILE *out)
 {

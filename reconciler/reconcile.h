@@ -52,12 +52,16 @@ struct options {
 	const char *since;
 	const char *kind;
 	const char *lasts; /* --for */
+	const char *at; /* --at */
 	const char *vip; /* --vip, --from, --protocol: of trace */
 	const char *from;
 	const char *protocol;
 	uint32_t length; /* --length, bytes of an IP packet; 0: not given */
 	uint32_t ttl; /* --ttl; 0: not given */
 	bool live;
+	bool release;
+	const char **addresses; /* --address */
+	size_t address_count;
 	const char *service; /* --service */
 	uint32_t rate; /* --rate, a second; 0: not given */
 	uint32_t count; /* --count; 0: no end */
@@ -374,6 +378,8 @@ int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
 int cmd_destroy(const struct options *opt);
 int cmd_trace(const struct options *opt);
+int cmd_explain(const struct options *opt);
+int cmd_adopt(const struct options *opt);
 int cmd_apply(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
 int apply_verb(struct reconciler *r, const struct options *opt,

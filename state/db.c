@@ -104,6 +104,11 @@ static const char *const sql_text[SQL_COUNT] = {
 		" WHERE time_ms >= ?3 AND (?1 IS NULL OR service = ?1)"
 		" AND (?2 IS NULL OR kind = ?2)"
 		" ORDER BY time_ms DESC LIMIT ?4) ORDER BY time_ms",
+	[SQL_DECISIONS] =
+		"SELECT time, direction, from_vms, wanted_vms, to_vms, reason,"
+		" limited_by, message, signals, mode FROM scaling_history"
+		" WHERE service = ?1 AND time_ms <= ?2"
+		" ORDER BY time_ms DESC LIMIT ?3",
 };
 
 int db_errno(int rc)

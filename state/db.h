@@ -46,6 +46,7 @@ enum statement {
 	SQL_OLD_REVISION,
 	SQL_OLD_SCALER,
 	SQL_HISTORY,
+	SQL_DECISIONS,
 	SQL_COUNT,
 };
 

@@ -112,4 +112,16 @@ int store_history(struct store *s, const char *service, const char *kind,
 		  int64_t since_ms, unsigned int limit, store_row_fn fn,
 		  void *arg);
 
+/* A scaler's decision as it was recorded; texts are good for the call. */
+struct store_decision {
+	const char *time, *direction, *reason, *limited_by, *message, *mode;
+	const char *signals; /* JSON, as in the view */
+	int from_vms, wanted_vms, to_vms;
+};
+/* The last `limit` of a service up to that time, the newest first. */
+int store_decisions(struct store *s, const char *service, int64_t until_ms,
+		    unsigned int limit,
+		    void (*fn)(void *arg, const struct store_decision *d),
+		    void *arg);
+
 #endif

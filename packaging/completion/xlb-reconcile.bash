@@ -15,7 +15,9 @@ history --json --since --kind @service
 drain --for --dry-run --json --drift-only --detailed-exitcode @backend
 undrain --dry-run --json --drift-only --detailed-exitcode @backend
 refresh --dry-run --json --drift-only --detailed-exitcode
+explain --at --json @service
 trace --vip --from --protocol --length --ttl --json --live --service --rate --count --for
+adopt --service --address --release --yes --dry-run --json @domain
 destroy --dry-run --yes --timeout
 '
 _xlb_reconcile_common='-f -v --state-dir --bpffs --interface --hook --libvirt --help --version'
@@ -58,7 +60,7 @@ _xlb_reconcile() {
 		case ${COMP_WORDS[i]} in
 		-f | --state-dir | --bpffs | --interface | --hook | --libvirt | \
 			--timeout | --since | --kind | --for | --out | \
-			--vip | --from | --protocol | --length | --ttl | --service | --rate | --count) i=$((i + 1)) ;;
+			--vip | --from | --protocol | --length | --ttl | --service | --rate | --count | --address | --at) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}

@@ -36,6 +36,9 @@ enum long_option {
 	OPT_SERVICE,
 	OPT_RATE,
 	OPT_COUNT,
+	OPT_ADDRESS,
+	OPT_AT,
+	OPT_RELEASE,
 	OPT_HELP,
 	OPT_VERSION,
 	OPT_LATER,
@@ -68,12 +71,14 @@ static const struct option longs[] = {
 	{ "service", required_argument, NULL, OPT_SERVICE },
 	{ "rate", required_argument, NULL, OPT_RATE },
 	{ "count", required_argument, NULL, OPT_COUNT },
+	{ "address", required_argument, NULL, OPT_ADDRESS },
+	{ "release", no_argument, NULL, OPT_RELEASE },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ "manual", no_argument, NULL, OPT_MANUAL },
 	{ "out", required_argument, NULL, OPT_OUT },
 	{ "drift-only", no_argument, NULL, OPT_DRIFT_ONLY },
-	{ "at", required_argument, NULL, OPT_LATER },
+	{ "at", required_argument, NULL, OPT_AT },
 	{ 0 },
 };
 
@@ -116,6 +121,11 @@ static const struct grammar grammars[] = {
 		  BIT(OPT_SERVICE) | BIT(OPT_RATE) | BIT(OPT_COUNT) |
 		  BIT(OPT_FOR),
 	  0, 0, "no words" },
+	{ "explain", BIT(OPT_AT) | BIT(OPT_JSON), 1, 1, "one SERVICE" },
+	{ "adopt",
+	  BIT(OPT_SERVICE) | BIT(OPT_ADDRESS) | BIT(OPT_RELEASE) |
+		  BIT(OPT_YES) | BIT(OPT_DRY_RUN) | BIT(OPT_JSON),
+	  0, SIZE_MAX, "DOMAINs" },
 	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
 	  "no words" },
 };
@@ -198,13 +208,20 @@ static int set_trace(int c, struct options *o)
 	} texts[] = { { OPT_VIP, &o->vip },
 		      { OPT_FROM, &o->from },
 		      { OPT_PROTOCOL, &o->protocol },
-		      { OPT_SERVICE, &o->service } };
+		      { OPT_SERVICE, &o->service },
+		      { OPT_AT, &o->at } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
 		if (texts[i].option == c)
 			return *texts[i].text = optarg, 0;
 	if (c == OPT_LIVE)
 		return o->live = true, 0;
+	if (c == OPT_RELEASE)
+		return o->release = true, 0;
+	if (c == OPT_ADDRESS) {
+		*MEM_PUSH(o->addresses, o->address_count) = optarg;
+		return 0;
+	}
 	return -1;
 }
 
@@ -448,4 +465,5 @@ int options_parse(int argc, char **argv, struct options *o, struct buf *err)
 void options_release(struct options *o)
 {
 	free(o->interfaces);
+	free(o->addresses);
 }
