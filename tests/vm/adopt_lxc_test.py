@@ -113,7 +113,8 @@ def joins(pool):
     pool.wait_ready(["legacy", "web-1"])
     wait_for(lambda: answers(pool) == {"legacy", "web-1"}, "answers of both", 20)
     assert uuid(pool, "legacy") == before
-    assert pool.domains() == ["legacy", "small", "theirs", "web-1"]
+    wait_for(lambda: pool.domains() == ["legacy", "small", "theirs", "web-1"],
+             "one of ours to go", 30)
     pool.xlb.wait_converged()
     events = [r["event"] for r in pool.xlb.query(
         "SELECT event FROM vm_history WHERE vm = 'legacy' ORDER BY time_ms, rowid")]
@@ -189,8 +190,8 @@ def destroyed(pool):
     wait_for(lambda: "legacy" in pool.ready() and "web-1" in pool.ready(), "both kinds", 60, 0.2)
     before = uuid(pool, "legacy")
     assert pool.xlb.stop() == 0
-    plan = pool.xlb.verb("destroy", "--dry-run").stdout
-    assert "service.web/vm/legacy let go: it was adopted" in re.sub(r" +", " ", plan), plan
+    plan = pool.xlb.verb("destroy", "--dry-run")
+    assert "service.web/vm/legacy let go: it was adopted" in re.sub(r" +", " ", plan.stdout), plan
     assert pool.xlb.verb("destroy", "--yes").returncode == 0
     left = pool.domains()
     assert "legacy" in left and not any(n.startswith("web-") for n in left), left
