@@ -176,7 +176,7 @@ void read_again(void *arg)
 	before = applied_before(r);
 	draft.arena = arena_new();
 	draft.world = observe_as_if(r, spec, draft.arena);
-	draft.world->settled = before != 0;
+	draft.world->settled = draft.world->accepted = before != 0;
 	draft_plan(&draft, spec);
 	if (acceptable(r, spec, draft.plan))
 		adopt_spec(r, spec, before, &draft);
@@ -214,6 +214,8 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	/* What an edit asks for isn't drift. */
 	world->settled =
 		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
+	world->accepted = r->spec && (!r->read_only || r->settled) &&
+			  !strcmp(r->spec->sha256, spec->sha256);
 	plan = plan_make(spec, world);
 	plan_guard(plan, spec, world);
 	plan->world_arena = arena;

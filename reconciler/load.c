@@ -340,6 +340,25 @@ static void learn_pool(struct reconciler *r, struct service_run *s,
 				  clock_wall_ms());
 	s->pool_known = true;
 	s->wanted = active && s->memory.count ? s->memory.count : active;
+	s->inherited = s->wanted;
+}
+
+uint32_t pool_allowed(struct service_run *s, const struct service_spec *spec)
+{
+	uint32_t most = spec->scaling.signal_count ? spec->pool.max : s->wanted;
+	uint32_t staying = 0;
+	struct vm_run *v;
+	size_t i = 0;
+
+	while (s->inherited < most && (v = strmap_next(&s->r->vms, &i))) {
+		enum vm_phase phase = vm_run_phase(v);
+
+		staying += !strcmp(v->service, s->name) &&
+			   phase != PHASE_STOPPING && phase != PHASE_DRAINING;
+	}
+	if (staying <= s->inherited)
+		s->inherited = UINT32_MAX;
+	return s->inherited < most ? s->inherited : most;
 }
 
 /* The answers it owes won't come. */

@@ -605,6 +605,7 @@ static void gather_pools(struct gather *g)
 		/* Another hypervisor may have been declared under its name. */
 		s->pool.known = run->pool_known && h && hypervisor_is_read(h);
 		s->pool.wanted = run->wanted;
+		s->pool.allowed = pool_allowed(run, s->spec);
 		s->pool.cause = run->cause[0] ? run->cause : NULL;
 		s->pool.backoff_until =
 			s->pool.known && hypervisor_is_connected(h)
@@ -809,12 +810,14 @@ static struct world *gather_all(struct gather *g)
 	g->w = arena_alloc(g->arena, sizeof(*g->w));
 	g->w->now = clock_ns();
 	g->w->settled = r->settled;
+	g->w->accepted = g->spec == r->spec && (!r->read_only || r->settled);
 	g->w->approved = r->approved;
 	g->w->verify = r->verify;
 	gather_kernel(g);
 	gather_service_names(g);
 	gather_services(g);
 	gather_pools(g);
+	guards_observe(r, g->spec, g->arena, g->w);
 	gather_node(g);
 	strmap_release(&g->names);
 	return g->w;

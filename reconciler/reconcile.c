@@ -169,6 +169,8 @@ static int apply(struct reconciler *r, const struct plan *p)
 
 		if (p->changes[done]->held)
 			continue;
+		if (p->changes[done]->counted)
+			guards_count(r, p->changes[done]);
 		if (lacks_program(p, outcomes, done))
 			o->err = -ENOLINK;
 		else
@@ -328,6 +330,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 {
 	bool under_way =
 		members_joining(w) || vms_under_way(w) || pools_unknown(w);
+	bool still; /* but for what is held back */
 
 	if (!err && !r->settled && !pools_unknown(w)) {
 		r->settled = true;
@@ -335,14 +338,15 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	} else if (err && !r->settled) {
 		set_result(r, "failed");
 	}
-	r->converged =
-		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
+	still = !err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
+	r->converged = still && !p->guard_count;
 	r->approved &= !r->converged;
+	guards_after_pass(r, w, p);
 	check_actions(r);
 	sweep_update(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);
-	if (r->converged)
-		end_once(r, EXIT_DONE);
+	if (still)
+		end_once(r, p->guard_count ? EXIT_HELD : EXIT_DONE);
 }
 
 void draft_plan(struct draft *d, const struct spec *spec)
@@ -500,6 +504,11 @@ static int open_state(struct reconciler *r, struct diag_list *diags)
 	return 0;
 }
 
+static void on_thaw(void *arg)
+{
+	reconcile_soon(arg);
+}
+
 int reconciler_open(struct reconciler *r, const struct options *opt,
 		    struct loop *loop, bool read_only, struct diag_list *diags)
 {
@@ -511,6 +520,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
 	err = open_state(r, diags);
+	guards_open(r);
 	if (!err)
 		err = net_open(loop, on_network, r, &r->net);
 	if (!err)
@@ -525,6 +535,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	r->housekeeping = loop_add_timer(loop, housekeeping, r);
 	r->retry_read = loop_add_timer(loop, read_again, r);
 	r->expiry = loop_add_timer(loop, on_expiry, r);
+	r->thaw = loop_add_timer(loop, on_thaw, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
 	if (!read_only)
@@ -571,6 +582,8 @@ void reconciler_close(struct reconciler *r)
 	loop_remove(r->retry_read);
 	loop_remove(r->deadline);
 	loop_remove(r->expiry);
+	loop_remove(r->thaw);
+	guards_close(r);
 	if (r->dp)
 		datapath_close(r->dp);
 	if (r->net)

@@ -18,6 +18,7 @@
 #include "desired/desired.h"
 #include "health/health.h"
 #include "loop.h"
+#include "plan/ledger.h"
 #include "plan/plan.h"
 #include "scale/scale.h"
 #include "state/store.h"
@@ -124,6 +125,11 @@ struct service_run {
 	uint64_t interval;
 	bool pool_known;
 	uint32_t wanted;
+	/*
+	 * `wanted` at the start, while more than that are there: what the
+	 * scaler remembered may be old, so that those aren't its decision.
+	 */
+	uint32_t inherited; /* UINT32_MAX: no more of that */
 	uint32_t previewed; /* what `wanted` was before a preview */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
@@ -178,6 +184,10 @@ struct reconciler {
 	struct strmap services; /* struct service_run by name */
 	struct store_override *overrides;
 	size_t override_count;
+	struct ledger ledger;
+	int64_t wall_ms; /* at clock_ns() 0, for all times of guards */
+	char **told_holds; /* "GUARD OBJECT" of the last pass, sorted */
+	size_t told_hold_count;
 
 	struct loop_source *pass; /* the next pass */
 	struct loop_source *resync;
@@ -185,6 +195,7 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
+	struct loop_source *thaw; /* when a guard may let go */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -251,12 +262,26 @@ void vm_order_start(struct reconciler *r, const struct change *c);
 void vm_order_remove(struct reconciler *r, const struct change *c,
 		     bool replace);
 
+/* guards.c: what guards remember, and telling what they hold back. */
+void guards_open(struct reconciler *r);
+void guards_close(struct reconciler *r);
+int64_t guards_now(const struct reconciler *r); /* wall clock ms, no jumps */
+/* How many VMs may go, and which. */
+void guards_observe(struct reconciler *r, const struct spec *spec,
+		    struct arena *arena, struct world *w);
+/* Before a change with `counted`: on disk before its VM is touched. */
+void guards_count(struct reconciler *r, const struct change *c);
+void guards_after_pass(struct reconciler *r, const struct world *w,
+		       const struct plan *p);
+
 /* load.c: samples to decisions. */
 void scaling_forget(struct reconciler *r, const struct hypervisor *h);
 void scaling_update(struct reconciler *r, const struct spec *spec);
 /* `plan`: what the pool counts would be under spec, nothing recorded. */
 void scaling_preview(struct reconciler *r, const struct spec *spec);
 void scaling_preview_end(struct reconciler *r, const struct spec *spec);
+/* VMs above so many are there against the file: see struct world_pool. */
+uint32_t pool_allowed(struct service_run *s, const struct service_spec *spec);
 void scaling_check_done(struct reconciler *r, struct service_run *s);
 void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);

@@ -181,6 +181,22 @@ static void print_node(const json_t *j, struct buf *out)
 	print_events(j, out);
 }
 
+static void print_held(const json_t *j, struct buf *out)
+{
+	json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(j, "held"), i, item)
+	{
+		const char *until = text_of(item, "until");
+
+		buf_addf(out, "%-13s %s: %s: %s%s%s\n", i ? "" : "held back",
+			 text_of(item, "object"), text_of(item, "guard"),
+			 text_of(item, "why"), until[0] ? "; until " : "",
+			 until);
+	}
+}
+
 static void print_notes(const json_t *j, struct buf *out)
 {
 	json_t *item;
@@ -402,6 +418,7 @@ static void print_drops(json_t *j, struct buf *out)
 void status_text(const json_t *status, struct buf *out)
 {
 	print_node(status, out);
+	print_held(status, out);
 	print_notes(status, out);
 	print_services(status, out);
 	print_backends(status, out);

@@ -79,7 +79,14 @@ struct hypervisor_spec {
 	uint32_t max_vms; /* 0: no limit */
 };
 
+struct vm_deletes_spec { /* that an edit or drift may ask for */
+	uint32_t count;
+	uint64_t per;
+};
+
 struct safety_spec {
+	struct vm_deletes_spec max_vm_deletes;
+	double max_service_removals; /* percent of the services that run */
 	bool allow_empty;
 };
 
@@ -209,6 +216,8 @@ struct service_spec {
 	uint64_t idle_timeout;
 	uint64_t drain;
 	uint64_t drain_quiet; /* 0: off */
+	bool protect; /* not removed with its block */
+	bool paused; /* stays exactly as it is */
 	struct backend_spec *backends;
 	size_t backend_count;
 	struct pool_spec pool;

@@ -99,9 +99,20 @@ KEY_TABLE(node_table, "node", node_keys);
 
 /* safety, history */
 
+static const struct key deletes_keys[] = {
+	KEY("count", read_count, offsetof(struct vm_deletes_spec, count),
+	    .required = true, .max = SPEC_MAX_BACKENDS),
+	KEY("per", read_duration, offsetof(struct vm_deletes_spec, per),
+	    .required = true, .min = NS_SECOND, .max = 30 * NS_DAY),
+};
+KEY_TABLE(deletes_table, "max_vm_deletes", deletes_keys);
+
 static const struct key safety_keys[] = {
-	KEY_LATER("max_vm_deletes", NULL),
-	KEY_LATER("max_service_removals", NULL),
+	KEY("max_vm_deletes", read_table,
+	    offsetof(struct safety_spec, max_vm_deletes),
+	    .inner = &deletes_table),
+	KEY("max_service_removals", read_percent,
+	    offsetof(struct safety_spec, max_service_removals), .max = 100),
 	KEY("allow_empty", read_bool,
 	    offsetof(struct safety_spec, allow_empty)),
 };
@@ -242,6 +253,10 @@ static struct spec *new_spec(const char *path)
 	s->arena = arena;
 	s->path = arena_dup(arena, path);
 	s->node.resync = 10 * NS_SECOND;
+	s->safety = (struct safety_spec){
+		.max_vm_deletes = { .count = 2, .per = 10 * NS_MINUTE },
+		.max_service_removals = 25,
+	};
 	s->history_retention = 30 * NS_DAY;
 	return s;
 }

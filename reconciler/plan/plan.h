@@ -75,6 +75,7 @@ struct change {
 	bool hidden;
 	bool waits; /* shown, but to come by itself later: nothing is done */
 	const struct held *held; /* shown, but not carried out; or NULL */
+	bool counted; /* of safety.max_vm_deletes */
 	const char *object; /* service.web/vm/web-3 */
 	const char *detail; /* what about it, for people */
 	const char *cause; /* "services.yaml:32", or the event */

@@ -113,6 +113,7 @@ struct world_vm {
 	bool busy; /* a call about it is under way: plan nothing for it */
 	bool drained; /* PHASE_DRAINING and done with it */
 	bool backoff; /* PHASE_FAILED, and its replacement has to wait */
+	bool may_go; /* its deletion has been counted, or was approved */
 	const char *why; /* of PHASE_FAILED */
 };
 
@@ -120,6 +121,11 @@ struct world_vm {
 struct world_pool {
 	bool known; /* the hypervisor has been read */
 	uint32_t wanted; /* within bounds of the spec */
+	/*
+	 * VMs above so many are there against the file: their deletion is no
+	 * decision of the scaler's, whose own are between `wanted` and this.
+	 */
+	uint32_t allowed;
 	const char *cause; /* of the last change of `wanted` */
 	uint64_t backoff_until; /* creates have to wait until then; 0: no */
 };
@@ -133,9 +139,18 @@ struct world_service {
 	struct world_pool pool;
 };
 
+/* What is left of safety.max_vm_deletes. */
+struct world_budget {
+	uint32_t left;
+	const char *why; /* it is no more */
+	int64_t until_ms; /* then the next one may go; 0: never by itself */
+};
+
 struct world {
 	uint64_t now; /* CLOCK_MONOTONIC ns */
+	struct world_budget budget;
 	bool settled; /* the file is the one last applied: differences are drift */
+	bool accepted; /* the file is in force: what it asks for was let through */
 	bool approved; /* by the operator: guards hold nothing back */
 	bool verify; /* hold every slot against its table, not just the changed */
 	bool forwards6_all; /* net.ipv6.conf.all.forwarding */
