@@ -63,12 +63,14 @@ static bool acceptable(struct reconciler *r, const struct spec *spec,
 	return ok;
 }
 
-/* The revision under which this file was applied before a restart, or 0. */
+/* The revision under which this file was applied before, or 0. */
 static int64_t applied_before(struct reconciler *r)
 {
 	int64_t last = 0;
 	char sha[65] = "";
 
+	if (r->spec && r->reread && !strcmp(r->spec->sha256, r->file_sha256))
+		return r->revision;
 	if (r->spec || !r->store)
 		return 0;
 	store_last_applied(r->store, &last, sha);
@@ -115,14 +117,15 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	bool group = r->store && !store_begin(r->store);
 	struct spec *old = r->spec;
 
-	r->settled = revision != 0;
+	r->settled = revision != 0 && !r->reread;
+	r->reread = false;
 	r->revision = revision;
 	r->restless = 0;
 	r->told_failures = 0;
 	diag_list_release(&r->file_diags);
 	connect_hypervisors(r, spec);
 	r->spec = spec;
-	if (!r->settled) {
+	if (!revision) {
 		record_revision(r, "applying");
 		r->revision = r->last_revision;
 	}
@@ -133,6 +136,7 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	} else {
 		reconcile_pass(r);
 	}
+	keeping_remember(r);
 	if (!revision)
 		record_commit(r);
 	if (group && store_commit(r->store))
@@ -156,7 +160,8 @@ void read_again(void *arg)
 		diag_list_release(&diags);
 		return;
 	}
-	if (spec && r->spec && !strcmp(sha, r->spec->sha256)) {
+	if (spec && r->spec && !r->reread &&
+	    !strcmp(sha, r->spec->sha256)) {
 		/* Back to what runs. */
 		diag_list_release(&r->file_diags);
 		r->held = false;
@@ -173,6 +178,7 @@ void read_again(void *arg)
 		goto out;
 	}
 	apply_flags(spec, r->opt);
+	keeping_merge(r, spec);
 	before = applied_before(r);
 	draft.arena = arena_new();
 	draft.world = observe_as_if(r, spec, draft.arena);
@@ -208,6 +214,7 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	if (!spec)
 		return NULL;
 	apply_flags(spec, r->opt);
+	keeping_merge(r, spec);
 	arena = arena_new();
 	scaling_preview(r, spec);
 	world = observe_as_if(r, spec, arena);

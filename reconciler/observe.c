@@ -598,6 +598,7 @@ static void gather_pools(struct gather *g)
 		const struct hypervisor *h;
 		struct service_run *run;
 
+		s->paused = s->spec && service_pauses(g->r, s->spec);
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		run = service_run_get(g->r, s->name);

@@ -398,6 +398,7 @@ void reconcile_pass(void *arg)
 	if (!r->spec)
 		return;
 	expire_overrides(r);
+	keeping_step(r);
 	scaling_update(r, r->spec);
 	d.arena = arena_new();
 	d.world = observe(r, r->spec, d.arena);
@@ -444,13 +445,15 @@ static void resync(void *arg)
 
 int reconciler_look(struct reconciler *r, struct diag_list *diags)
 {
+	struct spec *spec = spec_read(r->opt->file, diags, r->file_sha256);
 	int64_t last = 0;
 	char applied[65] = "";
 
-	r->spec = spec_read(r->opt->file, diags, r->file_sha256);
-	if (!r->spec)
+	if (!spec)
 		return -EBADMSG;
-	apply_flags(r->spec, r->opt);
+	apply_flags(spec, r->opt);
+	keeping_merge(r, spec);
+	r->spec = spec;
 	if (r->store)
 		store_last_applied(r->store, &last, applied);
 	r->settled = last && !strcmp(applied, r->spec->sha256);
@@ -521,6 +524,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 		      r->run_id);
 	err = open_state(r, diags);
 	guards_open(r);
+	keeping_open(r);
 	if (!err)
 		err = net_open(loop, on_network, r, &r->net);
 	if (!err)
@@ -584,6 +588,7 @@ void reconciler_close(struct reconciler *r)
 	loop_remove(r->expiry);
 	loop_remove(r->thaw);
 	guards_close(r);
+	keeping_close(r);
 	if (r->dp)
 		datapath_close(r->dp);
 	if (r->net)

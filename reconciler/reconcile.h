@@ -186,6 +186,8 @@ struct reconciler {
 	size_t override_count;
 	struct ledger ledger;
 	int64_t wall_ms; /* at clock_ns() 0, for all times of guards */
+	struct strmap declarations; /* keeping.c */
+	bool reread; /* the file counts anew, though it is the same */
 	char **told_holds; /* "GUARD OBJECT" of the last pass, sorted */
 	size_t told_hold_count;
 
@@ -273,6 +275,21 @@ void guards_observe(struct reconciler *r, const struct spec *spec,
 void guards_count(struct reconciler *r, const struct change *c);
 void guards_after_pass(struct reconciler *r, const struct world *w,
 		       const struct plan *p);
+
+/* keeping.c: services that stay as they were declared before. */
+void keeping_open(struct reconciler *r);
+void keeping_close(struct reconciler *r);
+/* The file in r->spec is in force: what its services are, for later. */
+void keeping_remember(struct reconciler *r);
+/* Services that stay come back into a file that was read. */
+void keeping_merge(struct reconciler *r, struct spec *spec);
+/* Before a pass: those that need not stay any more go out of r->spec. */
+void keeping_step(struct reconciler *r);
+/* No longer protected: out of r->spec as soon as its VMs may go. */
+void keeping_release(struct reconciler *r, const char *name);
+bool service_pauses(const struct reconciler *r, const struct service_spec *s);
+const struct store_override *find_override(const struct reconciler *r,
+					   const char *kind, const char *key);
 
 /* load.c: samples to decisions. */
 void scaling_forget(struct reconciler *r, const struct hypervisor *h);

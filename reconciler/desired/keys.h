@@ -136,9 +136,6 @@ void read_keep(struct reader *r, const struct key *k, const struct node *v,
 /* the struct of k->inner */
 void read_table(struct reader *r, const struct key *k, const struct node *v,
 		void *field);
-/* nothing: only false is accepted */
-void read_false(struct reader *r, const struct key *k, const struct node *v,
-		void *field);
 
 /* read_count() without a field: a whole number within min..max. */
 bool read_whole(struct reader *r, const struct key *k, const struct node *v,

@@ -8,6 +8,14 @@
 
 void spec_free(struct spec *s)
 {
+	struct spec *kept = s ? s->kept : NULL;
+
+	while (kept) {
+		struct spec *next = kept->next;
+
+		arena_free(kept->arena);
+		kept = next;
+	}
 	if (s)
 		arena_free(s->arena);
 }

@@ -201,6 +201,14 @@ struct scaling_spec {
 	enum missing_policy missing;
 };
 
+/* Why a service isn't what the file says of it, but what it was before. */
+enum kept {
+	KEPT_NOT, /* it is */
+	KEPT_PROTECTED, /* its block is gone */
+	KEPT_PAUSED,
+	KEPT_LEAVING, /* its block is gone, and not all its VMs may go yet */
+};
+
 struct service_spec {
 	struct source src;
 	const char *name;
@@ -218,11 +226,20 @@ struct service_spec {
 	uint64_t drain_quiet; /* 0: off */
 	bool protect; /* not removed with its block */
 	bool paused; /* stays exactly as it is */
+	enum kept kept;
+	bool undeclared; /* it has no block in the file */
 	struct backend_spec *backends;
 	size_t backend_count;
 	struct pool_spec pool;
 	struct health_spec health;
 	struct scaling_spec scaling;
+};
+
+/* A service that has to stay and can't, beside what the file declares. */
+struct conflict {
+	const char *service;
+	enum kept kept;
+	const char *why;
 };
 
 struct spec {
@@ -238,6 +255,10 @@ struct spec {
 	size_t template_count;
 	struct service_spec *services; /* sorted by name */
 	size_t service_count;
+	/* Of keep.h: what kept services point into; freed with this. */
+	struct spec *kept, *next;
+	struct conflict *conflicts;
+	size_t conflict_count;
 };
 
 /* What the checks allow; also what `check` says when it is exceeded. */

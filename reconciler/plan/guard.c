@@ -36,7 +36,8 @@ static struct removals count_removals(const struct world *w)
 		if (!is_running(w, &w->services[i]))
 			continue;
 		r.running++;
-		r.removed += !w->services[i].spec;
+		r.removed += !w->services[i].spec ||
+			     w->services[i].spec->kept == KEPT_LEAVING;
 	}
 	return r;
 }
@@ -50,9 +51,70 @@ static uint32_t removals_allowed(const struct spec *spec, uint32_t running)
 	return !n && percent > 0 ? 1 : n;
 }
 
+static bool declares_any(const struct spec *spec)
+{
+	for (size_t i = 0; i < spec->service_count; i++)
+		if (!spec->services[i].undeclared)
+			return true;
+	return false;
+}
+
 static void hold_all(struct plan *p, const char *guard, const char *why)
 {
 	p->held = plan_hold(p, guard, NULL, why, 0)->why;
+}
+
+static void hold_service(struct plan *p, const struct service_spec *s,
+			 const struct world *w)
+{
+	const char *object = arena_printf(p->arena, "service.%s", s->name);
+
+	switch (s->kept) {
+	case KEPT_NOT:
+		break;
+	case KEPT_PROTECTED:
+		plan_hold(p, "protect", object,
+			  arena_printf(p->arena,
+				       "it is no longer declared, but it is "
+				       "protected: `xlb-reconcile unprotect "
+				       "%s` lets it go",
+				       s->name),
+			  0);
+		break;
+	case KEPT_PAUSED:
+		plan_hold(p, "paused", object,
+			  s->undeclared
+				  ? "it is no longer declared, but it is "
+				    "paused: it goes when it is resumed"
+				  : "it is paused: what the file changes of "
+				    "it waits until it is resumed",
+			  0);
+		break;
+	case KEPT_LEAVING:
+		plan_hold(p, "max_vm_deletes", object,
+			  "it is no longer declared, and stays until the last "
+			  "of its VMs may go",
+			  w->budget.until_ms);
+		break;
+	}
+}
+
+/* One that has to stay, and is in the way of what the file declares. */
+static void hold_conflict(struct plan *p, const struct conflict *c)
+{
+	bool protected = c->kept == KEPT_PROTECTED;
+
+	p->held = plan_hold(p, protected ? "protect" : "paused",
+			    arena_printf(p->arena, "service.%s", c->service),
+			    arena_printf(p->arena,
+					 "service %s stays as it was, because "
+					 "it is %s, and that doesn't go with "
+					 "this file: %s",
+					 c->service,
+					 protected ? "protected" : "paused",
+					 c->why),
+			    0)
+			  ->why;
 }
 
 /*
@@ -65,9 +127,13 @@ void plan_guard(struct plan *p, const struct spec *spec,
 	struct removals r = count_removals(world);
 	uint32_t allowed = removals_allowed(spec, r.running);
 
+	for (size_t i = 0; i < spec->service_count; i++)
+		hold_service(p, &spec->services[i], world);
+	for (size_t i = 0; i < spec->conflict_count; i++)
+		hold_conflict(p, &spec->conflicts[i]);
 	if (world->approved || world->accepted || !r.removed)
 		return;
-	if (!spec->service_count) {
+	if (!declares_any(spec)) {
 		if (!spec->safety.allow_empty)
 			hold_all(p, "allow_empty",
 				 "the file declares no service while services "

@@ -314,7 +314,9 @@ static struct change *retire(struct pool_plan *pp, const struct world_vm *vm)
 		c = vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY, vm);
 		c->detail = "undefine, delete its disk";
 	}
-	if (pp->s && pp->s->spec && pp->s->spec->pool.template)
+	if (pp->s && pp->s->spec && pp->s->spec->kept == KEPT_LEAVING)
+		change_from_event(c, "its service is no longer declared");
+	else if (pp->s && pp->s->spec && pp->s->spec->pool.template)
 		pool_cause(pp, c);
 	else
 		change_from_event(c, "its pool is no longer declared");
@@ -324,7 +326,8 @@ static struct change *retire(struct pool_plan *pp, const struct world_vm *vm)
 static void hold(struct pool_plan *pp, struct change *c, const char *guard,
 		 const char *why, int64_t until_ms)
 {
-	c->action = ACTION_DESTROY;
+	if (c->kind == CHANGE_DRAIN)
+		c->action = ACTION_DESTROY;
 	c->held = plan_hold(pp->p->plan, guard, c->object, why, until_ms);
 }
 
@@ -517,7 +520,7 @@ static void orphan(struct pool_plan *pp)
 		if (vm->busy)
 			continue;
 		c = stays ? retire(pp, vm) : remove_at_once(pp, vm);
-		if (stays && pp->s->spec->protect && !pp->p->world->approved)
+		if (stays && pp->s->spec->protect)
 			hold(pp, c, "protect",
 			     "its service is protected: unprotect it, or "
 			     "declare its pool again",
@@ -550,6 +553,40 @@ static const struct world_vm **sort_vms(const struct planning *p)
 	return vms;
 }
 
+/* No block declares it any more: its VMs go as the budget lets them. */
+static void disband(struct pool_plan *pp)
+{
+	struct exodus e = { .leave = count_vms(pp).staying };
+
+	if (pp->s->pool.known)
+		shrink(pp, e);
+}
+
+/*
+ * A paused service keeps its VMs.  One that was found off after a reboot is
+ * started all the same: it is one of them.
+ */
+static void freeze(struct pool_plan *pp)
+{
+	struct plan *plan = pp->p->plan;
+	size_t from = plan->count, guards = plan->guard_count;
+	uint32_t left = pp->p->deletes_left;
+
+	if (pp->s->spec->kept == KEPT_LEAVING)
+		disband(pp);
+	else
+		size_pool(pp);
+	plan->guard_count = guards;
+	pp->p->deletes_left = left;
+	for (size_t i = from; i < plan->count; i++) {
+		struct change *c = plan->changes[i];
+
+		c->counted = false;
+		if (c->kind != CHANGE_VM_START)
+			hold(pp, c, "paused", "its service is paused", 0);
+	}
+}
+
 /*
  * Every service with a spec, a place in the kernel or VMs is in the world, in
  * order of name, so both lists are walked side by side.
@@ -566,7 +603,12 @@ void plan_pools(struct planning *p)
 		while (at < p->world->vm_count &&
 		       !strcmp(vms[at]->service, s->name))
 			at++, pp.count++;
-		if (s->spec && s->spec->pool.template)
+		if (s->spec && s->spec->pool.template && s->paused)
+			freeze(&pp);
+		else if (s->spec && s->spec->kept == KEPT_LEAVING &&
+			 s->spec->pool.template)
+			disband(&pp);
+		else if (s->spec && s->spec->pool.template)
 			size_pool(&pp);
 		else
 			orphan(&pp);

@@ -134,6 +134,7 @@ struct world_service {
 	const char *name;
 	const struct service_spec *spec; /* NULL: gone from the file */
 	uint32_t id; /* in the kernel; 0: none */
+	bool paused; /* by the file or an operator */
 	struct world_member *members; /* sorted by name */
 	size_t member_count;
 	struct world_pool pool;
