@@ -7,18 +7,19 @@ CC := gcc
 CLANG := clang
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle \
-	libarchive libgit2 libxml-2.0
+	libarchive libgit2 libxml-2.0 libsystemd
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr
 DESTDIR ?=
+# The others are for the tests and the demo, and need the source.
+INSTALLED_EXAMPLES := minimal full queries
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wformat=2 -Wvla -Wundef -Wswitch-enum -Wimplicit-fallthrough \
 	-Wconversion -Wnull-dereference -Werror
 HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2 -fPIE \
 	-fstack-clash-protection -fcf-protection
-CPPFLAGS := -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' \
-	-I. -Ireconciler -I$(B)
+CPPFLAGS := -D_GNU_SOURCE -I. -Ireconciler -I$(B)
 CFLAGS := -std=gnu17 -O2 -g $(WARN) $(HARDEN)
 LDFLAGS := -pie -Wl,-z,relro,-z,now
 # Packages appear only after `make deps`, so ask late.
@@ -28,7 +29,7 @@ LIBS = $(shell pkg-config --libs $(PKGS) 2>/dev/null) -linotifytools -lm -lpthre
 # `make SANITIZE=1 ...` builds everything of user space under ASan and UBSan.
 ifeq ($(SANITIZE),1)
 B := build/sanitize
-CPPFLAGS := -D_GNU_SOURCE -DXLB_VERSION='"$(VERSION)"' -I. -Ireconciler -I$(B)
+CPPFLAGS := -D_GNU_SOURCE -I. -Ireconciler -I$(B)
 # gcc's flow warnings are wrong about instrumented code.
 CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-error \
 	-fsanitize=address,undefined -fno-sanitize-recover=all \
@@ -61,7 +62,9 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 	tests/net/*_test.c tests/crash/*_test.c)
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood
+TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
+	$(B)/tests/unit/judge
+SCHEMA_BIN := $(B)/schemas/generate
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
@@ -100,7 +103,7 @@ fuzz: deps
 
 .PHONY: build-all guest image tests-bin fuzz-bin bench-bin
 build-all: all tests-bin fuzz-bin bench-bin image
-tests-bin: $(TEST_BIN) $(TEST_TOOL)
+tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 guest:
@@ -114,9 +117,28 @@ image: guest
 lint:
 	@tests/lint.sh
 
+# Editors' view of services.yaml, from the parser's tables.
+.PHONY: schema
+schema: $(SCHEMA_BIN)
+	$(call say,GEN,schemas/services.schema.json)
+	$(Q)$< >$(B)/schemas/services.schema.json
+	$(Q)mv $(B)/schemas/services.schema.json schemas/services.schema.json
+
+$(SCHEMA_BIN): $(B)/schemas/generate.o $(B)/libxlb.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
 $(B)/xlb-reconcile: $(B)/reconciler/main.o $(B)/libxlb.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# Compiled again when the version is another one, and only then.
+$(B)/reconciler/main.o: CPPFLAGS += -DXLB_VERSION='"$(VERSION)"'
+$(B)/reconciler/main.o: $(B)/version
+$(B)/version: FORCE
+	@mkdir -p $(@D)
+	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
+FORCE:
 
 $(B)/libxlb.a: $(LIB_OBJ)
 	$(call say,AR,$@)
@@ -200,11 +222,30 @@ $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)
 	$(Q)$(CLANG) $(CPPFLAGS) $(PKG_CFLAGS) $(FUZZ_CFLAGS) -o $@ $(filter %.c,$^) \
 		$(FUZZ_LIBS_$*) -lm
 
-install: all
-	install -D -m 755 $(B)/xlb-reconcile $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
-	install -D -m 644 schemas/history.sql $(DESTDIR)$(PREFIX)/share/xlb/history.sql
-	install -D -m 644 examples/minimal/services.yaml \
-		$(DESTDIR)$(PREFIX)/share/doc/xlb/examples/services.yaml
+# Where distributions put them; DESTDIR goes in front of all.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/xlb
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+put = install -D -m 644
+
+install: $(B)/xlb-reconcile
+	$(call say,INSTALL,$(DESTDIR)$(PREFIX)/sbin/xlb-reconcile)
+	$(Q)install -D -m 755 $< $(DESTDIR)$(PREFIX)/sbin/xlb-reconcile
+	$(Q)$(put) packaging/systemd/xlb-reconcile.service $(DESTDIR)$(UNITDIR)/xlb-reconcile.service
+	$(Q)$(put) packaging/man/xlb-reconcile.8 $(DESTDIR)$(MANDIR)/man8/xlb-reconcile.8
+	$(Q)$(put) packaging/man/xlb-services.yaml.5 $(DESTDIR)$(MANDIR)/man5/xlb-services.yaml.5
+	$(Q)$(put) packaging/completion/xlb-reconcile.bash $(DESTDIR)$(BASHDIR)/xlb-reconcile
+	$(Q)$(put) packaging/completion/_xlb-reconcile $(DESTDIR)$(ZSHDIR)/_xlb-reconcile
+	$(Q)install -d $(DESTDIR)$(PREFIX)/share/xlb
+	$(Q)install -m 644 $(wildcard schemas/*.json schemas/*.sql) $(DESTDIR)$(PREFIX)/share/xlb
+	$(Q)$(put) README.md $(DESTDIR)$(DOCDIR)/README.md
+	$(Q)for d in $(INSTALLED_EXAMPLES); do \
+		(cd examples && find $$d -type f -print0 | xargs -0 -I{} \
+			install -D -m 644 {} $(abspath $(DESTDIR)/$(DOCDIR))/examples/{}); done
+	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
+		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
 
 clean:
 	rm -rf build

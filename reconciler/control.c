@@ -69,7 +69,9 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 	} verbs[] = {
 		{ "plan", plan_verb },	      { "diff", plan_verb },
 		{ "status", status_verb },    { "drain", override_verb },
-		{ "undrain", override_verb }, { "refresh", override_verb }
+		{ "undrain", override_verb }, { "refresh", override_verb },
+		{ "pause", keep_verb },	      { "resume", keep_verb },
+		{ "unprotect", keep_verb },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)

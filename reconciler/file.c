@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "pipeline.h"
+#include "systemd.h"
 
 void apply_flags(struct spec *s, const struct options *opt)
 {
@@ -37,11 +38,12 @@ static void refuse(struct reconciler *r, struct diag_list *diags,
 	diag_list_print(&r->file_diags, &text);
 	log_error("file_refused", "path=%s result=%s running=%s", r->opt->file,
 		  result, r->spec ? "last good revision" : "nothing");
-	fputs(buf_str(&text), stderr);
+	log_text(LOG_ERROR, "diagnostics", buf_str(&text));
 	buf_release(&text);
 	record_revision(r, result);
 	record_commit(r);
 	r->saved_at = 0;
+	systemd_serving(r);
 	end_once(r, code);
 }
 
@@ -119,7 +121,7 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 
 	r->settled = revision != 0 && !r->reread;
 	r->reread = false;
-	r->revision = revision;
+	set_revision(r, revision);
 	r->restless = 0;
 	r->told_failures = 0;
 	diag_list_release(&r->file_diags);
@@ -127,7 +129,7 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	r->spec = spec;
 	if (!revision) {
 		record_revision(r, "applying");
-		r->revision = r->last_revision;
+		set_revision(r, r->last_revision);
 	}
 	loop_arm_in(r->resync, spec->node.resync);
 	if (use_draft) {
@@ -160,8 +162,7 @@ void read_again(void *arg)
 		diag_list_release(&diags);
 		return;
 	}
-	if (spec && r->spec && !r->reread &&
-	    !strcmp(sha, r->spec->sha256)) {
+	if (spec && r->spec && !r->reread && !strcmp(sha, r->spec->sha256)) {
 		/* Back to what runs. */
 		diag_list_release(&r->file_diags);
 		r->held = false;

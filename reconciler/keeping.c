@@ -111,6 +111,24 @@ bool service_pauses(const struct reconciler *r, const struct service_spec *s)
 	return s->paused || find_override(r, "pause", s->name);
 }
 
+static uint32_t id_in_kernel(const struct reconciler *r, const char *name)
+{
+	const struct datapath_view *view = r->dp ? datapath_view(r->dp) : NULL;
+
+	for (uint32_t id = 1; view && id < XLB_SERVICES; id++)
+		if (!strcmp(view->services[id].name, name))
+			return id;
+	return 0;
+}
+
+bool kept_by_kernel(const struct reconciler *r, const char *name)
+{
+	uint32_t id = id_in_kernel(r, name);
+
+	return id &&
+	       datapath_view(r->dp)->services[id].flags & XLB_SERVICE_PROTECTED;
+}
+
 /* ---- remembering ---- */
 
 static void remember(struct reconciler *r, const struct service_spec *s)
@@ -135,7 +153,8 @@ static void forget_unprotect(struct reconciler *r)
 		const struct service_spec *s =
 			spec_find_service(r->spec, o->key);
 
-		if (strcmp(o->kind, "unprotect") != 0 || !s || s->undeclared)
+		if (strcmp(o->kind, "unprotect") != 0 ||
+		    (s ? s->undeclared : id_in_kernel(r, o->key) != 0))
 			continue;
 		store_clear_override(r->store, o->kind, o->key);
 		o->kind[0] = '\0';
@@ -177,8 +196,8 @@ static uint32_t count_vms(const struct reconciler *r, const char *service)
 	while ((v = strmap_next(&r->vms, &i))) {
 		enum vm_phase phase = vm_run_phase(v);
 
-		n += !strcmp(v->service, service) &&
-		     phase != PHASE_STOPPING && phase != PHASE_DRAINING &&
+		n += !strcmp(v->service, service) && phase != PHASE_STOPPING &&
+		     phase != PHASE_DRAINING &&
 		     !ledger_may_go(&r->ledger, v->name);
 	}
 	return n;
@@ -277,9 +296,8 @@ static void keep_paused(struct reconciler *r, struct spec *spec)
 
 	while (i < spec->service_count) {
 		const struct service_spec *s = &spec->services[i++];
-		AUTO_FREE char *text = service_pauses(r, s)
-					       ? text_in_force(r, s->name)
-					       : NULL;
+		AUTO_FREE char *text =
+			service_pauses(r, s) ? text_in_force(r, s->name) : NULL;
 
 		if (text && !says_the_same(s, text))
 			keep(spec, s->name, text, KEPT_PAUSED);
@@ -317,10 +335,14 @@ static void let_go(struct reconciler *r, const char *name)
 
 void keeping_step(struct reconciler *r)
 {
-	uint32_t left = deletions_left(r, r->spec);
+	bool any = false;
+	uint32_t left;
 	size_t i = 0;
 
-	while (i < r->spec->service_count) {
+	for (size_t k = 0; k < r->spec->service_count; k++)
+		any |= r->spec->services[k].kept == KEPT_LEAVING;
+	left = any ? deletions_left(r, r->spec) : 0;
+	while (any && i < r->spec->service_count) {
 		const struct service_spec *s = &r->spec->services[i];
 
 		if (s->kept == KEPT_LEAVING && all_may_go(r, s->name, &left))
@@ -328,6 +350,7 @@ void keeping_step(struct reconciler *r)
 		else
 			i++;
 	}
+	forget_unprotect(r);
 }
 
 /* Back to what the file says of it, or, without a block, on its way out. */

@@ -31,14 +31,18 @@ static const struct verb verbs[] = {
 	  "take that back" },
 	{ "refresh", cmd_override, "[--dry-run]",
 	  "read the file, the kernel and the hypervisors again" },
+	{ "pause", cmd_keep, "SERVICE [--dry-run]",
+	  "a service stays as it is: VMs, count and declaration" },
+	{ "resume", cmd_keep, "SERVICE [--dry-run]", "take that back" },
+	{ "unprotect", cmd_keep, "SERVICE [--dry-run]",
+	  "let a protected service go that the file no longer declares" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
 	  "remove all that xlb made: VMs, VIPs, programs" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "apply",  "approve", "explain",
-				     "trace",  "top",	  "pause",
-				     "resume", "adopt",	  "unprotect" };
+static const char *const later[] = { "apply", "approve", "explain",
+				     "trace", "top",	 "adopt" };
 
 static void usage(FILE *out)
 {
@@ -58,7 +62,7 @@ static void usage(FILE *out)
 	      "(/sys/fs/bpf/xlb)\n"
 	      "  --interface IF      instead of node.interfaces; more than "
 	      "once for several\n"
-	      "  --hook HOOK         auto or xdp\n"
+	      "  --hook HOOK         auto, xdp, xdp_generic or tc\n"
 	      "  --libvirt URI       instead of every hypervisor's uri\n"
 	      "  -v                  log more\n"
 	      "  --help, --version\n\n"

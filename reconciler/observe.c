@@ -599,6 +599,7 @@ static void gather_pools(struct gather *g)
 		struct service_run *run;
 
 		s->paused = s->spec && service_pauses(g->r, s->spec);
+		s->unprotected = find_override(g->r, "unprotect", s->name);
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		run = service_run_get(g->r, s->name);

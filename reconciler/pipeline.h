@@ -18,6 +18,8 @@ void draft_release(struct draft *d);
 void carry_out(struct reconciler *r, const struct draft *d);
 void reconcile_pass(void *arg); /* a reconciler */
 void end_once(struct reconciler *r, int code); /* of `run --once` */
+/* What is applied, recorded and logged from now on belongs to it. */
+void set_revision(struct reconciler *r, int64_t revision);
 
 /* file.c: the file, read, refused or adopted. */
 void apply_flags(struct spec *s, const struct options *opt);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "systemd.h"
 
 #define HOUSEKEEPING (200 * NS_PER_MS)
 #define RETRY_AFTER_FAILURE NS_PER_S
@@ -108,6 +109,12 @@ static void record_all(struct reconciler *r, const struct plan *p,
 		store_commit(r->store);
 }
 
+void set_revision(struct reconciler *r, int64_t revision)
+{
+	r->revision = revision;
+	log_set_revision(revision);
+}
+
 static void set_result(struct reconciler *r, const char *result)
 {
 	if (r->store && r->revision > 0)
@@ -188,8 +195,8 @@ static int apply(struct reconciler *r, const struct plan *p)
 	}
 	if (r->saved_at && !failed) {
 		r->applied_ms = (double)(clock_ns() - r->saved_at) / 1e6;
-		log_info("applied", "revision=%lld took_ms=%.3f changes=%zu",
-			 (long long)r->revision, r->applied_ms, p->count);
+		log_info("applied", "took_ms=%.3f changes=%zu", r->applied_ms,
+			 p->count);
 		r->saved_at = 0;
 	}
 	record_all(r, p, outcomes, done);
@@ -344,6 +351,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	guards_after_pass(r, w, p);
 	check_actions(r);
 	sweep_update(r);
+	systemd_serving(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);
 	if (still)
 		end_once(r, p->guard_count ? EXIT_HELD : EXIT_DONE);
@@ -407,6 +415,17 @@ void reconcile_pass(void *arg)
 	draft_release(&d);
 }
 
+void reconciler_refresh(struct reconciler *r)
+{
+	log_info("refresh", "what=\"file, kernel, hypervisors\"");
+	r->verify = true;
+	net_refresh(r->net);
+	for (size_t i = 0; i < r->hypervisor_count; i++)
+		hypervisor_refresh(r->hypervisors[i]);
+	reconciler_saved(r);
+	reconcile_soon(r);
+}
+
 void reconcile_soon(struct reconciler *r)
 {
 	if (r->pass && !loop_armed(r->pass))
@@ -457,7 +476,7 @@ int reconciler_look(struct reconciler *r, struct diag_list *diags)
 	if (r->store)
 		store_last_applied(r->store, &last, applied);
 	r->settled = last && !strcmp(applied, r->spec->sha256);
-	r->revision = last;
+	set_revision(r, last);
 	connect_hypervisors(r, r->spec);
 	return 0;
 }
@@ -522,6 +541,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	};
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
+	log_set_run(r->run_id);
 	err = open_state(r, diags);
 	guards_open(r);
 	keeping_open(r);
@@ -586,6 +606,7 @@ void reconciler_close(struct reconciler *r)
 	loop_remove(r->retry_read);
 	loop_remove(r->deadline);
 	loop_remove(r->expiry);
+	loop_remove(r->watchdog);
 	loop_remove(r->thaw);
 	guards_close(r);
 	keeping_close(r);

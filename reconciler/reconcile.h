@@ -198,6 +198,9 @@ struct reconciler {
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
 	struct loop_source *thaw; /* when a guard may let go */
+	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
+	uint64_t watchdog_every; /* ns */
+	char told_status[96]; /* what the service manager was told last */
 	unsigned int read_tries;
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
@@ -216,6 +219,8 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+/* Read the file, the kernel and the hypervisors again. */
+void reconciler_refresh(struct reconciler *r);
 
 /*
  * identity.c: who this installation is.  owner depends on the machine and the
@@ -279,7 +284,7 @@ void guards_after_pass(struct reconciler *r, const struct world *w,
 /* keeping.c: services that stay as they were declared before. */
 void keeping_open(struct reconciler *r);
 void keeping_close(struct reconciler *r);
-/* The file in r->spec is in force: what its services are, for later. */
+/* r->spec is in force: what its services are is kept, others are forgotten. */
 void keeping_remember(struct reconciler *r);
 /* Services that stay come back into a file that was read. */
 void keeping_merge(struct reconciler *r, struct spec *spec);
@@ -287,6 +292,8 @@ void keeping_merge(struct reconciler *r, struct spec *spec);
 void keeping_step(struct reconciler *r);
 /* No longer protected: out of r->spec as soon as its VMs may go. */
 void keeping_release(struct reconciler *r, const char *name);
+/* Protected, though nothing but the kernel knows of it any more. */
+bool kept_by_kernel(const struct reconciler *r, const char *name);
 bool service_pauses(const struct reconciler *r, const struct service_spec *s);
 const struct store_override *find_override(const struct reconciler *r,
 					   const char *kind, const char *key);
@@ -337,12 +344,14 @@ int cmd_check(const struct options *opt);
 int cmd_status(const struct options *opt);
 int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
+int cmd_keep(const struct options *opt);
 int cmd_destroy(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
 int status_verb(struct reconciler *r, const struct options *opt,
 		struct buf *out);
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
+int keep_verb(struct reconciler *r, const struct options *opt, struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);
 bool hook_parse(const char *s, enum hook *ret);
 

@@ -32,14 +32,21 @@ SOAK_FACTOR = 20
 
 # Groups in order: how many at a time, seconds a file, budget of the group.
 GROUPS = {
-    "lint": (1, 300, 60),
-    "unit": (1, 120, 60),
-    "golden": (1, 120, 60),
-    "bpf": (1, 180, 120),
-    "net": (1, 240, 240),
-    "vm": (1, 300, 300),
-    "crash": (1, 240, 180),
-    "fuzz": (1, 60, 120),
+    "lint": (1, 600, 60),
+    "unit": (2, 180, 60),
+    "golden": (2, 120, 60),
+    "bpf": (2, 300, 120),
+    "net": (2, 300, 240),
+    "vm": (2, 400, 300),
+    "crash": (2, 300, 180),
+    "fuzz": (2, 60, 120),
+}
+
+# These take both processors by themselves, or drive traffic for as long as
+# they last: with another beside them they would only wait for each other.
+ALONE = {
+    "bpf/loader_test", "bpf/table_flip_test", "net/bench_test.py",
+    "net/consistency_test.py", "net/traffic_test.py", "vm/demo_test.py",
 }
 
 
@@ -50,6 +57,10 @@ class Test:
     argv: list
     limit: float  # seconds
     needs_tap: bool = True
+
+    @property
+    def path(self):
+        return f"{self.group}/{self.name}"
 
 
 @dataclass
@@ -96,8 +107,6 @@ def fuzz_targets(tests_dir, build, options):
                 f"-artifact_prefix={build}/fuzz-{path.name}-"]
         words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
         argv += [f"-dict={words}"] if words.exists() else []
-        words = ROOT / "tests" / "fuzz" / f"{path.name}.dict"
-        argv += [f"-dict={words}"] if words.exists() else []
         corpus = ROOT / "tests" / "fuzz" / "corpus" / path.name
         # New inputs go to the first folder, the test's scratch one.
         argv += ["@scratch"] + ([corpus] if corpus.is_dir() else [])
@@ -106,8 +115,7 @@ def fuzz_targets(tests_dir, build, options):
 
 
 def matches(test, pattern):
-    whole = f"{test.group}/{test.name}"
-    return pattern in whole or fnmatch.fnmatch(whole, pattern)
+    return pattern in test.path or fnmatch.fnmatch(test.path, pattern)
 
 
 # ---- reading TAP ---------------------------------------------------------
@@ -229,12 +237,22 @@ def environment_of(pid):
 
 
 def strangers(runner):
-    """Processes that belong to no running test."""
-    known = {1, os.getpid()}
+    """Processes that belong to no running test: that are not of its session,
+    nor below one that is, nor started in its folder."""
+    there = processes()
     sessions = {r.process.pid for r in runner.running}
     marks = [b"XLB_TEST_DIR=" + os.fsencode(r.scratch) for r in runner.running]
-    for pid, (parent, session, command) in processes().items():
-        if pid in known or session in sessions:
+
+    def of_a_test(pid):
+        while pid in there and pid != 1:
+            parent, session, _ = there[pid]
+            if session in sessions:
+                return True
+            pid = parent
+        return False
+
+    for pid, (_, _, command) in there.items():
+        if pid in (1, os.getpid()) or of_a_test(pid):
             continue
         if any(mark in environment_of(pid) for mark in marks):
             continue
@@ -255,7 +273,6 @@ class Running:
 
     def __init__(self, test, scratch, seed):
         self.test, self.scratch = test, scratch
-        self.before = snapshot()
         self.log = scratch / ".output"
         folder = scratch / "test"
         folder.mkdir()
@@ -290,7 +307,7 @@ class Running:
         elif time.monotonic() - self.told > PROGRESS_EVERY:
             self.told = time.monotonic()
             last = (self.output().strip().splitlines() or [""])[-1]
-            say(f"   ... {self.test.group}/{self.test.name} {self.seconds():.0f} s: {last[:90]}")
+            say(f"   ... {self.test.path} {self.seconds():.0f} s: {last[:90]}")
         return False
 
     def signal(self, number):
@@ -312,9 +329,13 @@ class Runner:
         self.failed_files = []
         self.skips = []
         self.count = 0
+        self.before = {}  # what there was when nothing ran
+        self.beside = []  # what has ended since then
 
     def start(self, test):
         self.count += 1
+        if not self.running:
+            self.before, self.beside = snapshot(), []
         folder = self.scratch / str(self.count)
         folder.mkdir()
         try:
@@ -327,6 +348,7 @@ class Runner:
     def finish(self, run):
         status = run.process.wait()
         self.running.remove(run)
+        self.beside.append(run.test.path)
         result = judge(run.test, status, run.output())
         if run.timed_out:
             result.problem(f"no end after {run.test.limit:.0f} s")
@@ -343,16 +365,22 @@ class Runner:
         for pid, command in left:
             result.problem(f"left behind: process {command}")
             end(pid)
-        for kind, after in snapshot().items():
-            for what in sorted(after - run.before[kind]):
-                result.problem(f"left behind: {kind} {what}")
-                for other in self.running:
-                    other.before[kind].add(what)  # told once
+        if not self.running:
+            self.check_traces(result)
         # A killed test can't tidy its folder, and a fuzzer's is its corpus;
         # everyone else must.
         if not run.timed_out and run.test.group != "fuzz":
             for path in sorted((run.scratch / "test").iterdir()):
                 result.problem(f"left behind: file {path.name}")
+
+    def check_traces(self, result):
+        """What is new since nothing ran: of the last one that ended, or of
+        those that ran beside it."""
+        others = ", ".join(self.beside[:-1])
+        for kind, after in snapshot().items():
+            for what in sorted(after - self.before[kind]):
+                result.problem(f"left behind: {kind} {what}" +
+                               (f" (or by {others})" if others else ""))
 
     def report(self, test, result, seconds, output):
         self.total.passed += result.passed
@@ -362,12 +390,12 @@ class Runner:
         counts += f", {result.failed} failed" if result.failed else ""
         counts += f", {len(result.skipped)} skipped" if result.skipped else ""
         mark = "FAIL" if result.failed else "ok  " if result.passed else "skip"
-        say(f"{mark} {test.group}/{test.name}  {seconds:.1f} s  {counts}")
+        say(f"{mark} {test.path}  {seconds:.1f} s  {counts}")
         for name, why in result.skipped:
-            self.skips.append(f"{test.group}/{test.name}: {name}: {why}")
+            self.skips.append(f"{test.path}: {name}: {why}")
             say(f"     skipped: {name}: {why}")
         if result.failed:
-            self.failed_files.append(f"{test.group}/{test.name}")
+            self.failed_files.append(test.path)
             say("-" * 72 + "\n" + output.rstrip())
             for text in result.problems:
                 say(f"!! {text}")
@@ -375,12 +403,15 @@ class Runner:
         elif self.options.verbose:
             say(output.rstrip())
 
+    def may_join(self, test):
+        return not self.running or not ALONE & {test.path, self.running[0].test.path}
+
     def group(self, name, tests):
         at_once, _, budget = GROUPS[name]
-        queue, began = list(tests), time.monotonic()
+        queue, began = sorted(tests, key=lambda t: t.path in ALONE), time.monotonic()
         say(f"== {name}: {len(queue)} files")
         while queue or self.running:
-            while queue and len(self.running) < at_once:
+            while queue and len(self.running) < at_once and self.may_join(queue[0]):
                 self.start(queue.pop(0))
             for run in [r for r in self.running if r.poll()]:
                 self.finish(run)

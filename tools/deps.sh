@@ -9,11 +9,13 @@ packages="
 gcc make git pkg-config clang clang-format clang-tidy llvm bpftool libc6-dev
 linux-libc-dev libbpf-dev libvirt-dev libyaml-dev libinotifytools0-dev
 libsqlite3-dev libcmocka-dev libmnl-dev libjansson-dev nettle-dev
-libclang-rt-dev libarchive-dev libgit2-dev libxml2-dev lz4 sqlite3 python3 python3-scapy
+libclang-rt-dev libarchive-dev libgit2-dev libxml2-dev libsystemd-dev lz4 sqlite3 python3 python3-scapy
+python3-jsonschema python3-yaml
 qemu-system-x86 qemu-utils
 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
 libvirt-daemon-system libvirt-clients dnsmasq-base tini busybox-static cpio zstd ethtool iproute2 curl
 util-linux procps mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils
+systemd mandoc man-db zsh debhelper dpkg-dev fakeroot
 "
 if [ "${1:-}" = bench ]; then
 	packages="$packages haproxy nftables gnuplot-nox fonts-dejavu-core"
@@ -22,6 +24,25 @@ fi
 if [ "${ID:-}" = ubuntu ]; then
 	packages=${packages/ bpftool / linux-tools-common linux-tools-generic }
 fi
+
+# The YAML language server, for the test that completion and checking in
+# editors work; without npm, or without its registry, that test is skipped.
+language_server() {
+	local want=yaml-language-server@1.19.2 dir
+	dir=$(cd "$(dirname "$0")/.." && pwd)/build/yaml-language-server
+
+	command -v npm >/dev/null && [ "$(cat "$dir/version" 2>/dev/null)" != $want ] || return 0
+	rm -rf "$dir"
+	mkdir -p "$dir"
+	echo "deps: installing $want"
+	if (cd "$dir" && timeout 120 npm install --prefix . --no-audit --no-fund --no-package-lock \
+		--ignore-scripts $want </dev/null >npm.log 2>&1); then
+		echo $want >"$dir/version"
+	else
+		echo "deps: npm can't install $want: its test will be skipped"
+	fi
+}
+language_server
 
 missing=
 for p in $packages; do
@@ -63,7 +84,7 @@ quietly() {
 	echo "deps: '$*' failed" >&2
 	exit 1
 }
-quietly apt-get update -q
+quietly apt-get -o Acquire::Retries=3 update -q
 # shellcheck disable=SC2086
-quietly apt-get install -q -y --no-install-recommends $missing
+quietly apt-get -o Acquire::Retries=3 install -q -y --no-install-recommends $missing
 echo "deps: done"

@@ -103,7 +103,7 @@ fetch_kernel() {
 }
 
 apt_download() {
-	apt-get -o APT::Sandbox::User=root -qq download "$@" >/dev/null 2>&1
+	apt-get -o APT::Sandbox::User=root -o Acquire::Retries=3 -qq download "$@" >/dev/null 2>&1
 }
 
 image=$(find "$out/kernel/boot" -name 'vmlinuz-*' 2>/dev/null | head -n 1)

@@ -164,7 +164,9 @@ enum datapath_hook {
 /*
  * Attachments; EBUSY is explained (whose program it is).  tc and XDP may be
  * attached at once, then XDP has the packets: attach the new before the old is
- * detached.  From one XDP hook to the other datapath_attach() changes by
+ * detached, which then waits for what is between them.  Where a driver drops
+ * what it holds when its native program goes (veth does, without GRO), those
+ * packets are lost.  From one XDP hook to the other datapath_attach() changes by
  * itself, with tc in between.
  */
 enum attach_state {

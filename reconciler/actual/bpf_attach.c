@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -191,6 +192,45 @@ static int link_drop(struct datapath *d, const char *ifname)
 	return pin_remove(d, pin);
 }
 
+#define BACKLOG_COLUMN 11 /* of softnet_stat, since 5.10 */
+#define BACKLOG_TRIES 100 /* a millisecond each */
+
+/* Waits on some CPU a packet that came by the driver for the host's stack? */
+static bool backlog_waits(void)
+{
+	FILE *f = fopen("/proc/net/softnet_stat", "re");
+	char line[512];
+	bool waits = false;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *at = line;
+
+		for (int i = 0; i < BACKLOG_COLUMN && at; i++) {
+			at = strchr(at, ' ');
+			at += !!at;
+		}
+		waits |= at && strtoul(at, NULL, 16);
+	}
+	if (f)
+		fclose(f);
+	return waits;
+}
+
+/*
+ * A packet that passed the place of the XDP program before there was one may
+ * not have come to tc yet, where the old program must take it.
+ */
+static void packets_pass(struct datapath *d)
+{
+	const struct timespec ms = { .tv_nsec = 1000000 };
+
+	datapath_grace(d);
+	for (int i = 0; i < BACKLOG_TRIES && backlog_waits(); i++)
+		nanosleep(&ms, NULL);
+	/* The last was taken out of there, and is under way. */
+	datapath_grace(d);
+}
+
 /*
  * The kernel has no native program beside a generic one, and doesn't change
  * a link's kind.  So the tc program, which sees what XDP lets pass, takes the
@@ -211,8 +251,10 @@ static int link_change(struct datapath *d, enum datapath_hook hook,
 			  hook == DATAPATH_XDP ? DATAPATH_XDP_GENERIC
 					       : DATAPATH_XDP,
 			  ifname, ifindex);
-	if (bridged)
+	if (bridged) {
+		packets_pass(d);
 		filter_drop(d, PROG_TC, ifindex);
+	}
 	diag_list_release(&ignored);
 	return err;
 }
@@ -274,6 +316,20 @@ static bool link_is(const struct datapath *d, enum datapath_hook hook,
 	       xdp_hook(ifindex, info.prog_id) == hook;
 }
 
+/* Only tc comes after another hook, which has its packets then. */
+static int tc_detach(struct datapath *d, const char *ifname, int ifindex)
+{
+	struct bpf_link_info info;
+	int fd = link_get(d, ifname, &info);
+
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 && info.xdp.ifindex == (uint32_t)ifindex &&
+	    filter_state(d, PROG_TC, ifindex) != ATTACH_NONE)
+		packets_pass(d);
+	return filter_drop(d, PROG_TC, ifindex);
+}
+
 int datapath_detach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex)
 {
@@ -283,7 +339,7 @@ int datapath_detach(struct datapath *d, enum datapath_hook hook,
 		return link_is(d, hook, ifname, ifindex) ? link_drop(d, ifname)
 							 : 0;
 	case DATAPATH_TC:
-		return filter_drop(d, PROG_TC, ifindex);
+		return tc_detach(d, ifname, ifindex);
 	case DATAPATH_HOOKS:
 		break;
 	}

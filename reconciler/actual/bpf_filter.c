@@ -52,6 +52,16 @@ static uint32_t filter_on(enum prog_index i, int ifindex)
 	return bpf_tc_query(&hook, &opts) ? 0 : opts.prog_id;
 }
 
+/* The name of its program, or "?". */
+static void filter_name(enum prog_index i, int ifindex, uint32_t id, char *ret,
+			size_t size)
+{
+	prog_name_of(id, ret, size);
+	if (!strcmp(ret, "?"))
+		filter_called(ifindex, places[i].priority, TC_HANDLE, ret,
+			      size);
+}
+
 enum attach_state filter_state(const struct datapath *d, enum prog_index i,
 			       int ifindex)
 {
@@ -62,7 +72,7 @@ enum attach_state filter_state(const struct datapath *d, enum prog_index i,
 		return ATTACH_NONE;
 	if (d && id == d->programs.id[i])
 		return ATTACH_OURS;
-	prog_name_of(id, name, sizeof(name));
+	filter_name(i, ifindex, id, name, sizeof(name));
 	return d && !strcmp(name, places[i].name) ? ATTACH_STALE
 						  : ATTACH_FOREIGN;
 }
@@ -97,7 +107,8 @@ int filter_attach(struct datapath *d, enum prog_index i, int ifindex,
 	case ATTACH_OURS:
 		return 0;
 	case ATTACH_FOREIGN:
-		prog_name_of(filter_on(i, ifindex), name, sizeof(name));
+		filter_name(i, ifindex, filter_on(i, ifindex), name,
+			    sizeof(name));
 		diag_add(diags, SEVERITY_ERROR, NULL, "remove that filter",
 			 "%s: tc priority %u, handle %#x is taken by \"%s\"",
 			 ifname, places[i].priority, TC_HANDLE, name);

@@ -149,6 +149,9 @@ int filters_swap(struct datapath *d, const struct programs *p,
 bool filters_any(struct datapath *d);
 int filters_drop_all(struct datapath *d);
 void prog_name_of(uint32_t id, char *ret, size_t size); /* "?": unknown */
+/* bpf_filter_name.c: what the tc filter there was called; false: unknown. */
+bool filter_called(int ifindex, uint32_t priority, uint32_t handle, char *ret,
+		   size_t size);
 
 /* bpf_sync.c: a map's whole contents. */
 struct map_set {

@@ -85,6 +85,9 @@ static const struct grammar grammars[] = {
 	{ "drain", BIT(OPT_DRY_RUN) | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
 	{ "undrain", BIT(OPT_DRY_RUN), 1, 1, "SERVICE/BACKEND" },
 	{ "refresh", BIT(OPT_DRY_RUN), 0, 0, "no words" },
+	{ "pause", BIT(OPT_DRY_RUN), 1, 1, "SERVICE" },
+	{ "resume", BIT(OPT_DRY_RUN), 1, 1, "SERVICE" },
+	{ "unprotect", BIT(OPT_DRY_RUN), 1, 1, "SERVICE" },
 	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
 	  "no words" },
 };
@@ -265,7 +268,7 @@ static int check_grammar(const struct options *o, uint64_t given,
 			 option_name(wrong & -wrong));
 	else if (o->arg_count < g->least || o->arg_count > g->most)
 		buf_addf(err, "%s takes %s; see --help", o->verb, g->words);
-	else if (g->least && !strchr(o->args[0], '/'))
+	else if (g->least && strchr(g->words, '/') && !strchr(o->args[0], '/'))
 		buf_addf(err, "%s takes SERVICE/BACKEND, and %s has no slash",
 			 o->verb, o->args[0]);
 	else if ((given & BIT(OPT_TIMEOUT)) && !strcmp(o->verb, "run") &&

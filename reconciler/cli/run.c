@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "cli/lock.h"
 #include "cli/standalone.h"
+#include "systemd.h"
 
 static void complain_of_lock(const char *state_dir, const char *path, int err,
 			     int fd)
@@ -67,10 +68,11 @@ static void on_signal(void *arg, int fd, uint32_t events)
 	if (read(fd, &info, sizeof(info)) != sizeof(info))
 		return;
 	if (info.ssi_signo == SIGHUP) {
-		reconciler_saved(r);
+		reconciler_refresh(r);
 		return;
 	}
 	log_info("stopping", "signal=%u traffic=goes_on", info.ssi_signo);
+	systemd_stopping(r);
 	r->exit_code = EXIT_DONE;
 	loop_stop(r->loop);
 }
@@ -127,6 +129,7 @@ static int serve(struct reconciler *r, const struct options *opt)
 		r->deadline = loop_add_timer(r->loop, on_deadline, r);
 		loop_arm_in(r->deadline, opt->timeout);
 	}
+	systemd_watchdog(r);
 	reconciler_saved(r);
 	err = r->exit_code < 0 ? loop_run(r->loop) : 0;
 	watch_free(r->watch);
@@ -149,6 +152,7 @@ int cmd_run(const struct options *opt)
 		plan.verb = "plan";
 		return cmd_plan(&plan);
 	}
+	systemd_journal();
 	if (state_dir_lock(opt->state_dir, &lock))
 		return EXIT_FAILED;
 	fd = signal_descriptor();
@@ -157,7 +161,7 @@ int cmd_run(const struct options *opt)
 	signals = loop_add_fd(loop, fd, EPOLLIN, on_signal, &r);
 	err = reconciler_open(&r, opt, loop, false, &diags);
 	diag_list_print(&diags, &text);
-	fputs(buf_str(&text), stderr);
+	log_text(err ? LOG_ERROR : LOG_WARN, "diagnostics", buf_str(&text));
 	if (!err) {
 		r.exit_code = -1;
 		code = serve(&r, opt);

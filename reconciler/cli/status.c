@@ -182,6 +182,9 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 	if (!s->spec)
 		return j;
 	json_object_set_new(j, "vips", vips_json(s->spec));
+	json_object_set_new(j, "paused", json_boolean(s->paused));
+	json_object_set_new(j, "protected", json_boolean(s->spec->protect));
+	json_object_set_new(j, "declared", json_boolean(!s->spec->undeclared));
 	json_object_set_new(j, "algorithm",
 			    json_string(algorithm_name(s->spec->algorithm)));
 	json_object_set_new(j, "forwarding",

@@ -238,7 +238,10 @@ static void add_service(struct table *t, const json_t *s)
 	size_t i;
 
 	cell(t, text_of(s, "name"));
-	cell(t, text_of(s, "state"));
+	buf_addf(&text, "%s%s", text_of(s, "state"),
+		 is_true(s, "paused") ? ", paused" : "");
+	cell(t, buf_str(&text));
+	buf_reset(&text);
 	buf_addf(&text, "%lld of %lld up", (long long)int_of(s, "up"),
 		 (long long)int_of(s, "active"));
 	cell(t, buf_str(&text));

@@ -9,7 +9,7 @@
 #define TEXT_MAX 255
 #define KEYS_MAX 32
 
-static const struct key *find_key(const struct key_table *t, const char *name)
+const struct key *table_key(const struct key_table *t, const char *name)
 {
 	for (size_t i = 0; i < t->count; i++)
 		if (!strcmp(t->keys[i].name, name))
@@ -61,7 +61,7 @@ static void read_pair(struct reader *r, const struct key_table *t,
 
 	if (key->kind != NODE_SCALAR)
 		return;
-	k = find_key(t, key->text);
+	k = table_key(t, key->text);
 	if (!k) {
 		complain_unknown(r, t, key);
 		return;

@@ -52,8 +52,38 @@ struct choice {
 };
 #define CHOICE_LATER (-1)
 
+/*
+ * What a single value looks like, for schemas/services.schema.json.  Those of
+ * the readers below are known; a reader that is a key's own needs it said, or
+ * has only `choices` or `inner`.
+ */
+enum key_form {
+	FORM_OF_READER,
+	FORM_TEXT,
+	FORM_NAME,
+	FORM_SERVICE_NAME,
+	FORM_BOOL,
+	FORM_DURATION,
+	FORM_SIZE,
+	FORM_COUNT,
+	FORM_PERCENT,
+	FORM_LEVEL, /* of a metric: a percentage, or a number with k M G */
+	FORM_PORT,
+	FORM_ADDRESS,
+	FORM_PREFIX,
+	FORM_RANGE, /* of addresses */
+	FORM_MAC,
+	FORM_URL_PATH,
+	FORM_NO_BLANKS,
+	FORM_VERSION,
+};
+
 struct key_table;
 
+/*
+ * A value is of its form, or one of `choices`, or a mapping of `inner`; with
+ * `list` set, a list of such.
+ */
 struct key {
 	const char *name;
 	key_fn read; /* NULL: not supported yet */
@@ -63,6 +93,11 @@ struct key {
 	const struct choice *choices; /* ends with a NULL name */
 	const struct key_table *inner;
 	const char *hint; /* with read NULL: what to do instead */
+	enum key_form form;
+	bool list;
+	unsigned int least, most; /* members of the list; 0: any number */
+	const char *help; /* one line, for editors */
+	const char *fallback; /* what holds without it, as it is written */
 };
 
 /* KEY("port", read_port, offsetof(...), .required = true), in a table. */
@@ -79,10 +114,23 @@ struct key_table {
 	const char *what; /* "a service" */
 	const struct key *keys;
 	size_t count;
+	/* JSON schema of what keys say about each other, or NULL. */
+	const char *rules;
 };
 #define KEY_TABLE(variable, words, keys_)                            \
 	static const struct key_table variable = { (words), (keys_), \
-						   ARRAY_SIZE(keys_) }
+						   ARRAY_SIZE(keys_), NULL }
+/* The same with rules, and for use by other files. */
+#define KEY_TABLE_RULES(variable, words, keys_, rules_)               \
+	static const struct key_table variable = { (words), (keys_),  \
+						   ARRAY_SIZE(keys_), \
+						   (rules_) }
+#define KEY_TABLE_SHARED(variable, words, keys_)              \
+	const struct key_table variable = { (words), (keys_), \
+					    ARRAY_SIZE(keys_), NULL }
+
+/* The table's key of that name, or NULL. */
+const struct key *table_key(const struct key_table *t, const char *name);
 
 /* Reads n, which should be a mapping, into target.  False: it is none. */
 bool read_mapping(struct reader *r, const struct key_table *t,

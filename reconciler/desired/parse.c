@@ -36,9 +36,12 @@ static void read_version(struct reader *r, const struct key *k,
 
 static const struct key interface_keys[] = {
 	KEY("name", read_text, offsetof(struct interface_spec, name),
-	    .required = true, .max = 15),
+	    .required = true, .max = 15,
+	    .help = "An interface of this machine"),
 	KEY("hook", read_choice, offsetof(struct interface_spec, hook),
-	    .choices = hook_names),
+	    .choices = hook_names,
+	    .help = "xdp where the driver has it natively, else tc; xdp_generic only where it is asked for",
+	    .fallback = "auto"),
 };
 KEY_TABLE(interface_table, "an interface", interface_keys);
 
@@ -85,15 +88,26 @@ static void read_prefixes(struct reader *r, const struct key *k,
 }
 
 static const struct key node_keys[] = {
-	KEY("interfaces", read_interfaces, 0),
+	KEY("interfaces", read_interfaces, 0, .list = true, .form = FORM_TEXT,
+	    .max = 15, .inner = &interface_table,
+	    .help = "Where the clients' packets arrive"),
 	KEY("announce", read_choice, offsetof(struct node_spec, announce),
-	    .choices = announce_names),
-	KEY("vms", read_word, 0, .choices = vms_names),
-	KEY("direct_clients", read_prefixes, 0),
-	KEY("seed_file", read_path, offsetof(struct node_spec, seed_file)),
+	    .choices = announce_names,
+	    .help = "address: VIPs are put on the first interface; none: somebody else sees to that",
+	    .fallback = "address"),
+	KEY("vms", read_word, 0, .choices = vms_names,
+	    .help = "manage: VMs of pools are created and removed",
+	    .fallback = "manage"),
+	KEY("direct_clients", read_prefixes, 0, .list = true,
+	    .form = FORM_PREFIX,
+	    .help = "Networks that may reach nat backends directly, and so not over their VIPs"),
+	KEY("seed_file", read_path, offsetof(struct node_spec, seed_file),
+	    .help = "Secret shared by balancers that must choose alike; one of its own where it is left out"),
 	KEY_LATER("listen", NULL),
 	KEY("resync", read_duration, offsetof(struct node_spec, resync),
-	    .min = NS_SECOND, .max = NS_HOUR),
+	    .min = NS_SECOND, .max = NS_HOUR,
+	    .help = "How often everything is read again, events or not",
+	    .fallback = "10s"),
 };
 KEY_TABLE(node_table, "node", node_keys);
 
@@ -101,27 +115,37 @@ KEY_TABLE(node_table, "node", node_keys);
 
 static const struct key deletes_keys[] = {
 	KEY("count", read_count, offsetof(struct vm_deletes_spec, count),
-	    .required = true, .max = SPEC_MAX_BACKENDS),
+	    .required = true, .max = SPEC_MAX_BACKENDS,
+	    .help = "So many VMs"),
 	KEY("per", read_duration, offsetof(struct vm_deletes_spec, per),
-	    .required = true, .min = NS_SECOND, .max = 30 * NS_DAY),
+	    .required = true, .min = NS_SECOND, .max = 30 * NS_DAY,
+	    .help = "In any stretch of time of this length"),
 };
 KEY_TABLE(deletes_table, "max_vm_deletes", deletes_keys);
 
 static const struct key safety_keys[] = {
 	KEY("max_vm_deletes", read_table,
 	    offsetof(struct safety_spec, max_vm_deletes),
-	    .inner = &deletes_table),
+	    .inner = &deletes_table,
+	    .help = "VMs that an edit or drift may have deleted; the others "
+		    "stay until their time has come, or until it is approved",
+	    .fallback = "{count: 2, per: 10m}"),
 	KEY("max_service_removals", read_percent,
-	    offsetof(struct safety_spec, max_service_removals), .max = 100),
-	KEY("allow_empty", read_bool,
-	    offsetof(struct safety_spec, allow_empty)),
+	    offsetof(struct safety_spec, max_service_removals), .max = 100,
+	    .help = "Share of the services that run which one edit may remove; "
+		    "a single one always may, unless it is 0%",
+	    .fallback = "25%"),
+	KEY("allow_empty", read_bool, offsetof(struct safety_spec, allow_empty),
+	    .help = "A file without services may remove them all",
+	    .fallback = "false"),
 };
 KEY_TABLE(safety_table, "safety", safety_keys);
 
 static const struct key history_keys[] = {
 	KEY("retention", read_duration,
 	    offsetof(struct spec, history_retention), .min = NS_HOUR,
-	    .max = 3650 * NS_DAY),
+	    .max = 3650 * NS_DAY, .help = "What history.db keeps",
+	    .fallback = "30d"),
 };
 KEY_TABLE(history_table, "history", history_keys);
 
@@ -170,13 +194,15 @@ static void read_history(struct reader *r, const struct key *k,
 
 static const struct key hypervisor_keys[] = {
 	KEY("name", read_name, offsetof(struct hypervisor_spec, name),
-	    .required = true),
+	    .required = true, .help = "What pools call it"),
 	KEY("uri", read_text, offsetof(struct hypervisor_spec, uri),
-	    .required = true),
+	    .required = true,
+	    .help = "Of libvirt, such as qemu:///system or lxc:///system"),
 	KEY_LATER("memory", "remove the key; max_vms limits the number of VMs"),
 	KEY_LATER("vcpus", "remove the key; max_vms limits the number of VMs"),
 	KEY("max_vms", read_count, offsetof(struct hypervisor_spec, max_vms),
-	    .min = 1, .max = SPEC_MAX_BACKENDS),
+	    .min = 1, .max = SPEC_MAX_BACKENDS,
+	    .help = "Never more VMs of ours than this; no limit where it is left out"),
 	KEY_LATER("lost_after", NULL),
 };
 KEY_TABLE(hypervisor_table, "a hypervisor", hypervisor_keys);
@@ -206,15 +232,23 @@ static void read_hypervisors(struct reader *r, const struct key *k,
 /* the file */
 
 static const struct key top_keys[] = {
-	KEY("version", read_version, 0, .required = true),
-	KEY("node", read_node, 0),
-	KEY("hypervisors", read_hypervisors, 0),
-	KEY("safety", read_safety, 0),
-	KEY("history", read_history, 0),
-	KEY("templates", read_templates, 0),
-	KEY("services", read_services, 0),
+	KEY("version", read_version, 0, .required = true, .form = FORM_VERSION,
+	    .help = "Of the file format"),
+	KEY("node", read_node, 0, .inner = &node_table, .help = "This machine"),
+	KEY("hypervisors", read_hypervisors, 0, .list = true,
+	    .most = SPEC_MAX_HYPERVISORS, .inner = &hypervisor_table,
+	    .help = "Where VMs run: libvirt connections"),
+	KEY("safety", read_safety, 0, .inner = &safety_table,
+	    .help = "What an edit may not do by mistake"),
+	KEY("history", read_history, 0, .inner = &history_table,
+	    .help = "What is remembered, and how long"),
+	KEY("templates", read_templates, 0, .list = true,
+	    .inner = &template_table,
+	    .help = "What the VMs of pools are made of"),
+	KEY("services", read_services, 0, .list = true, .inner = &service_table,
+	    .help = "What is balanced; [] for nothing at all"),
 };
-KEY_TABLE(top_table, "the file", top_keys);
+KEY_TABLE_SHARED(top_table, "the file", top_keys);
 
 static const char *folder_of(struct arena *arena, const struct spec_text *t)
 {

@@ -5,6 +5,13 @@
 
 #include "desired/keys.h"
 
+/* The whole file, and those of its tables that another file's name. */
+extern const struct key_table top_table;
+extern const struct key_table template_table;
+extern const struct key_table service_table;
+extern const struct key_table health_table;
+extern const struct key_table scaling_table;
+
 /* Readers of the top level's parts. */
 void read_templates(struct reader *r, const struct key *k, const struct node *v,
 		    void *field);

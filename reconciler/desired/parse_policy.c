@@ -66,21 +66,32 @@ static void read_host(struct reader *r, const struct key *k,
 
 #define FIELD(name) offsetof(struct health_spec, name)
 static const struct key health_keys[] = {
-	KEY("type", read_choice, FIELD(type), .choices = health_names),
-	KEY("path", read_url_path, FIELD(path)),
-	KEY("port", read_port, FIELD(port)),
-	KEY("host", read_host, FIELD(host)),
+	KEY("type", read_choice, FIELD(type), .choices = health_names,
+	    .help = "tcp: a connection; http: an answer with an expected status"),
+	KEY("path", read_url_path, FIELD(path), .form = FORM_URL_PATH,
+	    .help = "Of the request", .fallback = "/"),
+	KEY("port", read_port, FIELD(port),
+	    .help = "The first port's target where it is left out"),
+	KEY("host", read_host, FIELD(host), .form = FORM_NO_BLANKS,
+	    .help = "Host header; the address where it is left out"),
 	KEY("interval", read_duration, FIELD(interval), .min = 100 * NS_MS,
-	    .max = NS_HOUR),
+	    .max = NS_HOUR, .help = "Between probes", .fallback = "2s"),
 	KEY("timeout", read_duration, FIELD(timeout), .min = 10 * NS_MS,
-	    .max = NS_MINUTE),
-	KEY("rise", read_count, FIELD(rise), .min = 1, .max = 100),
-	KEY("fall", read_count, FIELD(fall), .min = 1, .max = 100),
-	KEY("expect", read_expect, 0, .min = 100, .max = 599),
-	KEY("panic", read_choice, FIELD(panic), .choices = panic_names),
+	    .max = NS_MINUTE, .help = "For an answer; at most the interval",
+	    .fallback = "1s"),
+	KEY("rise", read_count, FIELD(rise), .min = 1, .max = 100,
+	    .help = "Passes in a row to come back", .fallback = "2"),
+	KEY("fall", read_count, FIELD(fall), .min = 1, .max = 100,
+	    .help = "Failures in a row to leave", .fallback = "3"),
+	KEY("expect", read_expect, 0, .min = 100, .max = 599, .list = true,
+	    .least = 1, .most = EXPECT_MAX, .form = FORM_COUNT,
+	    .help = "Status codes that pass; 200 where it is left out"),
+	KEY("panic", read_choice, FIELD(panic), .choices = panic_names,
+	    .help = "All fail: use all of them (fail_open) or none (fail_closed)",
+	    .fallback = "fail_open"),
 };
 #undef FIELD
-KEY_TABLE(health_table, "health", health_keys);
+KEY_TABLE_SHARED(health_table, "health", health_keys);
 
 void health_defaults(struct reader *r, enum protocol protocol,
 		     struct health_spec *ret)
@@ -150,18 +161,26 @@ struct signal_reading {
 };
 
 #define FIELD(name) offsetof(struct signal_reading, name)
-static const struct key metric_key =
-	KEY("metric", read_choice, 0, .choices = metric_names);
-static const struct key hold_key = KEY("for", read_duration, 0, .max = NS_HOUR);
 static const struct key signal_keys[] = {
-	KEY("metric", read_keep, FIELD(metric), .required = true),
-	KEY("target", read_keep, FIELD(target)),
-	KEY("high", read_keep, FIELD(high)),
-	KEY("low", read_keep, FIELD(low)),
-	KEY("for", read_keep, FIELD(hold)),
+	KEY("metric", read_keep, FIELD(metric), .required = true,
+	    .choices = metric_names,
+	    .help = "Mean over the VMs that are ready"),
+	KEY("target", read_keep, FIELD(target), .form = FORM_LEVEL,
+	    .help = "The level to hold"),
+	KEY("high", read_keep, FIELD(high), .form = FORM_LEVEL,
+	    .help = "Above it for all of `for`: grow"),
+	KEY("low", read_keep, FIELD(low), .form = FORM_LEVEL,
+	    .help = "Below it for all of `for`: shrink"),
+	KEY("for", read_keep, FIELD(hold), .form = FORM_DURATION,
+	    .max = NS_HOUR, .help = "With high and low: for how long",
+	    .fallback = "10s"),
 };
 #undef FIELD
-KEY_TABLE(signal_table, "a signal", signal_keys);
+KEY_TABLE_RULES(
+	signal_table, "a signal", signal_keys,
+	"{\"oneOf\": [{\"required\": [\"target\"], \"not\": {\"required\": [\"for\"]}},"
+	" {\"required\": [\"high\", \"low\"]}],"
+	" \"dependencies\": {\"high\": [\"low\"], \"low\": [\"high\"]}}");
 
 /* zero: 0 is a fine level. */
 static void read_level(struct reader *r, enum metric m, const char *name,
@@ -213,7 +232,8 @@ static void read_levels(struct reader *r, const struct node *n,
 	read_level(r, s->metric, "high", g->high, false, &s->high);
 	read_level(r, s->metric, "low", g->low, true, &s->low);
 	if (g->hold)
-		read_duration(r, &hold_key, g->hold, &s->hold);
+		read_duration(r, table_key(&signal_table, "for"), g->hold,
+			      &s->hold);
 	if (s->high > 0 && s->low >= s->high)
 		complain(r->diags, &g->low->src,
 			 "leave a gap between them, or it will flap",
@@ -247,7 +267,7 @@ static void read_signal(struct reader *r, const struct node *n,
 
 	if (!read_mapping(r, &signal_table, n, &g) || !g.metric)
 		return;
-	read_choice(r, &metric_key, g.metric, &metric);
+	read_choice(r, table_key(&signal_table, "metric"), g.metric, &metric);
 	if (metric < 0)
 		return;
 	g.s.metric = (enum metric)metric;
@@ -268,9 +288,12 @@ static void read_signals(struct reader *r, const struct key *k,
 
 #define FIELD(name) offsetof(struct direction_spec, name)
 static const struct key direction_keys[] = {
-	KEY("window", read_duration, FIELD(window), .max = NS_DAY),
-	KEY("step", read_count, FIELD(step), .min = 1, .max = 1000),
-	KEY("cooldown", read_duration, FIELD(cooldown), .max = NS_DAY),
+	KEY("window", read_duration, FIELD(window), .max = NS_DAY,
+	    .help = "Down: the largest proposal in it counts; up: the smallest"),
+	KEY("step", read_count, FIELD(step), .min = 1, .max = 1000,
+	    .help = "VMs at most at a time"),
+	KEY("cooldown", read_duration, FIELD(cooldown), .max = NS_DAY,
+	    .help = "From the end of one action to the next"),
 };
 #undef FIELD
 KEY_TABLE(direction_table, "a scaling direction", direction_keys);
@@ -278,18 +301,28 @@ KEY_TABLE(direction_table, "a scaling direction", direction_keys);
 #define FIELD(name) offsetof(struct scaling_spec, name)
 static const struct key scaling_keys[] = {
 	KEY("interval", read_duration, FIELD(interval), .min = 100 * NS_MS,
-	    .max = NS_HOUR),
-	KEY("signals", read_signals, 0, .required = true),
-	KEY("tolerance", read_percent, FIELD(tolerance), .max = 99),
-	KEY("up", read_table, FIELD(up), .inner = &direction_table),
-	KEY("down", read_table, FIELD(down), .inner = &direction_table),
-	KEY("warmup", read_duration, FIELD(warmup), .max = NS_HOUR),
-	KEY("missing", read_choice, FIELD(missing), .choices = missing_names),
+	    .max = NS_HOUR, .help = "Between decisions", .fallback = "5s"),
+	KEY("signals", read_signals, 0, .required = true, .list = true,
+	    .least = 1, .inner = &signal_table,
+	    .help = "The largest proposal wins"),
+	KEY("tolerance", read_percent, FIELD(tolerance), .max = 99,
+	    .help = "No change within so much of a target", .fallback = "10%"),
+	KEY("up", read_table, FIELD(up), .inner = &direction_table,
+	    .help = "Growing: window 0s, step 4, cooldown 30s"),
+	KEY("down", read_table, FIELD(down), .inner = &direction_table,
+	    .help = "Shrinking: window 300s, step 1, cooldown 60s"),
+	KEY("warmup", read_duration, FIELD(warmup), .max = NS_HOUR,
+	    .help = "A new VM's load says nothing for so long",
+	    .fallback = "45s"),
+	KEY("missing", read_choice, FIELD(missing), .choices = missing_names,
+	    .help = "No sample: change nothing (hold), or let other signals raise (up_only)",
+	    .fallback = "hold"),
 	KEY_LATER("schedule", NULL),
-	KEY("predict", read_word, 0, .choices = predict_names),
+	KEY("predict", read_word, 0, .choices = predict_names,
+	    .help = "Only off is supported yet", .fallback = "off"),
 };
 #undef FIELD
-KEY_TABLE(scaling_table, "scaling", scaling_keys);
+KEY_TABLE_SHARED(scaling_table, "scaling", scaling_keys);
 
 void scaling_read(struct reader *r, const struct node *v,
 		  struct scaling_spec *ret)

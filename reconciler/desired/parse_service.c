@@ -59,8 +59,9 @@ static void read_vips(struct reader *r, const struct key *k,
 
 static const struct key port_keys[] = {
 	KEY("listen", read_port, offsetof(struct port_spec, listen),
-	    .required = true),
-	KEY("target", read_port, offsetof(struct port_spec, target)),
+	    .required = true, .help = "Where clients connect"),
+	KEY("target", read_port, offsetof(struct port_spec, target),
+	    .help = "Where backends listen; the same where it is left out"),
 };
 KEY_TABLE(port_table, "a port", port_keys);
 
@@ -85,6 +86,8 @@ static void read_ports(struct reader *r, const struct key *k,
 			*ARENA_PUSH(r->arena, s->ports, s->port_count) = p;
 	}
 }
+
+static const struct choice off_names[] = { { "off", 0 }, { NULL, 0 } };
 
 static void read_drain_quiet(struct reader *r, const struct key *k,
 			     const struct node *v, void *field)
@@ -123,20 +126,30 @@ static void read_mac(struct reader *r, const struct key *k,
 }
 
 static const struct key backend_keys[] = {
-	KEY("name", read_name, offsetof(struct backend_spec, name)),
+	KEY("name", read_name, offsetof(struct backend_spec, name),
+	    .help = "Its address where it is left out"),
 	KEY("address", read_one_address,
-	    offsetof(struct backend_spec, addresses)),
+	    offsetof(struct backend_spec, addresses), .form = FORM_ADDRESS,
+	    .help = "The one it has"),
 	KEY("addresses", read_address_pair,
-	    offsetof(struct backend_spec, addresses)),
-	KEY("port", read_port, offsetof(struct backend_spec, port)),
+	    offsetof(struct backend_spec, addresses), .list = true, .least = 1,
+	    .most = 2, .form = FORM_ADDRESS,
+	    .help = "One IPv4 and one IPv6 address at most"),
+	KEY("port", read_port, offsetof(struct backend_spec, port),
+	    .help = "Its own target port, in a service of one port"),
 	KEY("weight", read_count, offsetof(struct backend_spec, weight),
-	    .min = 0, .max = 1000),
+	    .min = 0, .max = 1000,
+	    .help = "Its share of new connections; 0: none", .fallback = "1"),
 	KEY("state", read_choice, offsetof(struct backend_spec, state),
-	    .choices = state_names),
-	KEY("mac", read_mac, 0),
+	    .choices = state_names, .help = "drain: no new connections",
+	    .fallback = "active"),
+	KEY("mac", read_mac, 0, .form = FORM_MAC,
+	    .help = "Hardware address; found by itself where it is left out"),
 	KEY_LATER("max_connections", NULL),
 };
-KEY_TABLE(backend_table, "a backend", backend_keys);
+KEY_TABLE_RULES(
+	backend_table, "a backend", backend_keys,
+	"{\"oneOf\": [{\"required\": [\"address\"]}, {\"required\": [\"addresses\"]}]}");
 
 static bool read_backend(struct reader *r, const struct node *n,
 			 struct backend_spec *b)
@@ -205,16 +218,22 @@ static void read_hypervisor_ref(struct reader *r, const struct key *k,
 }
 
 static const struct key pool_keys[] = {
-	KEY("template", read_template_ref, 0, .required = true),
+	KEY("template", read_template_ref, 0, .required = true,
+	    .form = FORM_TEXT,
+	    .help = "Name of the template that its VMs are made from"),
 	KEY("min", read_count, offsetof(struct service_reading, s.pool.min),
-	    .required = true, .max = SPEC_MAX_BACKENDS),
+	    .required = true, .max = SPEC_MAX_BACKENDS,
+	    .help = "VMs at least; fixed backends don't count"),
 	KEY("max", read_count, offsetof(struct service_reading, s.pool.max),
-	    .required = true, .min = 1, .max = SPEC_MAX_BACKENDS),
+	    .required = true, .min = 1, .max = SPEC_MAX_BACKENDS,
+	    .help = "VMs at most"),
 	KEY_LATER("warm", NULL),
-	KEY("hypervisors", read_hypervisor_ref, 0),
+	KEY("hypervisors", read_hypervisor_ref, 0, .list = true, .least = 1,
+	    .most = 1, .form = FORM_TEXT,
+	    .help = "Name of the hypervisor that runs them; the first one declared where it is left out"),
 	KEY("weight", read_count,
 	    offsetof(struct service_reading, s.pool.weight), .min = 0,
-	    .max = 1000),
+	    .max = 1000, .help = "Of each VM", .fallback = "1"),
 };
 KEY_TABLE(pool_table, "a pool", pool_keys);
 
@@ -235,46 +254,75 @@ static void read_pool(struct reader *r, const struct key *k,
 
 /* services */
 
-#define FIELD(name) offsetof(struct service_reading, s.name)
-static const struct key service_keys[] = {
-	KEY("name", read_service_name, FIELD(name), .required = true),
-	KEY("vips", read_vips, 0, .required = true),
-	KEY("protocol", read_choice, FIELD(protocol),
-	    .choices = protocol_names),
-	KEY("ports", read_ports, 0, .required = true),
-	KEY("algorithm", read_choice, FIELD(algorithm),
-	    .choices = algorithm_names),
-	KEY("forwarding", read_choice, FIELD(forwarding),
-	    .choices = forwarding_names),
-	KEY("udp", read_keep, offsetof(struct service_reading, udp)),
-	KEY("affinity", read_keep, offsetof(struct service_reading, affinity)),
-	KEY("idle_timeout", read_duration, FIELD(idle_timeout),
-	    .min = NS_SECOND, .max = NS_DAY),
-	KEY("drain", read_duration, FIELD(drain), .max = NS_DAY),
-	KEY("drain_quiet", read_drain_quiet, FIELD(drain_quiet),
-	    .min = 100 * NS_MS, .max = NS_HOUR),
-	KEY_LATER("slow_start", NULL),
-	KEY("protect", read_bool, FIELD(protect)),
-	KEY("paused", read_bool, FIELD(paused)),
-	KEY("backends", read_backends, 0),
-	KEY_LATER("sorry", NULL),
-	KEY("pool", read_pool, 0),
-	KEY("health", read_keep, offsetof(struct service_reading, health)),
-	KEY_LATER("weights", NULL),
-	KEY("scaling", read_keep, offsetof(struct service_reading, scaling)),
-	KEY_LATER("update", NULL),
-};
-KEY_TABLE(service_table, "a service", service_keys);
-
 static const struct key affinity_keys[] = {
 	KEY("timeout", read_duration,
 	    offsetof(struct service_spec, affinity_timeout), .min = NS_SECOND,
-	    .max = NS_DAY),
+	    .max = NS_DAY, .help = "If it comes back within so long",
+	    .fallback = "300s"),
 };
 KEY_TABLE(affinity_table, "affinity", affinity_keys);
 
-static const struct key udp_key =
-	KEY("udp", read_choice, 0, .choices = udp_names);
+#define FIELD(name) offsetof(struct service_reading, s.name)
+static const struct key service_keys[] = {
+	KEY("name", read_service_name, FIELD(name), .required = true,
+	    .form = FORM_SERVICE_NAME,
+	    .help = "Small letters, digits and -; its VMs are called NAME-1, NAME-2..."),
+	KEY("vips", read_vips, 0, .required = true, .list = true, .least = 1,
+	    .form = FORM_ADDRESS, .help = "Addresses that clients connect to"),
+	KEY("protocol", read_choice, FIELD(protocol), .choices = protocol_names,
+	    .help = "Of its packets", .fallback = "tcp"),
+	KEY("ports", read_ports, 0, .required = true, .list = true, .least = 1,
+	    .form = FORM_PORT, .inner = &port_table,
+	    .help = "A port, or {listen: 443, target: 8443}"),
+	KEY("algorithm", read_choice, FIELD(algorithm),
+	    .choices = algorithm_names,
+	    .help = "Who gets a new connection; may be changed live",
+	    .fallback = "maglev"),
+	KEY("forwarding", read_choice, FIELD(forwarding),
+	    .choices = forwarding_names,
+	    .help = "nat: backends answer through this machine; dsr, ipip, gue: straight to the client",
+	    .fallback = "nat"),
+	KEY("udp", read_keep, offsetof(struct service_reading, udp),
+	    .choices = udp_names,
+	    .help = "stateless: every datagram on its own; sticky: a flow stays until it is silent for idle_timeout",
+	    .fallback = "stateless"),
+	KEY("affinity", read_keep, offsetof(struct service_reading, affinity),
+	    .inner = &affinity_table,
+	    .help = "With source_hash: a client keeps its backend across changes"),
+	KEY("idle_timeout", read_duration, FIELD(idle_timeout),
+	    .min = NS_SECOND, .max = NS_DAY,
+	    .help = "A connection may be silent so long; tcp 15m, udp 60s where it is left out"),
+	KEY("drain", read_duration, FIELD(drain), .max = NS_DAY,
+	    .help = "What a leaving backend's connections have left",
+	    .fallback = "60s"),
+	KEY("drain_quiet", read_drain_quiet, FIELD(drain_quiet),
+	    .min = 100 * NS_MS, .max = NS_HOUR, .form = FORM_DURATION,
+	    .choices = off_names,
+	    .help = "A leaving backend that is silent so long is done",
+	    .fallback = "5s"),
+	KEY_LATER("slow_start", NULL),
+	KEY("protect", read_bool, FIELD(protect),
+	    .help = "Without its block, too, it stays as it is, until "
+		    "`unprotect`",
+	    .fallback = "false"),
+	KEY("paused", read_bool, FIELD(paused),
+	    .help = "It stays as it is: changes of it wait; health goes on",
+	    .fallback = "false"),
+	KEY("backends", read_backends, 0, .list = true, .inner = &backend_table,
+	    .help = "Fixed ones, beside a pool or instead of one"),
+	KEY_LATER("sorry", NULL),
+	KEY("pool", read_pool, 0, .inner = &pool_table,
+	    .help = "VMs of ours, made from a template"),
+	KEY("health", read_keep, offsetof(struct service_reading, health),
+	    .inner = &health_table,
+	    .help = "How backends are probed; a tcp connection every 2 s where it is left out"),
+	KEY_LATER("weights", NULL),
+	KEY("scaling", read_keep, offsetof(struct service_reading, scaling),
+	    .inner = &scaling_table,
+	    .help = "When the pool grows and shrinks; it stays at min where it is left out"),
+	KEY_LATER("update", NULL),
+};
+KEY_TABLE_SHARED(service_table, "a service", service_keys);
 
 static void read_udp(struct reader *r, struct service_reading *sr)
 {
@@ -287,7 +335,8 @@ static void read_udp(struct reader *r, struct service_reading *sr)
 			 "remove it, or set \"protocol: udp\"",
 			 "\"udp\" is for udp services");
 	else
-		read_choice(r, &udp_key, sr->udp, &mode);
+		read_choice(r, table_key(&service_table, "udp"), sr->udp,
+			    &mode);
 	sr->s.udp = (enum udp_mode)mode;
 }
 

@@ -170,9 +170,14 @@ static void read_gateways(struct reader *r, const struct key *k,
 
 static const struct key network_keys[] = {
 	KEY("bridge", read_text, offsetof(struct network_spec, bridge),
-	    .required = true, .max = 15),
-	KEY("addresses", read_ranges, 0, .required = true),
-	KEY("gateway", read_gateways, 0),
+	    .required = true, .max = 15,
+	    .help = "Of this machine; VMs are plugged into it"),
+	KEY("addresses", read_ranges, 0, .required = true, .list = true,
+	    .least = 1, .most = 2, .form = FORM_RANGE,
+	    .help = "One range a family, such as 10.77.0.10-10.77.0.99/24; each VM gets its own"),
+	KEY("gateway", read_gateways, 0, .list = true, .least = 1, .most = 2,
+	    .form = FORM_ADDRESS,
+	    .help = "One a family; with nat this machine"),
 };
 KEY_TABLE(network_table, "a template's network", network_keys);
 
@@ -191,25 +196,35 @@ static void read_network(struct reader *r, const struct key *k,
 
 static const struct key template_keys[] = {
 	KEY("name", read_name, offsetof(struct template_spec, name),
-	    .required = true),
-	KEY("image", read_path, offsetof(struct template_spec, image)),
-	KEY("kernel", read_path, offsetof(struct template_spec, kernel)),
-	KEY("initrd", read_path, offsetof(struct template_spec, initrd)),
+	    .required = true, .help = "What pools call it"),
+	KEY("image", read_path, offsetof(struct template_spec, image),
+	    .help = "Disk; each VM gets a copy-on-write overlay of it"),
+	KEY("kernel", read_path, offsetof(struct template_spec, kernel),
+	    .help = "Booted without a disk"),
+	KEY("initrd", read_path, offsetof(struct template_spec, initrd),
+	    .help = "Of the kernel"),
 	KEY("cmdline", read_text, offsetof(struct template_spec, cmdline),
-	    .max = 2048),
+	    .max = 2048, .help = "Of the kernel"),
 	KEY_LATER("clone", "name the disk with \"image\" instead"),
 	KEY_LATER("xml", "use image, or kernel and initrd, instead"),
 	KEY("memory", read_size, offsetof(struct template_spec, memory),
-	    .min = 16 << 20, .max = 1ULL << 40),
+	    .min = 16 << 20, .max = 1ULL << 40, .help = "Of each VM",
+	    .fallback = "512MiB"),
 	KEY("vcpus", read_count, offsetof(struct template_spec, vcpus),
-	    .min = 1, .max = 255),
+	    .min = 1, .max = 255, .help = "Of each VM", .fallback = "1"),
 	KEY_LATER("cpu_limit", NULL),
 	KEY("network", read_network, offsetof(struct template_spec, network),
-	    .required = true),
-	KEY("cloud_init", read_path,
-	    offsetof(struct template_spec, cloud_init)),
+	    .required = true, .form = FORM_TEXT, .inner = &network_table,
+	    .help = "A bridge with addresses, or the name of a libvirt network"),
+	KEY("cloud_init", read_path, offsetof(struct template_spec, cloud_init),
+	    .help = "File with user-data"),
 };
-KEY_TABLE(template_table, "a template", template_keys);
+const struct key_table template_table = {
+	"a template", template_keys, ARRAY_SIZE(template_keys),
+	"{\"dependencies\": {\"initrd\": [\"kernel\"]},"
+	" \"allOf\": [{\"not\": {\"required\": [\"image\", \"kernel\"]}},"
+	" {\"not\": {\"required\": [\"image\", \"cmdline\"]}}]}"
+};
 
 static void complain_pair(struct reader *r, const struct node *n,
 			  const char *key, const char *message)

@@ -117,6 +117,31 @@ static void hold_conflict(struct plan *p, const struct conflict *c)
 			  ->why;
 }
 
+/* The kernel alone remembers that it is protected; what it was is lost. */
+static void hold_lost(struct plan *p, const struct world *w)
+{
+	for (size_t i = 0; i < w->service_count; i++) {
+		const struct world_service *s = &w->services[i];
+
+		if (s->spec || !s->id || s->unprotected || !w->kernel.loaded ||
+		    !(w->kernel.services[s->id].flags & XLB_SERVICE_PROTECTED))
+			continue;
+		p->held =
+			plan_hold(
+				p, "protect",
+				arena_printf(p->arena, "service.%s", s->name),
+				arena_printf(
+					p->arena,
+					"service %s is protected, and the "
+					"history that knew its declaration is "
+					"lost: put its block back, or run "
+					"`xlb-reconcile unprotect %s`",
+					s->name, s->name),
+				0)
+				->why;
+	}
+}
+
 /*
  * Once a file is in force it has been let through: what is left of it to do
  * doesn't count again, with fewer services running.
@@ -131,6 +156,8 @@ void plan_guard(struct plan *p, const struct spec *spec,
 		hold_service(p, &spec->services[i], world);
 	for (size_t i = 0; i < spec->conflict_count; i++)
 		hold_conflict(p, &spec->conflicts[i]);
+	if (!world->accepted)
+		hold_lost(p, world);
 	if (world->approved || world->accepted || !r.removed)
 		return;
 	if (!declares_any(spec)) {

@@ -135,6 +135,7 @@ struct world_service {
 	const struct service_spec *spec; /* NULL: gone from the file */
 	uint32_t id; /* in the kernel; 0: none */
 	bool paused; /* by the file or an operator */
+	bool unprotected; /* by an operator, once */
 	struct world_member *members; /* sorted by name */
 	size_t member_count;
 	struct world_pool pool;

@@ -25,8 +25,14 @@ say() { echo "# image: $*"; }
 
 say "root file system from Debian packages"
 . /etc/os-release
-mmdebstrap --quiet --variant=extract --include=busybox-static,base-files \
-	"${VERSION_CODENAME:-stable}" "$work/root" >/dev/null 2>"$work/log" || {
+# A mirror that is being updated refuses for a moment.
+fetch_root() {
+	rm -rf "$work/root"
+	mmdebstrap --quiet --variant=extract --include=busybox-static,base-files \
+		--aptopt='Acquire::Retries "3"' \
+		"${VERSION_CODENAME:-stable}" "$work/root" >/dev/null 2>"$work/log"
+}
+fetch_root || { sleep 5 && fetch_root; } || { sleep 20 && fetch_root; } || {
 	cat "$work/log" >&2
 	exit 1
 }

@@ -248,6 +248,7 @@ class Lab:
         _labs.append(self)
         self.scratch = Path(_scratch)
         self._processes = []
+        self.more_logs = []  # functions that give text
         sandbox.mount("tmpfs", self.scratch, "tmpfs", 0, "mode=755")
         for folder in ("ns", "log", "bpf", "state"):
             (self.scratch / folder).mkdir()
@@ -335,6 +336,8 @@ class Lab:
             if text:
                 tap.note(f"--- {path.name}")
                 tap.note("\n".join(text))
+        for more in self.more_logs:
+            tap.note(more())
 
 
 _scratch = None
@@ -342,10 +345,16 @@ _labs = []
 outer_pid = None
 
 
+def group_of(folder, name):
+    """The control group of what runs in the scratch folder's folder NAME."""
+    place = os.path.join(folder, name) + "\n"
+    return "xlb-" + hashlib.sha256(place.encode()).hexdigest()[:16]
+
+
 def _clean(folder):
     # What a killed libvirtd of the lab's leaves; its own cleaner is inside.
-    place = os.path.join(folder, "lv") + "\n"
-    sandbox.remove_control_groups("xlb-" + hashlib.sha256(place.encode()).hexdigest()[:16])
+    for name in ("lv", "systemd"):
+        sandbox.remove_control_groups(group_of(folder, name))
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/diag.h"
 #include "base/ip.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 static struct ip ip(const char *s)
@@ -297,6 +298,99 @@ static void diags_print(void **state)
 	buf_release(&b);
 }
 
+/* log */
+
+/* What fn() writes to standard error. */
+static void catch_stderr(void (*fn)(void), struct buf *ret)
+{
+	char path[] = "/tmp/xlb-log-XXXXXX";
+	int to = mkstemp(path), before = dup(STDERR_FILENO);
+
+	assert_true(to >= 0 && before >= 0);
+	unlink(path);
+	dup2(to, STDERR_FILENO);
+	fn();
+	dup2(before, STDERR_FILENO);
+	close(before);
+	*ret = (struct buf)BUF_INIT;
+	lseek(to, 0, SEEK_SET);
+	for (char chunk[256];;) {
+		ssize_t n = read(to, chunk, sizeof(chunk));
+
+		if (n <= 0)
+			break;
+		buf_add(ret, chunk, (size_t)n);
+	}
+	close(to);
+}
+
+static void log_some(void)
+{
+	log_info("first", "vm=%s", "web-1");
+	log_set_run("0123456789abcdef");
+	log_set_revision(7);
+	log_warn("second", "why=\"%s\"", "two\nlines");
+	log_debug("third", "not=%s", "shown");
+	log_text(LOG_ERROR, "diagnostics",
+		 "a.yaml:1: error: no\n    hint: yes\n");
+	log_text(LOG_ERROR, "diagnostics", "");
+}
+
+static void log_lines(void **state)
+{
+	static const char *const want[] = {
+		" level=info event=first vm=web-1\n",
+		" level=warn event=second why=\"two lines\" run=0123456789abcdef revision=7\n",
+		"a.yaml:1: error: no\n    hint: yes\n"
+	};
+	struct buf b;
+	const char *at;
+
+	(void)state;
+	catch_stderr(log_some, &b);
+	at = buf_str(&b);
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		if (i < 2) {
+			assert_memory_equal(at, "time=", 5);
+			at = strchr(at, ' ');
+			assert_non_null(at);
+		}
+		assert_memory_equal(at, want[i], strlen(want[i]));
+		at += strlen(want[i]);
+	}
+	assert_string_equal(at, "");
+	buf_release(&b);
+}
+
+static struct log_entry caught;
+
+static void take_entry(const struct log_entry *e)
+{
+	caught = *e;
+}
+
+static void log_to_sink(void)
+{
+	log_set_sink(take_entry);
+	log_error("gone", "%s", "elsewhere");
+	log_set_sink(NULL);
+}
+
+static void log_sinks(void **state)
+{
+	struct buf b;
+
+	(void)state;
+	log_set_revision(9);
+	catch_stderr(log_to_sink, &b);
+	assert_int_equal(b.len, 0);
+	assert_int_equal(caught.level, LOG_ERROR);
+	assert_string_equal(caught.event, "gone");
+	assert_int_equal(caught.revision, 9);
+	assert_string_equal(caught.run_id, "0123456789abcdef");
+	buf_release(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -306,6 +400,7 @@ int main(void)
 		cmocka_unit_test(buf_grows),   cmocka_unit_test(buf_reads),
 		cmocka_unit_test(arrays_grow), cmocka_unit_test(arena_holds),
 		cmocka_unit_test(heap_texts),  cmocka_unit_test(diags_print),
+		cmocka_unit_test(log_lines),   cmocka_unit_test(log_sinks),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);

@@ -15,14 +15,16 @@ import tap  # noqa: E402
 PASS = "printf '1..1\\nok 1 - fine\\n'\n"
 
 
-def runner(script, *options, name="tiny_test.py"):
-    """Runs one fake test; returns (exit status, output)."""
+def runner(script, *options, names=("tiny_test.py",)):
+    """Runs a fake test, or the same under several names; returns (exit
+    status, output)."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "net"
         place.mkdir()
-        path = place / name
-        path.write_text("#!/bin/sh\n" + script)
-        path.chmod(0o755)
+        for name in names:
+            path = place / name
+            path.write_text("#!/bin/sh\n" + script)
+            path.chmod(0o755)
         env = dict(os.environ)
         env.pop("XLB_TEST_DIR", None)
         done = subprocess.run([ROOT / "tests" / "run.py", "--tests", folder, *options], env=env,
@@ -149,6 +151,30 @@ def leaking_namespace():
     finally:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
         Path("/run/netns", name).unlink(missing_ok=True)
+
+
+# Each waits until the other has begun, so they pass only beside each other.
+MEET = """cd "$(dirname "$0")" && : >$(basename "$0").here
+for i in $(seq 200); do [ $(ls *.here | wc -l) = 2 ] && break; sleep 0.05; done
+[ $(ls *.here | wc -l) = 2 ] || exit 3
+"""
+
+
+@tap.test
+def two_at_once():
+    """two run beside each other, each with what it starts"""
+    script = MEET + "setsid sleep 4243 & env -i setsid sleep 4243 &\nsleep 0.$$; kill %1 %2\n"
+    status, output = runner(script + PASS, names=("one_test.py", "two_test.py"))
+    assert status == 0 and output.splitlines()[-1] == "2 passed, 0 failed, 0 skipped", output
+
+
+@tap.test
+def leak_beside_another():
+    """what one of two leaves behind is found, and both are named"""
+    script = MEET + "case $0 in */one*) ip link add left1 type bridge; sleep 0.5 ;; esac\n"
+    status, output = runner(script + PASS, names=("one_test.py", "two_test.py"))
+    assert status == 1 and output.splitlines()[-1] == "2 passed, 1 failed, 0 skipped", output
+    assert "left behind: interface left1 (or by net/two_test.py)" in output, output
 
 
 @tap.test
