@@ -82,7 +82,8 @@ static void begin(struct reconciler *r, const struct world *w)
 void guards_observe(struct reconciler *r, const struct spec *spec,
 		    struct arena *arena, struct world *w)
 {
-	if (!r->ledger.begun && hypervisors_read(r))
+	if (!r->ledger.begun && r->spec && r->hypervisor_count &&
+	    hypervisors_read(r))
 		begin(r, w);
 	w->budget = ledger_budget(&r->ledger, &spec->safety.max_vm_deletes,
 				  guards_now(r), arena);

@@ -107,10 +107,14 @@ static const struct {
 	key_fn read;
 	enum key_form form;
 } readers[] = {
-	{ read_text, FORM_TEXT },	{ read_name, FORM_NAME },
-	{ read_bool, FORM_BOOL },	{ read_duration, FORM_DURATION },
-	{ read_size, FORM_SIZE },	{ read_count, FORM_COUNT },
-	{ read_percent, FORM_PERCENT }, { read_port, FORM_PORT },
+	{ read_text, FORM_TEXT },
+	{ read_name, FORM_NAME },
+	{ read_bool, FORM_BOOL },
+	{ read_duration, FORM_DURATION },
+	{ read_size, FORM_SIZE },
+	{ read_count, FORM_COUNT },
+	{ read_percent, FORM_PERCENT },
+	{ read_port, FORM_PORT },
 	{ read_address_pair, FORM_ADDRESS },
 };
 

@@ -65,8 +65,8 @@ take_hypervisor(struct spec *s, const struct hypervisor_spec *h)
 /* All but `name`, with room for one more; sorted as they were. */
 static void copy_without(struct spec *s, const char *name)
 {
-	struct service_spec *list = arena_alloc(
-		s->arena, (s->service_count + 1) * sizeof(*list));
+	struct service_spec *list =
+		arena_alloc(s->arena, (s->service_count + 1) * sizeof(*list));
 	size_t n = 0;
 
 	for (size_t i = 0; i < s->service_count; i++)

@@ -115,8 +115,7 @@ KEY_TABLE(node_table, "node", node_keys);
 
 static const struct key deletes_keys[] = {
 	KEY("count", read_count, offsetof(struct vm_deletes_spec, count),
-	    .required = true, .max = SPEC_MAX_BACKENDS,
-	    .help = "So many VMs"),
+	    .required = true, .max = SPEC_MAX_BACKENDS, .help = "So many VMs"),
 	KEY("per", read_duration, offsetof(struct vm_deletes_spec, per),
 	    .required = true, .min = NS_SECOND, .max = 30 * NS_DAY,
 	    .help = "In any stretch of time of this length"),

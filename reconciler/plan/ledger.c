@@ -97,11 +97,14 @@ struct world_budget ledger_budget(const struct ledger *l,
 		return b;
 	}
 	times = find_counted(l, now_ms - per, arena, &n);
-	if (n < max->count)
-		b.left = max->count - (uint32_t)n;
-	/* One more may go when no more than count - 1 are within `per`. */
-	else
-		b.until_ms = times[n - max->count] + per;
+	b.left = n < max->count ? max->count - (uint32_t)n : 0;
+	/*
+	 * Beyond that the next may go when the oldest is out of sight that
+	 * keeps count - 1 in it, or one of those that go now.
+	 */
+	b.until_ms = per + (!n		     ? now_ms
+			    : n < max->count ? times[0]
+					     : times[n - max->count]);
 	return b;
 }
 

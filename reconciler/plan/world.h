@@ -144,8 +144,8 @@ struct world_service {
 /* What is left of safety.max_vm_deletes. */
 struct world_budget {
 	uint32_t left;
-	const char *why; /* it is no more */
-	int64_t until_ms; /* then the next one may go; 0: never by itself */
+	const char *why; /* it is no more than that */
+	int64_t until_ms; /* then one more may go; 0: never by itself */
 };
 
 struct world {
