@@ -214,6 +214,11 @@ FUZZ_SRC_packet := $(wildcard reconciler/base/*.[ch]) reconciler/tables/vip_tabl
 	tests/lib/bpf_lab.c tests/lib/packet_make.c tests/lib/packet_view.c \
 	tests/lib/bpf_lab.h tests/lib/packet_make.h tests/lib/packet_view.h bpf/xlb.h
 FUZZ_LIBS_packet := -lbpf
+FUZZ_SRC_saved_plan := $(wildcard reconciler/base/*.[ch] reconciler/plan/*.h) \
+	reconciler/plan/saved.c reconciler/plan/id.c
+FUZZ_LIBS_saved_plan := -ljansson -lnettle
+FUZZ_SRC_control := $(wildcard reconciler/base/*.[ch]) reconciler/reconcile.h \
+	reconciler/cli/request.c reconciler/cli/options.c
 
 .SECONDEXPANSION:
 $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)

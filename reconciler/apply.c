@@ -144,6 +144,24 @@ static int drain_vm(struct reconciler *r, const struct change *c, bool drains)
 	return 0;
 }
 
+/* FNV-1a; never 0. */
+uint64_t direct_sum(const struct xlb_direct_key *keys, size_t count)
+{
+	const unsigned char *b = (const unsigned char *)keys;
+	uint64_t h = 0xcbf29ce484222325ULL;
+
+	for (size_t i = 0; i < count * sizeof(*keys); i++)
+		h = (h ^ b[i]) * 0x100000001b3ULL;
+	return h ? h : 1;
+}
+
+static int set_direct(struct reconciler *r, const struct change *c)
+{
+	r->direct_sum = direct_sum(c->direct.items, c->direct.count);
+	return datapath_set_direct(r->dp, c->direct.items, c->direct.count,
+				   NULL);
+}
+
 static int write_slots(struct reconciler *r, const struct change *c)
 {
 	datapath_write_slots(r->dp, &c->slots.write);
@@ -168,13 +186,13 @@ static const struct xlb_service no_service;
 
 EFFECT(do_load, load(r, c, diags))
 EFFECT(do_reload, reload(r, c, diags))
+EFFECT(do_pins, datapath_repin(r->dp, diags))
 EFFECT(do_tick, datapath_set_tick(r->dp, c->tick))
 EFFECT(do_sources, set_sources(r, c))
 EFFECT(do_sysctl, set_sysctl(r, c))
 EFFECT(do_backend_set, set_backend(r, c))
 EFFECT(do_backend_clear, clear_backend(r, c))
-EFFECT(do_direct,
-       datapath_set_direct(r->dp, c->direct.items, c->direct.count, NULL))
+EFFECT(do_direct, set_direct(r, c))
 EFFECT(do_replies,
        datapath_set_replies(r->dp, c->replies.items, c->replies.count, NULL))
 EFFECT(do_reply_attach, datapath_reply_attach(r->dp, c->ifindex, diags))
@@ -200,6 +218,7 @@ EFFECT(do_nothing, 0)
 
 static const effect_fn effects[CHANGE_KIND_COUNT] = {
 	[CHANGE_LOAD] = do_load,
+	[CHANGE_PINS] = do_pins,
 	[CHANGE_RELOAD] = do_reload,
 	[CHANGE_TICK] = do_tick,
 	[CHANGE_SOURCES] = do_sources,

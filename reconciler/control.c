@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/seam.h"
 #include "reconcile.h"
 
 #define REQUEST_MAX 65536
-#define ARGS_MAX 64
 #define ANSWER_TIMEOUT_S 30
 
 struct control {
@@ -66,34 +66,46 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		const char *name;
 		int (*fn)(struct reconciler *, const struct options *,
 			  struct buf *);
+		bool looks; /* and never changes anything */
 	} verbs[] = {
-		{ "plan", plan_verb },	      { "diff", plan_verb },
-		{ "status", status_verb },    { "drain", override_verb },
-		{ "undrain", override_verb }, { "refresh", override_verb },
-		{ "pause", keep_verb },	      { "resume", keep_verb },
-		{ "unprotect", keep_verb },
+		{ "plan", plan_verb, true },
+		{ "diff", plan_verb, true },
+		{ "apply", apply_verb, false },
+		{ "approve", apply_verb, false },
+		{ "status", status_verb, true },
+		{ "drain", override_verb, false },
+		{ "undrain", override_verb, false },
+		{ "refresh", override_verb, false },
+		{ "pause", keep_verb, false },
+		{ "resume", keep_verb, false },
+		{ "unprotect", keep_verb, false },
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (!strcmp(verbs[i].name, opt->verb))
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		int code;
+
+		if (strcmp(verbs[i].name, opt->verb) != 0)
+			continue;
+		if (!verbs[i].looks && !opt->dry_run)
 			return verbs[i].fn(r, opt, out);
+		seam_look_begin();
+		code = verbs[i].fn(r, opt, out);
+		seam_look_end();
+		return code;
+	}
 	buf_addf(out, "the daemon has no verb %s\n", opt->verb);
 	return EXIT_USAGE;
 }
 
 static void answer(struct client *c)
 {
-	char *argv[ARGS_MAX + 2] = { (char[]){ "xlb-reconcile" } };
+	char *words[REQUEST_WORDS];
 	struct buf err = BUF_INIT;
 	struct options opt;
 	unsigned char code;
-	int argc = 1;
 
-	for (size_t at = 0; at < c->in.len && argc < ARGS_MAX;
-	     at += strlen(c->in.data + at) + 1)
-		argv[argc++] = c->in.data + at;
 	buf_add(&c->out, "", 1); /* room for the code */
-	code = (unsigned char)options_parse(argc, argv, &opt, &err);
+	code = (unsigned char)request_parse(&c->in, words, &opt, &err);
 	buf_adds(&c->out, buf_str(&err));
 	buf_release(&err);
 	if (!code)
@@ -241,12 +253,15 @@ static void request(const struct options *opt, struct buf *b)
 	} switches[] = { { opt->json, "--json" },
 			 { opt->dry_run, "--dry-run" },
 			 { opt->detailed_exitcode, "--detailed-exitcode" },
+			 { opt->drift_only, "--drift-only" },
 			 { opt->check, "--check" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
 		if (switches[i].set)
 			add_word(b, switches[i].text);
 	add_option(b, "--for", opt->lasts);
+	/* The daemon writes no file for others: it answers with what to save. */
+	add_option(b, "--out", opt->out ? "-" : NULL);
 	add_option(b, "-f", file);
 	add_word(b, opt->verb);
 	for (size_t i = 0; i < opt->arg_count; i++)

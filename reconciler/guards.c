@@ -68,6 +68,12 @@ static int64_t store(struct reconciler *r, const struct store_deletion *d)
 	return id < 0 ? 0 : id;
 }
 
+/* Every VM that there is has been seen. */
+static bool vms_known(const struct reconciler *r)
+{
+	return r->spec && r->hypervisor_count && hypervisors_read(r);
+}
+
 /* A store without an entry is new, or was lost. */
 static void begin(struct reconciler *r, const struct world *w)
 {
@@ -75,20 +81,23 @@ static void begin(struct reconciler *r, const struct world *w)
 
 	ledger_begin(&r->ledger, guards_now(r), w->vm_count > 0);
 	d.time_ms = r->ledger.since_ms;
-	if (!r->read_only)
-		store(r, &d);
+	store(r, &d);
 }
 
 void guards_observe(struct reconciler *r, const struct spec *spec,
-		    struct arena *arena, struct world *w)
+		    struct arena *arena, struct world *w, bool looks)
 {
-	if (!r->ledger.begun && r->spec && r->hypervisor_count &&
-	    hypervisors_read(r))
+	struct ledger l;
+
+	if (!r->ledger.begun && !looks && !r->read_only && vms_known(r))
 		begin(r, w);
-	w->budget = ledger_budget(&r->ledger, &spec->safety.max_vm_deletes,
+	l = r->ledger;
+	if (!l.begun && vms_known(r))
+		ledger_begin(&l, guards_now(r), w->vm_count > 0);
+	w->budget = ledger_budget(&l, &spec->safety.max_vm_deletes,
 				  guards_now(r), arena);
 	for (size_t i = 0; i < w->vm_count; i++)
-		w->vms[i].may_go = ledger_may_go(&r->ledger, w->vms[i].name);
+		w->vms[i].may_go = ledger_may_go(&l, w->vms[i].name);
 }
 
 void guards_count(struct reconciler *r, const struct change *c)

@@ -64,6 +64,17 @@ static int by_service_name(const void *a, const void *b)
 	return strcmp(x->owner.name, y->owner.name);
 }
 
+/* It follows this host's addresses, so that only we know who wrote it last. */
+static void watch_direct(struct gather *g)
+{
+	uint64_t sum = direct_sum(g->w->directs, g->w->direct_count);
+
+	g->w->kernel.direct_edited =
+		g->r->direct_sum && g->r->direct_sum != sum;
+	if (!g->looks)
+		g->r->direct_sum = sum;
+}
+
 static void gather_kernel(struct gather *g)
 {
 	struct world_kernel *k = &g->w->kernel;
@@ -88,8 +99,11 @@ static void gather_kernel(struct gather *g)
 	memcpy(k->source6, g->view->control->source6, sizeof(k->source6));
 	if (g->view->control->next_backend)
 		g->w->next_id = g->view->control->next_backend;
-	if (g->r->verify)
+	if (g->r->verify) {
 		datapath_reread(g->r->dp);
+		k->unpinned = datapath_unpinned(g->r->dp);
+		k->vips_damaged = !datapath_vips_whole(g->r->dp);
+	}
 	err = datapath_owners(g->r->dp, add_owner, g);
 	if (err)
 		log_error("owners", "err=%d", err);
@@ -109,6 +123,8 @@ static void gather_kernel(struct gather *g)
 			    &g->w->directs, &g->w->direct_count);
 	if (err)
 		log_error("replies", "err=%d", err);
+	else
+		watch_direct(g);
 }
 
 static struct world_service *service_of(struct gather *g, const char *name)
@@ -167,7 +183,7 @@ static bool vm_path(const struct gather *g, const struct vm_run *v,
 static void ask_for(const struct gather *g, const struct ip *a,
 		    uint64_t *asked_at)
 {
-	if (g->r->read_only || g->w->now - *asked_at < ASK_EVERY)
+	if (g->looks || g->r->read_only || g->w->now - *asked_at < ASK_EVERY)
 		return;
 	*asked_at = g->w->now;
 	net_resolve(g->r->net, a);
@@ -260,6 +276,51 @@ static uint32_t owner_id(struct gather *g, const struct world_service *s,
 		return o->id;
 	}
 	return 0;
+}
+
+static bool is_owned(const struct gather *g, uint32_t id)
+{
+	struct world_owner key = { .id = id };
+
+	return g->w->kernel.owner_count &&
+	       bsearch(&key, g->w->kernel.owners, g->w->kernel.owner_count,
+		       sizeof(key), by_id);
+}
+
+/*
+ * Slots that name a line with these addresses, while somebody took away the
+ * note of whose it is: with another id its connections would move.
+ */
+static uint32_t disowned_id(const struct gather *g, uint32_t service,
+			    const struct ip addresses[2])
+{
+	const struct xlb_service *k = &g->view->services[service];
+	uint32_t last = 0;
+
+	if (k->slot_log2 > 28 || k->slot_base > g->view->slot_count ||
+	    1u << k->slot_log2 > g->view->slot_count - k->slot_base)
+		return 0;
+	for (uint32_t i = 0; i < 1u << k->slot_log2; i++) {
+		uint32_t id = XLB_SLOT_CUR(g->view->slots[k->slot_base + i]);
+
+		if (id == last)
+			continue;
+		last = id;
+		if (id && line_is_of(&g->view->backends[id], addresses) &&
+		    !is_owned(g, id))
+			return id;
+	}
+	return 0;
+}
+
+static uint32_t member_id(struct gather *g, const struct world_service *s,
+			  const struct world_member *m)
+{
+	uint32_t id = owner_id(g, s, m->name, m->addresses);
+
+	if (!id && s->id && g->w->verify)
+		id = disowned_id(g, s->id, m->addresses);
+	return id;
 }
 
 static bool operator_drains(const struct reconciler *r, const char *service,
@@ -416,7 +477,7 @@ static void gather_fixed(struct gather *g, struct world_service *s)
 		m->port = b->port;
 		m->weight = b->weight;
 		m->drained = b->state == BACKEND_DRAIN;
-		m->id = owner_id(g, s, m->name, m->addresses);
+		m->id = member_id(g, s, m);
 		finish_member(g, s, m, NULL, true);
 	}
 }
@@ -453,10 +514,10 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 	m->weight =
 		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
 	m->leaving = v->drains;
-	m->id = owner_id(g, s, m->name, m->addresses);
+	m->id = member_id(g, s, m);
 	finish_member(g, s, m, v, alive);
 	run = member_run_get(g, s, m);
-	if (alive && m->health == HEALTH_UP && !v->ready_since) {
+	if (alive && m->health == HEALTH_UP && !v->ready_since && !g->looks) {
 		v->ready_since = g->w->now;
 		if (!m->id) /* else it served before this process did */
 			vm_run_note(v, "ready", "passed its first probe",
@@ -578,6 +639,26 @@ static void gather_services(struct gather *g)
 		      by_vm_name);
 }
 
+static void gather_strays(struct gather *g)
+{
+	for (size_t i = 0; i < g->r->hypervisor_count; i++) {
+		const struct hypervisor *h = g->r->hypervisors[i];
+		size_t count;
+		const struct stray *s = hypervisor_strays(h, &count);
+
+		for (size_t k = 0; k < count; k++) {
+			struct world_stray *out = ARENA_PUSH(
+				g->arena, g->w->strays, g->w->stray_count);
+
+			out->domain = arena_dup(g->arena, s[k].domain);
+			out->vm = arena_dup(g->arena, s[k].vm);
+			out->hypervisor = hypervisor_name(h);
+			memcpy(out->addresses, s[k].addresses,
+			       sizeof(out->addresses));
+		}
+	}
+}
+
 struct service_run *service_run_get(struct reconciler *r, const char *name)
 {
 	struct service_run *s = strmap_get(&r->services, name);
@@ -608,6 +689,9 @@ static void gather_pools(struct gather *g)
 		s->pool.known = run->pool_known && h && hypervisor_is_read(h);
 		s->pool.wanted = run->wanted;
 		s->pool.allowed = pool_allowed(run, s->spec);
+		s->pool.wanted_before =
+			run->previews ? run->previewed : run->wanted;
+		s->pool.view = run->view[0] ? run->view : NULL;
 		s->pool.cause = run->cause[0] ? run->cause : NULL;
 		s->pool.backoff_until =
 			s->pool.known && hypervisor_is_connected(h)
@@ -819,7 +903,8 @@ static struct world *gather_all(struct gather *g)
 	gather_service_names(g);
 	gather_services(g);
 	gather_pools(g);
-	guards_observe(r, g->spec, g->arena, g->w);
+	gather_strays(g);
+	guards_observe(r, g->spec, g->arena, g->w, g->looks);
 	gather_node(g);
 	strmap_release(&g->names);
 	return g->w;
@@ -833,6 +918,18 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 	gather_all(&g);
 	sweep_members(r);
 	return g.w;
+}
+
+struct world *look_closely(struct reconciler *r, const struct spec *spec,
+			   struct arena *arena, bool closely)
+{
+	bool verify = r->verify;
+	struct world *w;
+
+	r->verify |= closely;
+	w = observe_as_if(r, spec, arena);
+	r->verify = verify;
+	return w;
 }
 
 struct world *observe_as_if(struct reconciler *r, const struct spec *spec,

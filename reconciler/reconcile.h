@@ -41,6 +41,12 @@ struct options {
 	bool detailed_exitcode;
 	bool yes;
 	bool print;
+	bool manual; /* run: nothing is applied but on `apply` or `approve` */
+	bool approved; /* what guards hold back is released, once */
+	bool drift_only;
+	const char *out; /* --out: the plan is saved there */
+	const char
+		*only_sha256; /* of the one file that may be applied, or NULL */
 	bool check;
 	bool help;
 	bool version;
@@ -83,6 +89,7 @@ struct vm_run {
 	enum vm_op op;
 	uint64_t op_since;
 	bool create_after; /* VM_OP_REMOVE of a replacement */
+	bool drift; /* the op under way is a repair */
 	bool was_running; /* this process has seen it run */
 	bool drains;
 	bool failed;
@@ -131,6 +138,8 @@ struct service_run {
 	 */
 	uint32_t inherited; /* UINT32_MAX: no more of that */
 	uint32_t previewed; /* what `wanted` was before a preview */
+	bool previews;
+	char view[256]; /* the last decision, in words; "" none */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
 	struct hypervisor *asked_stats; /* it owes an answer; NULL: none does */
@@ -150,6 +159,14 @@ struct reconciler {
 	struct loop *loop;
 	bool read_only; /* plan and status without a daemon */
 	struct spec *spec; /* last good one; NULL: none yet */
+	/* The one before it, while this one isn't wholly applied; or NULL. */
+	struct spec *applied;
+	char kept_sha256[65]; /* of what is kept as last applied */
+	bool released; /* run --manual: until all is as declared */
+	bool waiting; /* run --manual: for `apply` or `approve` */
+	bool file_waits; /* the file does, too */
+	const char *adopt_sha256; /* of the file that may be adopted, or NULL */
+	uint64_t told_waiting; /* sum of what was last said to wait */
 	char file_sha256[65]; /* of what is in the file now */
 	struct diag_list file_diags; /* why the file isn't what runs */
 	bool held;
@@ -159,6 +176,7 @@ struct reconciler {
 	char run_id[17];
 	char owner[17];
 	uint64_t flow_seed;
+	uint64_t direct_sum; /* of the direct map as last seen or written */
 	bool settled;
 	bool verify;
 	char failing[320]; /* the first change that failed in the last pass */
@@ -198,6 +216,7 @@ struct reconciler {
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
 	struct loop_source *thaw; /* when a guard may let go */
+	struct loop_source *keep; /* the applied file, when there is time */
 	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
 	uint64_t watchdog_every; /* ns */
 	char told_status[96]; /* what the service manager was told last */
@@ -219,6 +238,21 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+/*
+ * What waits for the operator is carried out, from now on until all is as
+ * declared: the file, if that is still what it holds, and what guards hold back
+ * if `approved`.
+ */
+void reconciler_release(struct reconciler *r, const char *sha256,
+			bool approved);
+
+/*
+ * applied.c: the file that was last applied, kept in the state dir, so that
+ * drift is told from edits also after a restart.  NULL: it isn't known.
+ */
+struct spec *applied_read(const struct reconciler *r);
+void applied_keep(void *arg); /* a reconciler's spec */
+void applied_forget(const struct reconciler *r);
 /* Read the file, the kernel and the hypervisors again. */
 void reconciler_refresh(struct reconciler *r);
 
@@ -241,6 +275,9 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 		      struct arena *arena);
 struct world *observe_as_if(struct reconciler *r, const struct spec *spec,
 			    struct arena *arena);
+/* The same, and asking for what a pass finds only when it verifies. */
+struct world *look_closely(struct reconciler *r, const struct spec *spec,
+			   struct arena *arena, bool closely);
 struct service_run *service_run_get(struct reconciler *r, const char *name);
 
 /* probing.c: backends and their probes. */
@@ -275,7 +312,7 @@ void guards_close(struct reconciler *r);
 int64_t guards_now(const struct reconciler *r); /* wall clock ms, no jumps */
 /* How many VMs may go, and which. */
 void guards_observe(struct reconciler *r, const struct spec *spec,
-		    struct arena *arena, struct world *w);
+		    struct arena *arena, struct world *w, bool looks);
 /* Before a change with `counted`: on disk before its VM is touched. */
 void guards_count(struct reconciler *r, const struct change *c);
 void guards_after_pass(struct reconciler *r, const struct world *w,
@@ -311,6 +348,7 @@ void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);
 
 /* apply.c: one change to one effect. */
+uint64_t direct_sum(const struct xlb_direct_key *keys, size_t count);
 int apply_change(struct reconciler *r, const struct change *c,
 		 struct diag_list *diags);
 
@@ -338,6 +376,13 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		       struct buf *out);
 int options_parse(int argc, char **argv, struct options *o, struct buf *err);
 void options_release(struct options *o);
+/*
+ * A client's request: words, each ended by NUL (the last one may do without).
+ * words and what opt points to borrow from *in.  0, or EXIT_USAGE with *err.
+ */
+#define REQUEST_WORDS 64
+int request_parse(struct buf *in, char *words[REQUEST_WORDS],
+		  struct options *opt, struct buf *err);
 int cmd_run(const struct options *opt);
 int cmd_plan(const struct options *opt);
 int cmd_check(const struct options *opt);
@@ -346,7 +391,10 @@ int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
 int cmd_keep(const struct options *opt);
 int cmd_destroy(const struct options *opt);
+int cmd_apply(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+int apply_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 int status_verb(struct reconciler *r, const struct options *opt,
 		struct buf *out);
 int override_verb(struct reconciler *r, const struct options *opt,

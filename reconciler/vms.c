@@ -238,7 +238,7 @@ static void note_change(struct vm_run *v, const char *action, int err,
 		.took_ms = (int64_t)(took / NS_PER_MS),
 		.run_id = v->r->run_id,
 		.object = object,
-		.action = action,
+		.action = v->drift ? "repair" : action,
 		.cause = v->cause_text,
 		.result = err ? "failed" : "done",
 		.error = err ? why : NULL,
@@ -339,6 +339,8 @@ static void begin(struct vm_run *v, enum vm_op op, const struct change *c)
 	v->op = op;
 	v->op_since = clock_ns();
 	v->revision = v->r->revision;
+	if (c)
+		v->drift = c->drift;
 	if (c)
 		snprintf(v->cause_text, sizeof(v->cause_text), "%s",
 			 c->cause ? c->cause : "");

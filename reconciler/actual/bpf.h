@@ -198,6 +198,16 @@ int datapath_reply_attach(struct datapath *d, int ifindex,
 			  struct diag_list *diags);
 int datapath_reply_detach(struct datapath *d, int ifindex);
 
+/*
+ * What somebody else did: pins of maps and programs that are gone or stand for
+ * others; and whether the VIP table leads to each of its lines, with their
+ * addresses known.  Both ask the kernel: for passes that verify.
+ */
+size_t datapath_unpinned(const struct datapath *d);
+bool datapath_vips_whole(const struct datapath *d);
+/* Pin again what lacks its pin, in the folder made again.  0 or -errno. */
+int datapath_repin(struct datapath *d, struct diag_list *diags);
+
 /* Remove all pins and the folder; programs go with their last reference. */
 int datapath_destroy(struct datapath *d);
 

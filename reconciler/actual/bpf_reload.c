@@ -21,6 +21,7 @@
  * wherever anything of ours is attached.
  */
 #include "actual/bpf_internal.h"
+#include "base/seam.h"
 
 #include <errno.h>
 #include <string.h>
@@ -253,6 +254,7 @@ int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
 {
 	int err;
 
+	seam_change("datapath_reload");
 	features |= control_of(d)->features;
 	if (features == control_of(d)->features && slots <= d->view.slot_count)
 		return 0;

@@ -15,6 +15,7 @@
 #include <sys/queue.h>
 
 #include "base/log.h"
+#include "base/seam.h"
 
 #define KEEPALIVE_SECONDS 5
 #define KEEPALIVE_COUNT 3
@@ -171,6 +172,7 @@ static void take_list(struct hypervisor *h, struct vm_list *fresh)
 			v->state = VM_STOPPING;
 	}
 	free(old.items);
+	free(old.strays);
 	LIST_FOREACH(r, &h->requests, link)
 	if (r->op == OP_CREATE)
 		put_starting(h, r);
@@ -471,6 +473,7 @@ static void run(void *arg)
 static void request_free(struct request *r)
 {
 	free(r->list.items);
+	free(r->list.strays);
 	free(r->cpu.items);
 	arena_free(r->arena);
 	free(r);
@@ -691,6 +694,7 @@ void hypervisor_free(struct hypervisor *h)
 	disconnect(h);
 	events_flush();
 	free(h->vms.items);
+	free(h->vms.strays);
 	free(h->name);
 	free(h->uri);
 	free(h->owner);
@@ -733,6 +737,13 @@ void hypervisor_refresh(struct hypervisor *h)
 	}
 	h->reading = true;
 	submit(request_new(h, OP_LIST, ""));
+}
+
+const struct stray *hypervisor_strays(const struct hypervisor *h,
+				      size_t *ret_count)
+{
+	*ret_count = h->vms.stray_count;
+	return h->vms.strays;
 }
 
 static struct template_spec *copy_template(struct arena *a,
@@ -780,6 +791,7 @@ void vm_create(struct hypervisor *h, const struct vm_order *o, vm_done_fn done,
 	struct request *r;
 	char name[64];
 
+	seam_change("vm_create");
 	vm_name(o->service, o->index, name);
 	r = request_new(h, OP_CREATE, name);
 	r->done = done;
@@ -792,6 +804,7 @@ void vm_create(struct hypervisor *h, const struct vm_order *o, vm_done_fn done,
 void vm_start(struct hypervisor *h, const char *name, vm_done_fn done,
 	      void *arg)
 {
+	seam_change("vm_start");
 	submit_vm(h, OP_START, name, done, arg);
 }
 
@@ -800,6 +813,7 @@ void vm_shutdown(struct hypervisor *h, const char *name, vm_done_fn done,
 {
 	struct vm *v = find_vm(&h->vms, name);
 
+	seam_change("vm_shutdown");
 	if (v && v->state == VM_RUNNING)
 		v->state = VM_STOPPING;
 	submit_vm(h, OP_SHUTDOWN, name, done, arg);
@@ -808,11 +822,13 @@ void vm_shutdown(struct hypervisor *h, const char *name, vm_done_fn done,
 void vm_remove(struct hypervisor *h, const char *name, vm_done_fn done,
 	       void *arg)
 {
+	seam_change("vm_remove");
 	submit_vm(h, OP_REMOVE, name, done, arg);
 }
 
 void vm_sweep_leftovers(struct hypervisor *h, vm_done_fn done, void *arg)
 {
+	seam_change("vm_sweep_leftovers");
 	submit_vm(h, OP_SWEEP, "", done, arg);
 }
 

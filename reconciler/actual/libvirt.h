@@ -37,6 +37,20 @@ struct vm {
 	enum vm_state state;
 	char uuid[37];
 	uint32_t vcpus;
+	/* As it will be at its next start; 0: couldn't be read. */
+	uint64_t next_memory; /* bytes */
+	uint32_t next_vcpus;
+	uint8_t next_mac[6];
+};
+
+/*
+ * A domain that isn't ours and has a name that one of ours would get, or that
+ * is one of ours which somebody renamed: its disk and addresses are in use.
+ */
+struct stray {
+	char domain[64];
+	char vm[64]; /* the name that is taken by it */
+	struct ip addresses[2]; /* of one that was renamed */
 };
 
 struct vm_stats {
@@ -92,6 +106,9 @@ bool hypervisor_is_connected(const struct hypervisor *h);
 bool hypervisor_is_read(const struct hypervisor *h);
 /* Ours, sorted by name; valid until the loop runs again or vm_create(). */
 const struct vm *hypervisor_vms(const struct hypervisor *h, size_t *ret_count);
+/* Every domain that isn't ours; as long. */
+const struct stray *hypervisor_strays(const struct hypervisor *h,
+				      size_t *ret_count);
 void hypervisor_refresh(struct hypervisor *h); /* full read, in the background */
 
 /* What a new VM is to be. */

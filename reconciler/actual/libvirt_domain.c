@@ -92,6 +92,10 @@ static int read_vm(struct place *p, virDomainPtr dom, struct vm *ret,
 	ret->state = state_of(dom);
 	if (ret->state == VM_OFF || ret->state == VM_CRASHED)
 		ret->port[0] = '\0';
+	xml = virDomainGetXMLDesc(dom, VIR_DOMAIN_XML_INACTIVE);
+	if (xml)
+		domain_parse_next(xml, ret);
+	free(xml);
 	return 0;
 }
 
@@ -167,6 +171,37 @@ static int remove_ours(struct place *p, virDomainPtr dom, const struct vm *vm,
 	return storage_remove(p, vm->name, w);
 }
 
+/*
+ * One of ours that somebody renamed has that VM's disk and addresses: no other
+ * may be made in its place, and nothing of it be removed.
+ */
+static int check_renamed(struct place *p, const char *name, struct why *w)
+{
+	virDomainPtr *doms = NULL;
+	int err = 0, count = virConnectListAllDomains(p->conn, &doms, 0);
+
+	if (count < 0)
+		return why_libvirt(w, "list of domains");
+	for (int i = 0; i < count; i++) {
+		struct why ignored;
+		struct vm vm = { 0 };
+		char own[64];
+
+		if (!err && read_vm(p, doms[i], &vm, &ignored) == -ENOENT &&
+		    vm.service[0]) {
+			vm_name(vm.service, vm.index, own);
+			if (!strcmp(own, name))
+				err = why_set(w, -EEXIST,
+					      "the domain %s is %s under "
+					      "another name",
+					      vm.name, name);
+		}
+		virDomainFree(doms[i]);
+	}
+	free(doms);
+	return err;
+}
+
 int domain_remove(struct place *p, const char *name, struct why *w)
 {
 	virDomainPtr dom;
@@ -176,8 +211,10 @@ int domain_remove(struct place *p, const char *name, struct why *w)
 	if (err)
 		return err;
 	/* No domain: a create may have been cut short before it. */
-	if (!dom)
-		return storage_remove(p, name, w);
+	if (!dom) {
+		err = check_renamed(p, name, w);
+		return err ? err : storage_remove(p, name, w);
+	}
 	err = remove_ours(p, dom, &vm, w);
 	virDomainFree(dom);
 	return err;
@@ -273,6 +310,8 @@ int domain_create(struct place *p, const struct vm_order *o, struct vm *ret,
 	if (err)
 		return err;
 	err = check_order(p, o, w);
+	if (!dom && !err)
+		err = check_renamed(p, name, w);
 	if (dom && !err) {
 		if (ret->state == VM_RUNNING && fits(ret, o)) {
 			virDomainFree(dom);
@@ -341,6 +380,24 @@ static int by_name(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
+static void add_stray(struct vm_list *l, const struct vm *vm)
+{
+	struct stray *s = MEM_PUSH(l->strays, l->stray_count);
+
+	*s = (struct stray){ 0 };
+	snprintf(s->domain, sizeof(s->domain), "%s", vm->name);
+	if (vm->service[0])
+		vm_name(vm->service, vm->index, s->vm);
+	else
+		snprintf(s->vm, sizeof(s->vm), "%s", vm->name);
+	memcpy(s->addresses, vm->addresses, sizeof(s->addresses));
+	/* One whose metadata was taken away has its MAC yet. */
+	if (!vm->service[0] && vm->mac[0] == 0x52 && vm->mac[1] == 0x54) {
+		s->addresses[0].family = AF_INET;
+		memcpy(s->addresses[0].bytes, vm->mac + 2, 4);
+	}
+}
+
 int domain_list(struct place *p, struct vm_list *ret, struct why *w)
 {
 	virDomainPtr *doms = NULL;
@@ -354,9 +411,15 @@ int domain_list(struct place *p, struct vm_list *ret, struct why *w)
 	if (count < 0)
 		return why_libvirt(w, "list of domains");
 	for (int i = 0; i < count; i++) {
-		/* One that has just gone, or isn't ours, is not in the list. */
-		if (!read_vm(p, doms[i], &vm, &ignored))
+		int err;
+
+		vm = (struct vm){ 0 };
+		err = read_vm(p, doms[i], &vm, &ignored);
+		/* One that has just gone is in neither list. */
+		if (!err)
 			*MEM_PUSH(ret->items, ret->count) = vm;
+		else if (err == -ENOENT && vm.name[0])
+			add_stray(ret, &vm);
 		virDomainFree(doms[i]);
 	}
 	free(doms);

@@ -52,6 +52,8 @@ struct place {
 struct vm_list {
 	struct vm *items;
 	size_t count;
+	struct stray *strays;
+	size_t stray_count;
 };
 
 /* --- libvirt_xml.c --- */
@@ -65,9 +67,12 @@ void domain_xml(struct buf *out, const struct vm_order *o,
 		const struct place *p, const char *disk, const char *seed);
 /*
  * 0: the domain is the owner's, *ret is filled but for its state.  -ENOENT: it
- * isn't, and its name is in ret->name; -EINVAL: not a domain's XML.
+ * isn't, and its name is in ret->name (with service, index and addresses if it
+ * was the owner's under another name); -EINVAL: not a domain's XML.
  */
 int domain_parse(const char *xml, const char *owner, struct vm *ret);
+/* The next_ fields, of the XML that is not the live one. */
+void domain_parse_next(const char *xml, struct vm *ret);
 /* Name of the libvirt network of the first interface; false: none. */
 bool domain_network(const char *xml, char *ret, size_t size);
 /*

@@ -234,17 +234,24 @@ int storage_remove(struct place *p, const char *vm, struct why *w)
 	return err ? err : err2;
 }
 
-/* Is it <vm>SUFFIX of one of the list? */
+static bool belongs_to(const char *volume, const char *vm)
+{
+	size_t len = strlen(vm);
+
+	return !strncmp(volume, vm, len) &&
+	       (!strcmp(volume + len, DISK_SUFFIX) ||
+		!strcmp(volume + len, SEED_SUFFIX));
+}
+
+/* Is it of one of the list, or of one that was renamed? */
 static bool is_kept(const char *volume, const struct vm_list *keep)
 {
-	for (size_t i = 0; i < keep->count; i++) {
-		size_t len = strlen(keep->items[i].name);
-
-		if (!strncmp(volume, keep->items[i].name, len) &&
-		    (!strcmp(volume + len, DISK_SUFFIX) ||
-		     !strcmp(volume + len, SEED_SUFFIX)))
+	for (size_t i = 0; i < keep->count; i++)
+		if (belongs_to(volume, keep->items[i].name))
 			return true;
-	}
+	for (size_t i = 0; i < keep->stray_count; i++)
+		if (belongs_to(volume, keep->strays[i].vm))
+			return true;
 	return false;
 }
 

@@ -491,12 +491,14 @@ static int parse_domain(xmlNode *domain, const char *owner, struct vm *vm)
 	char text[64], name[64];
 
 	get_text(child(domain, "name"), vm->name, sizeof(vm->name));
+	parse_interface(domain, vm);
 	if (!get_attribute(meta, "owner", text, sizeof(text)) ||
 	    strcmp(text, owner) != 0 ||
 	    !get_attribute(meta, "service", vm->service, sizeof(vm->service)) ||
 	    !get_attribute(meta, "index", text, sizeof(text)) ||
 	    !parse_number(text, &vm->index))
 		return -ENOENT;
+	parse_addresses(meta, vm);
 	vm_name(vm->service, vm->index, name);
 	if (strcmp(name, vm->name) != 0)
 		return -ENOENT;
@@ -505,8 +507,6 @@ static int parse_domain(xmlNode *domain, const char *owner, struct vm *vm)
 	get_text(child(domain, "uuid"), vm->uuid, sizeof(vm->uuid));
 	if (get_text(child(domain, "vcpu"), text, sizeof(text)))
 		parse_number(text, &vm->vcpus);
-	parse_addresses(meta, vm);
-	parse_interface(domain, vm);
 	return 0;
 }
 
@@ -528,6 +528,26 @@ int domain_parse(const char *xml, const char *owner, struct vm *ret)
 		err = parse_domain(root, owner, ret);
 	xmlFreeDoc(doc);
 	return err;
+}
+
+/* libvirt gives memory in KiB, whatever it was given in. */
+void domain_parse_next(const char *xml, struct vm *ret)
+{
+	xmlDoc *doc = read_xml(xml);
+	xmlNode *root = doc ? xmlDocGetRootElement(doc) : NULL;
+	struct vm next = { 0 };
+	uint32_t kib = 0;
+	char text[64];
+
+	if (get_text(child(root, "memory"), text, sizeof(text)))
+		parse_number(text, &kib);
+	if (get_text(child(root, "vcpu"), text, sizeof(text)))
+		parse_number(text, &ret->next_vcpus);
+	if (root)
+		parse_interface(root, &next);
+	ret->next_memory = (uint64_t)kib * 1024;
+	memcpy(ret->next_mac, next.mac, sizeof(next.mac));
+	xmlFreeDoc(doc);
 }
 
 bool domain_network(const char *xml, char *ret, size_t size)

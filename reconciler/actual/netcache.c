@@ -5,6 +5,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
+#include <linux/pkt_sched.h>
 #include <net/if.h>
 #include <stdlib.h>
 #include <string.h>
@@ -353,6 +354,17 @@ static unsigned int neigh_message(struct netcache *c, const struct nlmsghdr *h)
 	return same ? 0 : NETCACHE_CHANGED;
 }
 
+/* What may have been a filter of ours; qdiscs that send are nobody's concern. */
+static unsigned int ingress_message(const struct nlmsghdr *h)
+{
+	const struct tcmsg *m = mnl_nlmsg_get_payload(h);
+
+	return TC_H_MAJ(m->tcm_parent) == TC_H_MAJ(TC_H_CLSACT) &&
+			       m->tcm_parent != TC_H_ROOT
+		       ? NETCACHE_CHANGED
+		       : 0;
+}
+
 unsigned int netcache_message(struct netcache *c, const struct nlmsghdr *h)
 {
 	switch (h->nlmsg_type) {
@@ -372,6 +384,11 @@ unsigned int netcache_message(struct netcache *c, const struct nlmsghdr *h)
 	case RTM_NEWNEXTHOP:
 	case RTM_DELNEXTHOP:
 		return NETCACHE_ROUTES;
+	case RTM_NEWNETCONF: /* forwarding, say; what it is is read anew */
+		return NETCACHE_CHANGED;
+	case RTM_DELTFILTER:
+	case RTM_DELQDISC:
+		return ingress_message(h);
 	default:
 		return 0;
 	}

@@ -26,9 +26,10 @@
 #define BATCH 4096
 
 static const uint32_t rtnetlink_groups[] = {
-	RTNLGRP_LINK,	     RTNLGRP_NEIGH,	 RTNLGRP_IPV4_IFADDR,
-	RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,
-	RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,	 RTNLGRP_NEXTHOP,
+	RTNLGRP_LINK,	     RTNLGRP_NEIGH,	   RTNLGRP_IPV4_IFADDR,
+	RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE,   RTNLGRP_IPV6_ROUTE,
+	RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,	   RTNLGRP_NEXTHOP,
+	RTNLGRP_TC,	     RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF,
 };
 
 static int on_dumped(const struct nlmsghdr *h, void *arg)
@@ -208,6 +209,12 @@ static void on_readable(void *arg, int fd, uint32_t events)
 	}
 	if (b.did & NETCACHE_CHANGED)
 		n->changed(n->arg);
+}
+
+void net_catch_up(struct net *n)
+{
+	if (n->events)
+		on_readable(n, mnl_socket_get_fd(n->events), 0);
 }
 
 static int subscribe(struct net *n)

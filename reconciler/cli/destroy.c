@@ -31,6 +31,7 @@ static struct spec *emptied(struct reconciler *r)
 	struct spec *s = r->spec;
 	size_t kept = 0;
 
+	r->settled = false;
 	for (size_t i = 0; i < s->service_count; i++)
 		if (s->services[i].protect)
 			s->services[kept++] = s->services[i];
@@ -232,6 +233,7 @@ static void forget_file(struct reconciler *r)
 
 	if (r->store)
 		store_add_revision(r->store, &rev);
+	applied_forget(r);
 }
 
 static void print_plan(struct reconciler *r, struct buf *out)

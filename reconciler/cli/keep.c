@@ -80,7 +80,7 @@ static int pause_service(struct reconciler *r, const struct options *opt,
 		return EXIT_DONE;
 	}
 	if (opt->dry_run)
-		return overrides_preview(r, "pause", name, true, out);
+		return overrides_preview(r, opt, "pause", name, true, out);
 	code = set(r, "pause", name, true, out);
 	if (code)
 		return code;
@@ -120,7 +120,7 @@ static int resume_service(struct reconciler *r, const struct options *opt,
 		return EXIT_DONE;
 	}
 	if (by_operator && opt->dry_run)
-		return overrides_preview(r, "pause", name, false, out);
+		return overrides_preview(r, opt, "pause", name, false, out);
 	if (by_operator)
 		code = set(r, "pause", name, false, out);
 	if (code)
@@ -161,7 +161,7 @@ static int unprotect(struct reconciler *r, const struct options *opt,
 		return EXIT_DONE;
 	}
 	if (opt->dry_run)
-		return overrides_preview(r, "unprotect", name, true, out);
+		return overrides_preview(r, opt, "unprotect", name, true, out);
 	code = set(r, "unprotect", name, true, out);
 	if (code)
 		return code;

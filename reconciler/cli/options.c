@@ -23,6 +23,9 @@ enum long_option {
 	OPT_KIND,
 	OPT_FOR,
 	OPT_PRINT,
+	OPT_MANUAL,
+	OPT_OUT,
+	OPT_DRIFT_ONLY,
 	OPT_CHECK,
 	OPT_HELP,
 	OPT_VERSION,
@@ -49,9 +52,9 @@ static const struct option longs[] = {
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
-	{ "manual", no_argument, NULL, OPT_LATER },
-	{ "out", required_argument, NULL, OPT_LATER },
-	{ "drift-only", no_argument, NULL, OPT_LATER },
+	{ "manual", no_argument, NULL, OPT_MANUAL },
+	{ "out", required_argument, NULL, OPT_OUT },
+	{ "drift-only", no_argument, NULL, OPT_DRIFT_ONLY },
 	{ "at", required_argument, NULL, OPT_LATER },
 	{ 0 },
 };
@@ -69,25 +72,29 @@ struct grammar {
 	(BIT(OPT_STATE_DIR) | BIT(OPT_BPFFS) | BIT(OPT_INTERFACE) | \
 	 BIT(OPT_HOOK) | BIT(OPT_LIBVIRT) | BIT(OPT_HELP) | BIT(OPT_VERSION))
 
+/* Of whatever prints a plan; only a plan of all that is can be saved. */
+#define PREVIEWS                                                   \
+	(BIT(OPT_JSON) | BIT(OPT_DRIFT_ONLY) | BIT(OPT_DETAILED) | \
+	 BIT(OPT_DRY_RUN))
+#define PLANS (PREVIEWS | BIT(OPT_OUT))
+
 static const struct grammar grammars[] = {
-	{ "run",
-	  BIT(OPT_ONCE) | BIT(OPT_TIMEOUT) | BIT(OPT_DRY_RUN) |
-		  BIT(OPT_DETAILED),
-	  0, 0, "no words" },
-	{ "plan", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
-	  "no words" },
-	{ "diff", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
-	  "no words" },
+	{ "run", BIT(OPT_ONCE) | BIT(OPT_TIMEOUT) | BIT(OPT_MANUAL) | PLANS, 0,
+	  0, "no words" },
+	{ "plan", PLANS, 0, 0, "no words" },
+	{ "diff", PLANS, 0, 0, "no words" },
+	{ "apply", BIT(OPT_TIMEOUT) | PREVIEWS, 1, 1, "one FILE" },
+	{ "approve", BIT(OPT_TIMEOUT) | PREVIEWS, 1, 1, "one PLAN_ID" },
 	{ "check", BIT(OPT_PRINT), 0, 0, "no words" },
 	{ "status", BIT(OPT_JSON) | BIT(OPT_CHECK), 0, 0, "no words" },
 	{ "history", BIT(OPT_JSON) | BIT(OPT_SINCE) | BIT(OPT_KIND), 0, 1,
 	  "one SERVICE at most" },
-	{ "drain", BIT(OPT_DRY_RUN) | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
-	{ "undrain", BIT(OPT_DRY_RUN), 1, 1, "SERVICE/BACKEND" },
-	{ "refresh", BIT(OPT_DRY_RUN), 0, 0, "no words" },
-	{ "pause", BIT(OPT_DRY_RUN), 1, 1, "SERVICE" },
-	{ "resume", BIT(OPT_DRY_RUN), 1, 1, "SERVICE" },
-	{ "unprotect", BIT(OPT_DRY_RUN), 1, 1, "SERVICE" },
+	{ "drain", PREVIEWS | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
+	{ "undrain", PREVIEWS, 1, 1, "SERVICE/BACKEND" },
+	{ "refresh", PREVIEWS, 0, 0, "no words" },
+	{ "pause", PREVIEWS, 1, 1, "SERVICE" },
+	{ "resume", PREVIEWS, 1, 1, "SERVICE" },
+	{ "unprotect", PREVIEWS, 1, 1, "SERVICE" },
 	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
 	  "no words" },
 };
@@ -154,6 +161,9 @@ static int set_texts(int c, struct options *o)
 	case OPT_FOR:
 		o->lasts = optarg;
 		return 0;
+	case OPT_OUT:
+		o->out = optarg;
+		return 0;
 	default:
 		return -1;
 	}
@@ -176,6 +186,10 @@ static int set_switches(int c, struct options *o)
 		return o->yes = true, 0;
 	case OPT_PRINT:
 		return o->print = true, 0;
+	case OPT_MANUAL:
+		return o->manual = true, 0;
+	case OPT_DRIFT_ONLY:
+		return o->drift_only = true, 0;
 	case OPT_CHECK:
 		return o->check = true, 0;
 	case OPT_HELP:
@@ -250,6 +264,24 @@ static const char *option_name(uint64_t bit)
 	return "";
 }
 
+static void check_plan_options(const struct options *o, uint64_t given,
+			       struct buf *err)
+{
+	uint64_t plans = given & PLANS & ~BIT(OPT_DRY_RUN);
+	bool plain = !strcmp(o->verb, "plan") || !strcmp(o->verb, "diff") ||
+		     !strcmp(o->verb, "status") || !strcmp(o->verb, "history");
+
+	if (plans && !plain && !o->dry_run)
+		buf_addf(err, "--%s goes with plan, or with --dry-run",
+			 option_name(plans & -plans));
+	else if (o->out && o->drift_only)
+		buf_adds(err, "--out saves whole plans, and --drift-only is "
+			      "but a part of one");
+	else if (o->once && o->manual)
+		buf_adds(err, "--manual waits for `apply`, and --once waits "
+			      "for nobody");
+}
+
 /* What would be ignored is refused: it was meant to do something. */
 static int check_grammar(const struct options *o, uint64_t given,
 			 struct buf *err)
@@ -268,12 +300,14 @@ static int check_grammar(const struct options *o, uint64_t given,
 			 option_name(wrong & -wrong));
 	else if (o->arg_count < g->least || o->arg_count > g->most)
 		buf_addf(err, "%s takes %s; see --help", o->verb, g->words);
-	else if (g->least && strchr(g->words, '/') && !strchr(o->args[0], '/'))
+	else if (!strncmp(g->words, "SERVICE/", 8) && !strchr(o->args[0], '/'))
 		buf_addf(err, "%s takes SERVICE/BACKEND, and %s has no slash",
 			 o->verb, o->args[0]);
 	else if ((given & BIT(OPT_TIMEOUT)) && !strcmp(o->verb, "run") &&
 		 !o->once)
 		buf_adds(err, "--timeout goes with run --once");
+	else
+		check_plan_options(o, given, err);
 	return err->len ? EXIT_USAGE : 0;
 }
 

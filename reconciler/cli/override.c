@@ -42,12 +42,13 @@ static struct store_override *find_drain(const struct reconciler *r,
 	return NULL;
 }
 
-int overrides_preview(struct reconciler *r, const char *kind, const char *key,
-		      bool set, struct buf *out)
+int overrides_preview(struct reconciler *r, const struct options *opt,
+		      const char *kind, const char *key, bool set,
+		      struct buf *out)
 {
 	struct store_override *old = r->overrides, *o;
 	size_t count = r->override_count;
-	struct options plan = { .file = r->opt->file, .verb = "plan" };
+	struct options plan = *opt;
 	AUTO_FREE char *kind_copy = mem_dup(kind);
 	AUTO_FREE char *key_copy = mem_dup(key);
 	char none[] = "";
@@ -64,6 +65,8 @@ int overrides_preview(struct reconciler *r, const char *kind, const char *key,
 		o[r->override_count++] =
 			(struct store_override){ .kind = kind_copy,
 						 .key = key_copy };
+	plan.verb = "plan";
+	plan.file_given = false;
 	code = plan_verb(r, &plan, out);
 	r->overrides = old;
 	r->override_count = count;
@@ -153,13 +156,15 @@ int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out)
 {
 	bool drain = !strcmp(opt->verb, "drain");
-	struct options plan = { .file = r->opt->file, .verb = "plan" };
+	struct options plan = *opt;
 
+	plan.verb = "plan";
+	plan.file_given = false;
 	if (!strcmp(opt->verb, "refresh")) {
-		if (opt->dry_run)
+		if (opt->dry_run && !opt->json)
 			buf_adds(out, "would read the file, the kernel and the "
 				      "hypervisors again, and then:\n");
-		else
+		if (!opt->dry_run)
 			refresh(r, out);
 		return opt->dry_run ? plan_verb(r, &plan, out) : EXIT_DONE;
 	}
@@ -181,7 +186,8 @@ int override_verb(struct reconciler *r, const struct options *opt,
 		return EXIT_DONE;
 	}
 	if (opt->dry_run)
-		return overrides_preview(r, "drain", opt->args[0], drain, out);
+		return overrides_preview(r, opt, "drain", opt->args[0], drain,
+					 out);
 	return set_drain(r, opt, drain, out);
 }
 
@@ -201,7 +207,7 @@ int cmd_override(const struct options *opt)
 		complain_of_daemon(opt, code, &out);
 		code = EXIT_FAILED;
 	}
-	fputs(buf_str(&out), code ? stderr : stdout);
+	print_answer(opt, code, false, buf_str(&out));
 	buf_release(&out);
 	return code;
 }

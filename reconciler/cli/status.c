@@ -209,6 +209,7 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 static json_t *file_json(const struct reconciler *r)
 {
 	const char *state = r->held		       ? "held"
+			    : r->file_waits	       ? "waits"
 			    : r->file_diags.errors     ? "stale"
 			    : r->settled	       ? "applied"
 			    : r->read_only || !r->spec ? "not applied"
@@ -333,97 +334,6 @@ static json_t *features_json(const struct world *w)
 	return j;
 }
 
-/* ---- what a user has to know ---- */
-
-static void add_note(json_t *notes, struct buf *text)
-{
-	json_array_append_new(notes, json_string(buf_str(text)));
-	buf_release(text);
-}
-
-static void note_direct_clients(const struct spec *spec, json_t *notes)
-{
-	struct buf text = BUF_INIT;
-	char ip[IP_STRLEN];
-	bool nat = false;
-
-	for (size_t i = 0; i < spec->service_count; i++)
-		nat |= spec->services[i].forwarding == FORWARDING_NAT;
-	if (!nat || !spec->node.direct_client_count)
-		return;
-	buf_adds(&text, "direct_clients (");
-	for (size_t i = 0; i < spec->node.direct_client_count; i++) {
-		const struct prefix *p = &spec->node.direct_clients[i];
-
-		buf_addf(&text, "%s%s/%d", i ? ", " : "",
-			 ip_format(&p->address, ip), p->length);
-	}
-	buf_adds(&text, ") can't use the VIPs of nat services");
-	add_note(notes, &text);
-}
-
-static size_t declared_backends(const struct spec *spec, bool v6)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < spec->service_count; i++) {
-		const struct service_spec *s = &spec->services[i];
-
-		for (size_t k = 0; k < s->backend_count; k++)
-			n += s->backends[k].addresses[v6].family != 0;
-		n += s->pool.template ? s->pool.max : 0;
-	}
-	return n;
-}
-
-/*
- * Every backend on a link is one neighbour; over the limit some can't be
- * reached at random.  One table for the machine, seen only in its first
- * network namespace.
- */
-static void note_neighbours(const struct spec *spec, json_t *notes)
-{
-	static const char *const paths[] = {
-		"net/ipv4/neigh/default/gc_thresh3",
-		"net/ipv6/neigh/default/gc_thresh3"
-	};
-	struct buf text = BUF_INIT;
-	char value[32];
-
-	for (int v6 = 0; v6 < 2; v6++) {
-		size_t n = declared_backends(spec, v6);
-		unsigned long limit;
-
-		if (sysctl_read(paths[v6], value, sizeof(value)))
-			continue;
-		limit = strtoul(value, NULL, 10);
-		if (n * 10 <= limit * 8)
-			continue;
-		buf_addf(&text,
-			 "%zu IPv%d backends are declared, and this machine's "
-			 "neighbour table takes %lu: set "
-			 "net.ipv%d.neigh.default.gc_thresh3 to %zu or more "
-			 "(sysctl)",
-			 n, v6 ? 6 : 4, limit, v6 ? 6 : 4, n * 2);
-		add_note(notes, &text);
-	}
-}
-
-static json_t *notes_json(const struct spec *spec)
-{
-	json_t *notes = json_array();
-	struct buf text = BUF_INIT;
-
-	if (!spec->service_count)
-		return notes;
-	buf_adds(&text, "connections from this host itself to a VIP are not "
-			"balanced: try from another one");
-	add_note(notes, &text);
-	note_direct_clients(spec, notes);
-	note_neighbours(spec, notes);
-	return notes;
-}
-
 static json_t *held_json(const struct plan *p)
 {
 	json_t *list = json_array();
@@ -465,7 +375,9 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));
 	json_object_set_new(j, "held", held_json(p));
-	json_object_set_new(j, "notes", notes_json(spec));
+	json_object_set_new(j, "notes", status_notes(r, spec, w));
+	json_object_set_new(j, "manual", json_boolean(r->opt->manual));
+	json_object_set_new(j, "waiting", json_boolean(r->waiting));
 	return j;
 }
 
@@ -492,7 +404,7 @@ static bool hypervisors_gone(const struct reconciler *r)
 static int check_code(const struct reconciler *r, const struct world *w,
 		      const struct plan *p)
 {
-	if (r->file_diags.errors || r->held || r->failing[0] ||
+	if (r->file_diags.errors || r->held || r->waiting || r->failing[0] ||
 	    services_degraded(w) || hypervisors_gone(r))
 		return EXIT_FAILED;
 	return !plan_is_empty(p) || p->guard_count ? EXIT_FAILED : EXIT_DONE;
@@ -504,7 +416,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	static const struct spec nothing;
 	const struct spec *spec = r->spec ? r->spec : &nothing;
 	struct arena *arena = arena_new();
-	struct world *w = observe_as_if(r, spec, arena);
+	struct world *w = look_closely(r, spec, arena, opt->check);
 	struct plan *plan = plan_make(spec, w);
 	json_t *j;
 	char *text;

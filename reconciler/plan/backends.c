@@ -162,6 +162,9 @@ static void say_changed(struct compile *c, const struct world_member *m,
 	} else {
 		ch->detail = "next hop";
 		change_from_event(ch, "next hop changed");
+		/* What is in the tables has one. */
+		ch->drift = c->p->world->settled && !old->l2_v4[0] &&
+			    !old->l2_v6[0];
 	}
 }
 

@@ -146,6 +146,20 @@ static void plan_programs(struct planning *p)
 		c->drift = false;
 }
 
+/* Without them the next process would know nothing of this one's tables. */
+static void plan_pins(struct planning *p)
+{
+	struct change *c;
+
+	if (!p->world->kernel.loaded || !p->world->kernel.unpinned)
+		return;
+	c = planning_add(p, CHANGE_PINS, ACTION_ADD, "node/pins");
+	c->detail = arena_printf(p->arena, "%zu pins of maps and programs",
+				 p->world->kernel.unpinned);
+	change_from_event(c, "they were removed");
+	c->drift = true;
+}
+
 static void plan_tick(struct planning *p)
 {
 	struct change *c;
@@ -216,6 +230,7 @@ void plan_load(struct planning *p)
 {
 	check_seed(p);
 	plan_programs(p);
+	plan_pins(p);
 	plan_tick(p);
 	plan_sources(p);
 }

@@ -216,6 +216,22 @@ static void plan_link(struct planning *p, const struct world_interface *in)
 	}
 }
 
+/* Backends in the tables are reached there: it was attached once. */
+static bool reached_before(const struct planning *p, int ifindex)
+{
+	for (size_t i = 0; p->world->settled && i < p->world->service_count;
+	     i++) {
+		const struct world_service *s = &p->world->services[i];
+
+		for (size_t m = 0; m < s->member_count; m++)
+			if (s->members[m].id &&
+			    (s->members[m].paths[0].route_ifindex == ifindex ||
+			     s->members[m].paths[1].route_ifindex == ifindex))
+				return true;
+	}
+	return false;
+}
+
 static void plan_reply(struct planning *p, const struct world_interface *in,
 		       bool wanted)
 {
@@ -239,6 +255,7 @@ static void plan_reply(struct planning *p, const struct world_interface *in,
 	c->name = in->name;
 	c->ifindex = in->ifindex;
 	change_from_event(c, "where backends are reached");
+	c->drift = wanted && reached_before(p, in->ifindex);
 }
 
 /* ---- addresses: both sides sorted, so that each is looked up quickly ---- */

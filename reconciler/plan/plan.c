@@ -48,8 +48,7 @@ const struct world_interface *world_interface(const struct world *w,
 	return NULL;
 }
 
-/* Stable sort by kind: kinds stand in the order of carrying out. */
-static void order_changes(struct plan *p)
+void order_changes(struct plan *p)
 {
 	struct change **sorted =
 		arena_alloc(p->arena, (p->count + 1) * sizeof(*sorted));
@@ -62,12 +61,48 @@ static void order_changes(struct plan *p)
 	p->changes = sorted;
 }
 
+/* What a change of backends or services brings with it explains the rest. */
+static bool explains(const struct change *c)
+{
+	return !c->hidden || c->kind == CHANGE_BACKEND_SET ||
+	       c->kind == CHANGE_BACKEND_CLEAR || c->kind == CHANGE_LOAD ||
+	       c->kind == CHANGE_RELOAD;
+}
+
+/*
+ * Hidden changes that no visible one explains: the tables aren't what was
+ * written.  A service's line that is written with its slots is a new table.
+ */
+static void show_drift(struct planning *p)
+{
+	struct plan *plan = p->plan;
+	bool slots = false, service = false;
+
+	for (size_t i = 0; i < plan->count; i++) {
+		if (explains(plan->changes[i]))
+			return;
+		slots |= plan->changes[i]->kind == CHANGE_SLOTS;
+		service |= plan->changes[i]->kind == CHANGE_SERVICE_SET;
+	}
+	for (size_t i = 0; i < plan->count && !(slots && service); i++) {
+		struct change *c = plan->changes[i];
+
+		if (c->kind == CHANGE_DIRECT && !p->world->kernel.direct_edited)
+			continue; /* this host's addresses changed */
+		c->hidden = false;
+		c->drift = true;
+		c->detail = "as it was written";
+		change_from_event(c, "somebody wrote it");
+	}
+}
+
 struct plan *plan_make(const struct spec *spec, const struct world *world)
 {
 	struct plan *plan = mem_alloc(sizeof(*plan));
 	struct planning p = { .plan = plan, .spec = spec, .world = world };
 
 	plan->arena = p.arena = arena_new();
+	plan->world = world;
 	p.next_id = world->next_id && world->next_id < XLB_BACKENDS
 			    ? world->next_id
 			    : 1;
@@ -81,6 +116,8 @@ struct plan *plan_make(const struct spec *spec, const struct world *world)
 	plan_vips(&p);
 	plan_pools(&p);
 	plan_load(&p);
+	if (world->settled)
+		show_drift(&p);
 	order_changes(plan);
 	plan->next_id = p.next_id;
 	return plan;
@@ -90,10 +127,21 @@ void plan_free(struct plan *p)
 {
 	if (!p)
 		return;
+	plan_free(p->baseline);
 	diag_list_release(&p->diags);
 	arena_free(p->arena);
 	arena_free(p->world_arena);
 	free(p);
+}
+
+void plan_keep_drift(struct plan *p)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < p->count; i++)
+		if (p->changes[i]->drift)
+			p->changes[kept++] = p->changes[i];
+	p->count = kept;
 }
 
 bool plan_is_empty(const struct plan *p)

@@ -81,7 +81,18 @@ static bool is_fixed_name(const struct service_spec *s, const char *name)
 	return false;
 }
 
-/* The lowest index above the last one that no VM and no fixed backend has. */
+static bool is_taken(const struct world *w, const char *name)
+{
+	for (size_t i = 0; i < w->stray_count; i++)
+		if (!strcmp(w->strays[i].vm, name))
+			return true;
+	return false;
+}
+
+/*
+ * The lowest index above the last one that no VM, no fixed backend and no
+ * domain of somebody else's has.
+ */
 static uint32_t take_index(struct pool_plan *pp, const char **ret_name)
 {
 	const struct service_spec *spec = pp->s->spec;
@@ -96,7 +107,8 @@ static uint32_t take_index(struct pool_plan *pp, const char **ret_name)
 			arena_printf(pp->p->arena, "%s-%u", spec->name, index);
 	} while ((pp->cursor < pp->count &&
 		  pp->vms[pp->cursor]->index == index) ||
-		 is_fixed_name(spec, *ret_name));
+		 is_fixed_name(spec, *ret_name) ||
+		 is_taken(pp->p->world, *ret_name));
 	return index;
 }
 
@@ -111,6 +123,33 @@ static void use_address(struct planning *p, const struct ip *a)
 		*ARENA_PUSH(p->arena, p->used, p->used_count) = *a;
 }
 
+/*
+ * Of a VM whose metadata was taken away only one address is known; those of
+ * the other ranges were given out beside it.
+ */
+static void use_stray(struct planning *p, const struct world_stray *s)
+{
+	const struct ip *a = &s->addresses[0];
+
+	for (int f = 0; f < 2; f++)
+		use_address(p, &s->addresses[f]);
+	for (size_t t = 0; !s->addresses[1].family && a->family &&
+			   t < p->spec->template_count;
+	     t++) {
+		const struct network_spec *n = &p->spec->templates[t].network;
+		uint64_t at = UINT64_MAX;
+
+		for (size_t i = 0; i < n->range_count; i++)
+			if (n->ranges[i].first.family == a->family)
+				at = ip_distance(&n->ranges[i].first, a);
+		for (size_t i = 0; at < UINT32_MAX && i < n->range_count; i++) {
+			struct ip beside = ip_add(&n->ranges[i].first, at);
+
+			use_address(p, &beside);
+		}
+	}
+}
+
 /* Addresses that no new VM may get: of VMs, this host and fixed backends. */
 static void find_used(struct planning *p)
 {
@@ -119,6 +158,8 @@ static void find_used(struct planning *p)
 	for (size_t i = 0; i < p->world->vm_count; i++)
 		for (int f = 0; f < 2; f++)
 			use_address(p, &p->world->vms[i].addresses[f]);
+	for (size_t i = 0; i < p->world->stray_count; i++)
+		use_stray(p, &p->world->strays[i]);
 	for (size_t i = 0; i < p->world->address_count; i++)
 		use_address(p, &p->world->addresses[i].address);
 	for (size_t i = 0; i < p->spec->service_count; i++) {

@@ -128,6 +128,20 @@ static void set_service(struct compile *c)
 	ch->kernel_service = c->want;
 }
 
+/* What was applied had a line: somebody took it away. */
+static void say_lost(struct planning *p, const struct world_service *s)
+{
+	struct change *ch;
+
+	if (s->id || !p->world->settled || !p->world->kernel.loaded)
+		return;
+	ch = planning_add(p, CHANGE_SHOW, ACTION_ADD,
+			  arena_printf(p->arena, "service.%s", s->name));
+	ch->service = s->name;
+	ch->detail = "its line was gone";
+	change_from_file(p, ch, &s->spec->src);
+}
+
 static void compile_service(struct planning *p, const struct world_service *s,
 			    struct compiled *done)
 {
@@ -140,6 +154,7 @@ static void compile_service(struct planning *p, const struct world_service *s,
 	c.eligible = arena_alloc(p->arena, s->member_count + 1);
 	c.ids = arena_alloc(p->arena, (s->member_count + 1) * sizeof(*c.ids));
 	members_eligible(&p->world->kernel, s, c.eligible);
+	say_lost(p, s);
 	if (!place_slots(&c))
 		return;
 	find_clients(&c);

@@ -28,6 +28,10 @@ struct world_kernel {
 	const struct world_owner *owners; /* sorted by id; also quarantined */
 	size_t owner_count;
 	uint32_t features; /* of the loaded programs */
+	/* Only known to a pass that verifies. */
+	size_t unpinned; /* maps and programs whose pins are gone */
+	bool direct_edited; /* by another than this process */
+	bool vips_damaged; /* lookups don't come to the lines there are */
 	uint32_t tick; /* seconds */
 	uint32_t now; /* coarse time, in ticks */
 	uint64_t flow_seed;
@@ -126,6 +130,8 @@ struct world_pool {
 	 * decision of the scaler's, whose own are between `wanted` and this.
 	 */
 	uint32_t allowed;
+	uint32_t wanted_before; /* within those of what runs */
+	const char *view; /* what the scaler said last, in words; or NULL */
 	const char *cause; /* of the last change of `wanted` */
 	uint64_t backoff_until; /* creates have to wait until then; 0: no */
 };
@@ -172,6 +178,12 @@ struct world {
 	size_t service_count;
 	struct world_vm *vms; /* sorted by name */
 	size_t vm_count;
+	/* Names that VMs would get and others have, with what those use. */
+	struct world_stray {
+		const char *domain, *vm, *hypervisor;
+		struct ip addresses[2];
+	} * strays;
+	size_t stray_count;
 	const struct reply_entry *replies; /* in the kernel, sorted by key */
 	size_t reply_count;
 	const struct xlb_direct_key *directs; /* in the kernel, sorted */

@@ -87,6 +87,9 @@ struct vip_table {
  */
 int vip_table_build(const struct xlb_vip *vips, size_t count, uint64_t seed,
 		    struct vip_table *ret);
+/* Every used line is where a lookup of its key comes to. */
+bool vip_lines_whole(uint64_t seed, const uint32_t *displacement,
+		     const struct xlb_vip *lines);
 const struct xlb_vip *vip_table_find(const struct vip_table *t,
 				     const uint32_t addr[4], int family,
 				     uint16_t port_be, uint8_t proto);

@@ -213,3 +213,21 @@ const struct xlb_vip *vip_table_find(const struct vip_table *t,
 		       ? v
 		       : NULL;
 }
+
+bool vip_lines_whole(uint64_t seed, const uint32_t *displacement,
+		     const struct xlb_vip *lines)
+{
+	for (uint32_t i = 0; i < XLB_VIP_LINES; i++) {
+		const struct xlb_vip *v = &lines[i];
+		uint64_t hash;
+		uint32_t word;
+
+		if (!v->proto)
+			continue;
+		hash = hash_key(v->addr, v->family, v->port, v->proto, seed);
+		word = displacement[bucket_of(hash)];
+		if (!(word & filter_of(hash)) || line_of(hash, word) != i)
+			return false;
+	}
+	return true;
+}

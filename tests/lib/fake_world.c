@@ -194,6 +194,7 @@ static void gather_kernel(struct gather *g)
 	k->slot_count = g->f->slot_count;
 	k->services = g->f->services;
 	k->features = g->f->features;
+	k->unpinned = g->f->verify ? g->f->unpinned : 0;
 	k->tick = g->f->tick;
 	k->source4 = g->f->sources[0].words[0];
 	memcpy(k->source6, g->f->sources[1].words, sizeof(k->source6));
@@ -270,6 +271,26 @@ static uint32_t claim_owner(struct gather *g, const struct world_service *s,
 	return 0;
 }
 
+/* See disowned_id() in observe.c. */
+static uint32_t disowned_id(const struct gather *g,
+			    const struct world_service *s,
+			    const struct world_member *m)
+{
+	const struct xlb_service *k = &g->f->services[s->id];
+
+	for (uint32_t i = 0; g->f->verify && s->id && i < 1u << k->slot_log2;
+	     i++) {
+		uint32_t id = XLB_SLOT_CUR(g->f->slots[k->slot_base + i]);
+		const struct xlb_backend *line = &g->f->backends[id];
+
+		if (id && !g->f->owners[id].name[0] &&
+		    !memcmp(&line->addr4, m->addresses[0].bytes, 4) &&
+		    !memcmp(line->addr6, m->addresses[1].bytes, 16))
+			return id;
+	}
+	return 0;
+}
+
 static struct fake_run *run_of(struct fake *f, const struct world_service *s,
 			       const struct world_member *m)
 {
@@ -342,6 +363,8 @@ static void gather_fixed(struct gather *g, struct world_service *s)
 		m->weight = b->weight;
 		m->drained = b->state == BACKEND_DRAIN;
 		m->id = claim_owner(g, s, m);
+		if (!m->id)
+			m->id = disowned_id(g, s, m);
 		finish_member(g, s, m, true);
 	}
 }
@@ -378,6 +401,8 @@ static void gather_vm(struct gather *g, struct fake_vm *v)
 		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
 	m->leaving = v->drains;
 	m->id = claim_owner(g, s, m);
+	if (!m->id)
+		m->id = disowned_id(g, s, m);
 	run = finish_member(g, s, m, alive);
 	if (alive && m->health == HEALTH_UP)
 		v->ready = true;
@@ -470,6 +495,9 @@ static void gather_pools(struct gather *g)
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		s->pool.known = true;
+		for (size_t k = 0; k < g->f->vm_count; k++)
+			s->pool.wanted_before +=
+				!strcmp(g->f->vms[k].service, s->name);
 		s->pool.wanted = s->spec->pool.min;
 		for (size_t k = 0; k < g->f->wanted_count; k++)
 			if (!strcmp(g->f->wanted[k].service, s->name)) {
@@ -844,6 +872,8 @@ static int apply_node(struct fake *f, const struct change *c)
 {
 	if (c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD)
 		load(f, c);
+	else if (c->kind == CHANGE_PINS)
+		f->unpinned = 0;
 	else if (c->kind == CHANGE_TICK)
 		f->tick = c->tick;
 	else if (c->kind == CHANGE_SOURCES)
@@ -876,6 +906,7 @@ int fake_apply(struct fake *f, const struct spec *spec, const struct change *c)
 	switch (c->kind) {
 	case CHANGE_LOAD:
 	case CHANGE_RELOAD:
+	case CHANGE_PINS:
 	case CHANGE_TICK:
 	case CHANGE_SOURCES:
 	case CHANGE_SYSCTL:

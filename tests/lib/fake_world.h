@@ -71,6 +71,7 @@ struct fake {
 	uint32_t *slots;
 	uint32_t slot_count;
 	uint32_t features, tick;
+	size_t unpinned;
 	struct ip sources[2];
 	struct reply_entry *replies;
 	size_t reply_count;

@@ -9,6 +9,7 @@ The namespaces have no names under /run/netns: they are held by mounts in the
 lab's private mount namespace, so they end with the script, also when it is
 killed.  The balancer's bpffs is mounted in the scratch folder.
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -169,6 +170,18 @@ class Reconciler:
     def start(self, *words):
         self.process = self.lab.lb.start(self.argv("-v", *(words or ["run"])), "xlb-reconcile")
         return self
+
+    @contextlib.contextmanager
+    def held(self):
+        """The daemon sleeps meanwhile, and verbs look by themselves."""
+        socket, away = self.state / "control.sock", self.state / "control.sock.away"
+        self.process.send_signal(signal.SIGSTOP)
+        os.rename(socket, away)
+        try:
+            yield
+        finally:
+            os.rename(away, socket)
+            self.process.send_signal(signal.SIGCONT)
 
     def kill9(self):
         self.process.kill()
