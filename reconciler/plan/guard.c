@@ -14,6 +14,24 @@ struct held *plan_hold(struct plan *p, const char *guard, const char *object,
 	return h;
 }
 
+static bool is_approvable(const struct held *h)
+{
+	static const char *const others[] = { "protect", "paused", "min" };
+
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+		if (!strcmp(h->guard, others[i]))
+			return false;
+	return true;
+}
+
+bool plan_awaits_approval(const struct plan *p)
+{
+	for (size_t i = 0; i < p->guard_count; i++)
+		if (is_approvable(p->guards[i]))
+			return true;
+	return false;
+}
+
 static bool is_running(const struct world *w, const struct world_service *s)
 {
 	if (s->id)

@@ -183,6 +183,8 @@ void plan_guard(struct plan *p, const struct spec *spec,
 /* Another guard of the plan, which change.held may point to; texts are kept. */
 struct held *plan_hold(struct plan *p, const char *guard, const char *object,
 		       const char *why, int64_t until_ms);
+/* Does an approval let go of anything?  Not of what has a verb of its own. */
+bool plan_awaits_approval(const struct plan *p);
 /* Nothing to carry out: hidden changes count, waiting and held ones don't. */
 bool plan_is_empty(const struct plan *p);
 bool plan_shows_nothing(const struct plan *p);

@@ -492,6 +492,7 @@ static void gather_pools(struct gather *g)
 	for (size_t i = 0; i < g->w->service_count; i++) {
 		struct world_service *s = &g->w->services[i];
 
+		s->paused = s->spec && s->spec->paused;
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		s->pool.known = true;
