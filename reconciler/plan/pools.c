@@ -416,7 +416,7 @@ struct exodus {
 static bool is_needed(const struct pool_plan *pp, const struct exodus *e,
 		      const struct world_vm *vm)
 {
-	return vm->phase == PHASE_READY && serves(pp->s, vm) &&
+	return vm->phase == PHASE_READY && serves(pp->s, vm) && e->min &&
 	       e->serving <= e->min;
 }
 
@@ -597,7 +597,8 @@ static const struct world_vm **sort_vms(const struct planning *p)
 /* No block declares it any more: its VMs go as the budget lets them. */
 static void disband(struct pool_plan *pp)
 {
-	struct exodus e = { .leave = count_vms(pp).staying };
+	struct exodus e = { .leave = count_vms(pp).staying,
+			    .serving = count_serving(pp) };
 
 	if (pp->s->pool.known)
 		shrink(pp, e);

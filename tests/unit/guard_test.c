@@ -15,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "desired/keep.h"
 #include "tests/lib/plan_steps.h"
 
 #define HISTORIES 12
@@ -323,6 +324,58 @@ static void pool_or_service_gone(void **state)
 	}
 }
 
+/* A service without a block that stays for its VMs: two go at a time. */
+static void disbands(void **state)
+{
+	struct spec *ten, *gone = steps_parse(GONE);
+	struct fake *f = ten_vms(&ten);
+	AUTO_BUF struct buf text = BUF_INIT;
+
+	(void)state;
+	keep_print(spec_find_service(ten, "web"), &text);
+	assert_null(keep_insert(gone, "web", buf_str(&text), KEPT_LEAVING));
+	assert_int_equal(one_pass(f, gone, true), 8);
+	assert_int_equal(settle(f, gone, PER - 2), 8);
+	assert_int_equal(vms_of(f), 8);
+	assert_true(fake_slots_of(f, "web", "web-1") > 0);
+	/* One that dies is no less held, and is replaced. */
+	fake_vm(f, "web-1")->running = false;
+	settle(f, gone, 1);
+	assert_int_equal(settle(f, gone, PER), 6);
+	assert_int_equal(vms_of(f), 6);
+	assert_int_equal(settle(f, gone, PER * 3), 0);
+	assert_int_equal(vms_of(f), 0);
+	fake_free(f);
+	spec_free(ten);
+	spec_free(gone);
+}
+
+/* Nothing about a paused service but its tables, and what was found off. */
+static void paused(void **state)
+{
+	struct spec *ten,
+		*two = steps_parse(POOL("2", "2") "    paused: true\n");
+	struct fake *f = ten_vms(&ten);
+
+	(void)state;
+	fake_vm(f, "web-3")->running = false;
+	settle(f, two, PER * 2);
+	assert_int_equal(vms_of(f), 10);
+	assert_int_equal(account.count, 0);
+	assert_int_equal(fake_slots_of(f, "web", "web-3"), 0);
+	assert_true(fake_slots_of(f, "web", "web-4") > 0);
+	/* The host was rebooted. */
+	for (size_t i = 0; i < f->vm_count; i++)
+		f->vms[i].running = false;
+	fake_crash(f, 0);
+	settle(f, two, 6);
+	assert_true(fake_vm(f, "web-3")->running);
+	assert_int_equal(vms_of(f), 10);
+	fake_free(f);
+	spec_free(ten);
+	spec_free(two);
+}
+
 /* Whoever asks for fewer than min doesn't get them. */
 static void min_stays(void **state)
 {
@@ -577,6 +630,8 @@ int main(void)
 		cmocka_unit_test(lost_store),
 		cmocka_unit_test(scaler_is_free),
 		cmocka_unit_test(pool_or_service_gone),
+		cmocka_unit_test(disbands),
+		cmocka_unit_test(paused),
 		cmocka_unit_test(min_stays),
 		cmocka_unit_test(removals),
 		cmocka_unit_test(random_histories),

@@ -4,6 +4,7 @@
 program, file, store and kernel: VMs deleted a few at a time, services that are
 protected or paused, files that are suddenly empty.
 """
+import json
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from tap import test  # noqa: E402
 
 VIP, VIP_FIXED = "192.0.2.10", "192.0.2.20"
 PER = 8  # seconds
-DONE, FAILED, HELD = 0, 1, 4
+DONE, FAILED, HELD, STALE = 0, 1, 4, 5
 
 HEAD = """version: 1
 node: {{interfaces: [uplink], resync: 2s}}
@@ -170,6 +171,27 @@ def store_lost(world):
     world.xlb.apply(world.text(world.web(4)))
     wait_for(lambda: len(world.domains()) == 4 and len(world.ready()) == 4, "four", 30)
     assert world.guards() == []
+
+
+@test
+def approved(world):
+    """approve lets go at once of what the plan holds back, and of nothing later"""
+    world.xlb.apply(world.text(world.web(9)))
+    world.wait_ready(9)
+    world.xlb.write(world.text(world.web(3)))
+    wait_for(lambda: len(world.held()) >= 4, "the guard", 20)
+    plan = json.loads(world.xlb.verb("plan", "--json").stdout)
+    assert {g["guard"] for g in plan["guards"]} == {"max_vm_deletes"}, plan["guards"]
+    assert world.xlb.verb("approve", "0" * 12).returncode == STALE
+    said = world.xlb.verb("approve", plan["plan_id"])
+    assert said.returncode == DONE, said
+    wait_for(lambda: len(world.domains()) == 3, "all of them to go", 30, 0.1)
+    wait_for(lambda: world.guards() == [], "nothing to be held", 20)
+    world.xlb.apply(world.text(world.web(6)))
+    world.wait_ready(6)
+    world.xlb.write(world.text(world.web(2)))
+    wait_for(lambda: world.guards() == ["max_vm_deletes"], "the guard again", 20)
+    world.xlb.apply(world.text(world.web(len(world.domains()))))
 
 
 @test
