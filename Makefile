@@ -47,15 +47,16 @@ say = @printf '  %-8s %s\n' $(1) $(2)
 endif
 
 ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+BPF_EXTRA ?=
 BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
-	-D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
+	$(BPF_EXTRA) -D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu
 
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
 BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
-LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
-	reconciler/*/*.c state/*.c))
+LIB_SRC := $(filter-out reconciler/main.c %.bpf.c,$(wildcard reconciler/*.c \
+	reconciler/*/*.c state/*.c bpf/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
@@ -69,7 +70,7 @@ FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_f
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
-.PHONY: all deps test demo bench soak fuzz install clean lint
+.PHONY: all deps test demo bench soak fuzz install deb deb-test clean lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -101,8 +102,8 @@ fuzz: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) build-all
 	@tests/run.py --fuzz
 
-.PHONY: build-all guest image tests-bin fuzz-bin bench-bin
-build-all: all tests-bin fuzz-bin bench-bin image
+.PHONY: build-all guest image debs tests-bin fuzz-bin bench-bin
+build-all: all tests-bin fuzz-bin bench-bin image debs
 tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
@@ -113,6 +114,9 @@ guest:
 image: guest
 	@tests/lib/image.sh $(abspath $(B))/tests/image/web.qcow2 $(abspath $(B))/guest
 	@tests/lib/kernel.sh $(abspath $(B))/tests/kernel/6.12 6.12
+
+debs: $(B)/xlb-reconcile
+	@[ "$(SANITIZE)" = 1 ] || tests/lib/debs.sh $(abspath $(B))/tests/debs $(abspath $(B))
 
 lint:
 	@tests/lint.sh
@@ -138,7 +142,7 @@ $(B)/reconciler/main.o: $(B)/version
 $(B)/version: FORCE
 	@mkdir -p $(@D)
 	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
-FORCE:
+.PHONY: FORCE
 
 $(B)/libxlb.a: $(LIB_OBJ)
 	$(call say,AR,$@)
@@ -154,6 +158,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+# These are the others, and more.
+$(B)/bpf/%_trace.bpf.o: bpf/%.bpf.c
 
 # Without what a debugger wants, which is half of it: the daemon holds them.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
@@ -185,6 +192,9 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The kernel's code puns types and reads words where they lie in a packet.
+$(B)/bpf/replay.o: CFLAGS += -fno-strict-aliasing -fno-sanitize=alignment
 
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)
@@ -251,6 +261,13 @@ install: $(B)/xlb-reconcile
 			install -D -m 644 {} $(abspath $(DESTDIR)/$(DOCDIR))/examples/{}); done
 	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
 		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
+
+# A Debian package in build/deb; deb-test tries it in a clean system.
+deb: deps
+	@packaging/deb.sh $(B)/deb
+
+deb-test: deb
+	@packaging/deb-test.sh $(B)/deb
 
 clean:
 	rm -rf build

@@ -42,12 +42,18 @@ static const struct verb verbs[] = {
 	{ "resume", cmd_keep, "SERVICE [--dry-run]", "take that back" },
 	{ "unprotect", cmd_keep, "SERVICE [--dry-run]",
 	  "let a protected service go that the file no longer declares" },
+	{ "trace", cmd_trace,
+	  "--vip A:P --from B:Q[-R] [--protocol tcp|udp] [--length N]\n"
+	  "           [--ttl N] [--json], or --live [--vip A[:P]] [--from B[:Q]]\n"
+	  "           [--protocol P] [--service S] [--rate N] [--count N]\n"
+	  "           [--for D] [--json]",
+	  "why packets of that client go where they go; --live: as they come" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
 	  "remove all that xlb made: VMs, VIPs, programs" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "explain", "trace", "top", "adopt" };
+static const char *const later[] = { "explain", "top", "adopt" };
 
 static void usage(FILE *out)
 {

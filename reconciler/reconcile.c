@@ -682,6 +682,7 @@ static void close_members(struct reconciler *r)
 
 void reconciler_close(struct reconciler *r)
 {
+	live_end(r);
 	applied_keep(r);
 	close_git(r);
 	close_hypervisors(r);

@@ -53,6 +53,15 @@ struct options {
 	const char *since;
 	const char *kind;
 	const char *lasts; /* --for */
+	const char *vip; /* --vip, --from, --protocol: of trace */
+	const char *from;
+	const char *protocol;
+	uint32_t length; /* --length, bytes of an IP packet; 0: not given */
+	uint32_t ttl; /* --ttl; 0: not given */
+	bool live;
+	const char *service; /* --service */
+	uint32_t rate; /* --rate, a second; 0: not given */
+	uint32_t count; /* --count; 0: no end */
 	const char *verb;
 	const char **args; /* borrowed from argv */
 	size_t arg_count;
@@ -196,6 +205,7 @@ struct reconciler {
 	struct watch *watch;
 	struct control *control;
 	struct sweeper *sweeper;
+	struct live *live; /* packets are sampled; NULL: they aren't */
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
@@ -370,6 +380,17 @@ int control_open(struct reconciler *r, struct control **ret);
 void control_close(struct control *c);
 /* Ask a running daemon; -ENOENT when there is none. Exit code, or -errno. */
 int control_ask(const struct options *opt, struct buf *out);
+/*
+ * The same for what goes on after its answer, one line, until the descriptor
+ * is closed by either side.  Only where the answer is 0 there is one.
+ */
+int control_hold(const struct options *opt, struct buf *out, int *ret_fd);
+/* Clients whose request went on until now: it is over. */
+void control_dismiss(struct control *c);
+
+/* live.c: packets sampled for a client. */
+int live_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+void live_end(struct reconciler *r); /* if there is one */
 
 /* cli/: one verb a file.  r is the daemon's, or one opened for the verb. */
 int verb_on_reconciler(struct reconciler *r, const struct options *opt,
@@ -391,6 +412,7 @@ int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
 int cmd_keep(const struct options *opt);
 int cmd_destroy(const struct options *opt);
+int cmd_trace(const struct options *opt);
 int cmd_apply(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
 int apply_verb(struct reconciler *r, const struct options *opt,
@@ -400,6 +422,8 @@ int status_verb(struct reconciler *r, const struct options *opt,
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
 int keep_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+int trace_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);
 bool hook_parse(const char *s, enum hook *ret);
 

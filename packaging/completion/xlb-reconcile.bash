@@ -18,6 +18,7 @@ refresh --dry-run --json --drift-only --detailed-exitcode
 pause --dry-run --json --drift-only --detailed-exitcode @service
 resume --dry-run --json --drift-only --detailed-exitcode @service
 unprotect --dry-run --json --drift-only --detailed-exitcode @service
+trace --vip --from --protocol --length --ttl --json --live --service --rate --count --for
 destroy --dry-run --yes --timeout
 '
 _xlb_reconcile_common='-f -v --state-dir --bpffs --interface --hook --libvirt --help --version'
@@ -59,7 +60,8 @@ _xlb_reconcile() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		-f | --state-dir | --bpffs | --interface | --hook | --libvirt | \
-			--timeout | --since | --kind | --for | --out) i=$((i + 1)) ;;
+			--timeout | --since | --kind | --for | --out | \
+			--vip | --from | --protocol | --length | --ttl | --service | --rate | --count) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}

@@ -210,10 +210,11 @@ static struct datapath *datapath_new(const struct datapath_config *cfg)
 
 	d->dir = mem_dup(cfg->bpffs);
 	d->read_only = cfg->read_only;
+	d->samples = -1;
 	for (int i = 0; i < MAP_COUNT; i++)
 		d->map_fd[i] = -1;
 	for (int i = 0; i < PROG_COUNT; i++)
-		d->programs.fd[i] = -1;
+		d->programs.fd[i] = d->before.fd[i] = -1;
 	d->tc = mem_alloc(sizeof(*d->tc));
 	return d;
 }
@@ -284,7 +285,10 @@ void datapath_close(struct datapath *d)
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (d->map_fd[i] >= 0)
 			close(d->map_fd[i]);
+	if (d->samples >= 0)
+		close(d->samples);
 	programs_release(&d->programs);
+	programs_release(&d->before);
 	mem_free_ptr(&d->owners.entries);
 	mem_free_ptr(&d->replies.entries);
 	mem_free_ptr(&d->direct.entries);
@@ -551,6 +555,13 @@ int datapath_set_vips(struct datapath *d, const struct vip_table *t)
 static bool flow_is_of(uint64_t entry, uint32_t backend)
 {
 	return entry && XLB_FLOW_BACKEND(entry) == backend;
+}
+
+int datapath_flow_line(const struct datapath *d, uint32_t line,
+		       struct xlb_flow_line *ret)
+{
+	return bpf_map_lookup_elem(d->map_fd[MAP_FLOWS], &line, ret) ? -errno
+								     : 0;
 }
 
 uint32_t datapath_remembered(const struct datapath *d, uint32_t backend)

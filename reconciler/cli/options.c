@@ -27,6 +27,15 @@ enum long_option {
 	OPT_OUT,
 	OPT_DRIFT_ONLY,
 	OPT_CHECK,
+	OPT_VIP,
+	OPT_FROM,
+	OPT_PROTOCOL,
+	OPT_LENGTH,
+	OPT_TTL,
+	OPT_LIVE,
+	OPT_SERVICE,
+	OPT_RATE,
+	OPT_COUNT,
 	OPT_HELP,
 	OPT_VERSION,
 	OPT_LATER,
@@ -50,6 +59,15 @@ static const struct option longs[] = {
 	{ "for", required_argument, NULL, OPT_FOR },
 	{ "print", no_argument, NULL, OPT_PRINT },
 	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "vip", required_argument, NULL, OPT_VIP },
+	{ "from", required_argument, NULL, OPT_FROM },
+	{ "protocol", required_argument, NULL, OPT_PROTOCOL },
+	{ "length", required_argument, NULL, OPT_LENGTH },
+	{ "ttl", required_argument, NULL, OPT_TTL },
+	{ "live", no_argument, NULL, OPT_LIVE },
+	{ "service", required_argument, NULL, OPT_SERVICE },
+	{ "rate", required_argument, NULL, OPT_RATE },
+	{ "count", required_argument, NULL, OPT_COUNT },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ "manual", no_argument, NULL, OPT_MANUAL },
@@ -95,6 +113,12 @@ static const struct grammar grammars[] = {
 	{ "pause", PREVIEWS, 1, 1, "SERVICE" },
 	{ "resume", PREVIEWS, 1, 1, "SERVICE" },
 	{ "unprotect", PREVIEWS, 1, 1, "SERVICE" },
+	{ "trace",
+	  BIT(OPT_VIP) | BIT(OPT_FROM) | BIT(OPT_PROTOCOL) | BIT(OPT_LENGTH) |
+		  BIT(OPT_TTL) | BIT(OPT_JSON) | BIT(OPT_LIVE) |
+		  BIT(OPT_SERVICE) | BIT(OPT_RATE) | BIT(OPT_COUNT) |
+		  BIT(OPT_FOR),
+	  0, 0, "no words" },
 	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
 	  "no words" },
 };
@@ -167,6 +191,58 @@ static int set_texts(int c, struct options *o)
 	default:
 		return -1;
 	}
+}
+
+static int set_trace(int c, struct options *o)
+{
+	const struct {
+		int option;
+		const char **text;
+	} texts[] = { { OPT_VIP, &o->vip },
+		      { OPT_FROM, &o->from },
+		      { OPT_PROTOCOL, &o->protocol },
+		      { OPT_SERVICE, &o->service } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		if (texts[i].option == c)
+			return *texts[i].text = optarg, 0;
+	if (c == OPT_LIVE)
+		return o->live = true, 0;
+	return -1;
+}
+
+/* Whole numbers with their bounds.  1: it isn't one of these options. */
+static int set_number(int c, struct options *o, struct buf *err)
+{
+	const struct {
+		int option;
+		const char *name;
+		uint32_t *to;
+		unsigned long least, most;
+	} numbers[] = { { OPT_LENGTH, "length", &o->length, 60, 65535 },
+			{ OPT_TTL, "ttl", &o->ttl, 1, 255 },
+			{ OPT_RATE, "rate", &o->rate, 1, 100000 },
+			{ OPT_COUNT, "count", &o->count, 1, 1000000000 } };
+	size_t i = 0;
+	unsigned long n;
+	char *end;
+
+	while (i < ARRAY_SIZE(numbers) && numbers[i].option != c)
+		i++;
+	if (i == ARRAY_SIZE(numbers))
+		return 1;
+	n = strtoul(optarg, &end, 10);
+	if (c == OPT_RATE && !strcmp(end, "/s"))
+		end += 2;
+	if (*end || *optarg < '0' || *optarg > '9' || n < numbers[i].least ||
+	    n > numbers[i].most) {
+		buf_addf(err, "--%s %s is not a number from %lu to %lu",
+			 numbers[i].name, optarg, numbers[i].least,
+			 numbers[i].most);
+		return EXIT_USAGE;
+	}
+	*numbers[i].to = (uint32_t)n;
+	return 0;
 }
 
 static int set_switches(int c, struct options *o)
@@ -252,6 +328,10 @@ static int check_values(const struct options *o, struct buf *err)
 			 "--kind %s is not one of scaling, change, vm, "
 			 "health, revision",
 			 o->kind);
+	else if (o->protocol && strcmp(o->protocol, "tcp") != 0 &&
+		 strcmp(o->protocol, "udp") != 0)
+		buf_addf(err, "--protocol %s is not one of tcp, udp",
+			 o->protocol);
 	return err->len ? EXIT_USAGE : 0;
 }
 
@@ -268,9 +348,13 @@ static void check_plan_options(const struct options *o, uint64_t given,
 			       struct buf *err)
 {
 	uint64_t plans = given & PLANS & ~BIT(OPT_DRY_RUN);
-	bool plain = !strcmp(o->verb, "plan") || !strcmp(o->verb, "diff") ||
-		     !strcmp(o->verb, "status") || !strcmp(o->verb, "history");
+	static const char *const answers[] = { "plan",	  "diff",    "status",
+					       "history", "explain", "trace",
+					       "adopt" };
+	bool plain = false;
 
+	for (size_t i = 0; i < ARRAY_SIZE(answers); i++)
+		plain |= !strcmp(o->verb, answers[i]);
 	if (plans && !plain && !o->dry_run)
 		buf_addf(err, "--%s goes with plan, or with --dry-run",
 			 option_name(plans & -plans));
@@ -347,7 +431,9 @@ int options_parse(int argc, char **argv, struct options *o, struct buf *err)
 		}
 		if (c >= OPT_STATE_DIR)
 			given |= BIT(c);
-		if (set_paths(c, o) && set_texts(c, o))
+		if (set_number(c, o, err) == EXIT_USAGE)
+			return EXIT_USAGE;
+		if (set_paths(c, o) && set_texts(c, o) && set_trace(c, o))
 			set_switches(c, o);
 	}
 	o->file_given = o->file != NULL;
