@@ -142,7 +142,9 @@ static const char *action_of(const struct plan *p, const struct held *h)
 {
 	for (size_t i = 0; i < p->count; i++)
 		if (p->changes[i]->held == h)
-			return action_name(p->changes[i]->action);
+			return action_name(p->changes[i]->kind == CHANGE_DRAIN
+						   ? ACTION_DESTROY
+						   : p->changes[i]->action);
 	return "remove";
 }
 

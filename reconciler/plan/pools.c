@@ -367,8 +367,6 @@ static struct change *retire(struct pool_plan *pp, const struct world_vm *vm)
 static void hold(struct pool_plan *pp, struct change *c, const char *guard,
 		 const char *why, int64_t until_ms)
 {
-	if (c->kind == CHANGE_DRAIN)
-		c->action = ACTION_DESTROY;
 	c->held = plan_hold(pp->p->plan, guard, c->object, why, until_ms);
 }
 
