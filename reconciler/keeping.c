@@ -209,11 +209,11 @@ static bool all_may_go(const struct reconciler *r, const char *service,
 {
 	uint32_t n;
 
+	if (r->approved)
+		return true;
 	if (!r->spec || !hypervisors_read(r))
 		return false;
 	n = count_vms(r, service);
-	if (r->approved)
-		return true;
 	if (n > *left)
 		return false;
 	*left -= n;
