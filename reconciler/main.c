@@ -49,7 +49,7 @@ static const struct verb verbs[] = {
 	  "           [--for D] [--json]",
 	  "why packets of that client go where they go; --live: as they come" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
-	  "remove all that xlb made: VMs, VIPs, programs" },
+	  "remove all that xlb made, but for protected services" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
