@@ -7,7 +7,7 @@ CC := gcc
 CLANG := clang
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle \
-	libarchive libgit2 libxml-2.0 libsystemd
+	libarchive libgit2 libxml-2.0 libsystemd libcurl
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr
 DESTDIR ?=
