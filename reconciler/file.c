@@ -219,6 +219,7 @@ static void wait_with_file(struct reconciler *r, struct spec *spec,
 	if (!go_on_with_applied(r) && !r->spec)
 		connect_hypervisors(r, spec);
 	spec_free(spec);
+	systemd_serving(r);
 	reconcile_soon(r);
 }
 

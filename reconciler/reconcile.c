@@ -534,6 +534,7 @@ static void resync(void *arg)
 	r->resyncs++;
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
+	applied_keep(r);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
 			r->store, clock_wall_ms(),

@@ -465,4 +465,25 @@ def manual_restart(made):
     xlb(made, "destroy", "--yes")
 
 
+@tap.test
+def manual_first(made):
+    """run --manual: with nothing applied yet all waits, and approve takes it to its end"""
+    made.xlb.write(made.text)
+    told, row = say_count(made, "file_waits"), last_row(made)
+    start_manual(made)
+    wait_for(lambda: say_count(made, "file_waits") > told, "the file to be seen")
+    assert "waits" in waits(made) and not has_vip(made)
+    assert "prog" not in made.lb.out(["ip", "link", "show", "uplink"])
+    values = plan(made, "--detailed-exitcode", code=CHANGES)
+    assert objects(values["changes"])["node/link/uplink", "add"] == 1, values
+    assert not rows_since(made, row)
+    xlb(made, "approve", values["plan_id"])
+    netlab.wait_serving(made)
+    wait_for(lambda: "running, converged" in waits(made), "it to be at rest")
+    assert made.xlb.query("SELECT result FROM revisions ORDER BY id DESC LIMIT 1")[0]["result"] \
+        == "applied"
+    assert made.xlb.stop() == 0
+    xlb(made, "destroy", "--yes")
+
+
 lab.main(make)
