@@ -245,6 +245,9 @@ static enum kept stays_without_block(const struct reconciler *r,
 		return KEPT_PAUSED;
 	if (d->protect && !find_override(r, "unprotect", d->service))
 		return KEPT_PROTECTED;
+	/* What asks for all to go waits for no guard. */
+	if (!strcmp(r->opt->verb, "destroy"))
+		return KEPT_NOT;
 	return has_pool(d) && !all_may_go(r, d->service, left) ? KEPT_LEAVING
 							       : KEPT_NOT;
 }
