@@ -237,9 +237,37 @@ static bool has_pool(const struct declaration *d)
 	return strstr(d->text, "\n    pool:") != NULL;
 }
 
-static enum kept stays_without_block(const struct reconciler *r,
-				     const struct declaration *d,
-				     uint32_t *left)
+static void see_vm_owner(void *arg, uint32_t id, const struct xlb_owner *owner)
+{
+	uint32_t *service = arg;
+
+	(void)id;
+	if (owner->service == *service && owner->kind == XLB_OWNER_VM)
+		*service = UINT32_MAX;
+}
+
+/* Traffic may go to VMs of it. */
+static bool serves_by_vms(const struct reconciler *r, const char *name)
+{
+	uint32_t id = id_in_kernel(r, name);
+
+	if (id)
+		datapath_owners(r->dp, see_vm_owner, &id);
+	return id == UINT32_MAX;
+}
+
+/* What VMs it has isn't known: then the kernel's word counts. */
+static bool has_vms_that_stay(const struct reconciler *r, const char *service,
+			      uint32_t *left)
+{
+	if (all_may_go(r, service, left))
+		return false;
+	return count_vms(r, service) || serves_by_vms(r, service);
+}
+
+static enum kept_why stays_without_block(const struct reconciler *r,
+					 const struct declaration *d,
+					 uint32_t *left)
 {
 	if (find_override(r, "pause", d->service))
 		return KEPT_PAUSED;
@@ -248,8 +276,9 @@ static enum kept stays_without_block(const struct reconciler *r,
 	/* What asks for all to go waits for no guard. */
 	if (!strcmp(r->opt->verb, "destroy"))
 		return KEPT_NOT;
-	return has_pool(d) && !all_may_go(r, d->service, left) ? KEPT_LEAVING
-							       : KEPT_NOT;
+	return has_pool(d) && has_vms_that_stay(r, d->service, left)
+		       ? KEPT_LEAVING
+		       : KEPT_NOT;
 }
 
 static bool says_the_same(const struct service_spec *s, const char *text)
@@ -278,7 +307,7 @@ static char *text_in_force(const struct reconciler *r, const char *name)
 }
 
 static void keep(struct spec *spec, const char *name, const char *text,
-		 enum kept why)
+		 enum kept_why why)
 {
 	const char *conflict = keep_insert(spec, name, text, why);
 	struct conflict *c;
@@ -315,7 +344,7 @@ void keeping_merge(struct reconciler *r, struct spec *spec)
 
 	keep_paused(r, spec);
 	while ((d = strmap_next(&r->declarations, &i))) {
-		enum kept why = KEPT_NOT;
+		enum kept_why why = KEPT_NOT;
 
 		if (!spec_find_service(spec, d->service))
 			why = stays_without_block(r, d, &left);

@@ -55,11 +55,20 @@ static struct spec *read_kept(struct spec *s, const char *name,
 static const struct hypervisor_spec *
 take_hypervisor(struct spec *s, const struct hypervisor_spec *h)
 {
-	for (size_t i = 0; i < s->hypervisor_count; i++)
+	size_t n = s->hypervisor_count;
+	struct hypervisor_spec *list;
+
+	for (size_t i = 0; i < n; i++)
 		if (!strcmp(s->hypervisors[i].name, h->name))
 			return &s->hypervisors[i];
-	*ARENA_PUSH(s->arena, s->hypervisors, s->hypervisor_count) = *h;
-	return &s->hypervisors[s->hypervisor_count - 1];
+	/* The file's own list may be shared with other specs. */
+	list = arena_alloc(s->arena, (n + 1) * sizeof(*list));
+	if (n)
+		memcpy(list, s->hypervisors, n * sizeof(*list));
+	list[n] = *h;
+	s->hypervisors = list;
+	s->hypervisor_count = n + 1;
+	return &list[n];
 }
 
 /* All but `name`, with room for one more; sorted as they were. */
@@ -103,7 +112,7 @@ static const char *find_conflict(const struct spec *s)
 }
 
 const char *keep_insert(struct spec *s, const char *name, const char *text,
-			enum kept why)
+			enum kept_why why)
 {
 	const struct service_spec *file = spec_find_service(s, name);
 	struct spec before = *s, *kept;

@@ -21,7 +21,7 @@ void keep_print(const struct service_spec *service, struct buf *out);
  * spec is as before then.
  */
 const char *keep_insert(struct spec *s, const char *name, const char *text,
-			enum kept why);
+			enum kept_why why);
 
 /* Take a service out; memory stays, for those who still point to it. */
 void keep_remove(struct spec *s, const char *name);

@@ -5,19 +5,21 @@
 #include <string.h>
 
 #include "desired/names.h"
+#include "desired/piece.h"
 
 void spec_free(struct spec *s)
 {
-	struct spec *kept = s ? s->kept : NULL;
+	if (!s)
+		return;
+	while (s->kept) {
+		struct spec *kept = s->kept;
 
-	while (kept) {
-		struct spec *next = kept->next;
-
-		arena_free(kept->arena);
-		kept = next;
+		s->kept = kept->next;
+		spec_free(kept);
 	}
-	if (s)
-		arena_free(s->arena);
+	for (size_t i = 0; i < s->piece_count; i++)
+		piece_free(s->pieces[i]);
+	arena_free(s->arena);
 }
 
 size_t service_vip_ports(const struct service_spec *s)

@@ -241,7 +241,7 @@ struct scaling_spec {
 };
 
 /* Why a service isn't what the file says of it, but what it was before. */
-enum kept {
+enum kept_why {
 	KEPT_NOT, /* it is */
 	KEPT_PROTECTED, /* its block is gone */
 	KEPT_PAUSED,
@@ -265,7 +265,7 @@ struct service_spec {
 	uint64_t drain_quiet; /* 0: off */
 	bool protect; /* not removed with its block */
 	bool paused; /* stays exactly as it is */
-	enum kept kept;
+	enum kept_why kept;
 	bool undeclared; /* it has no block in the file */
 	struct backend_spec *backends;
 	size_t backend_count;
@@ -279,7 +279,7 @@ struct service_spec {
 /* A service that has to stay and can't, beside what the file declares. */
 struct conflict {
 	const char *service;
-	enum kept kept;
+	enum kept_why kept;
 	const char *why;
 };
 
@@ -300,6 +300,9 @@ struct spec {
 	struct spec *kept, *next;
 	struct conflict *conflicts;
 	size_t conflict_count;
+	/* What it shares with others that were read from the same files. */
+	struct piece **pieces;
+	size_t piece_count;
 };
 
 /* What the checks allow; also what `check` says when it is exceeded. */

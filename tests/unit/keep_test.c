@@ -37,7 +37,7 @@ static void comes_back(void **state)
 {
 	struct diag_list diags = { 0 };
 	struct spec *full =
-		spec_read("examples/full/services.yaml", &diags, NULL);
+		spec_read("examples/full/services.yaml", NULL, &diags, NULL);
 
 	(void)state;
 	assert_non_null(full);
