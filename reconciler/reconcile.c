@@ -559,7 +559,8 @@ static void resync(void *arg)
 
 int reconciler_look(struct reconciler *r, struct diag_list *diags)
 {
-	struct spec *spec = spec_read(r->opt->file, NULL, diags, r->file_sha256);
+	struct spec *spec =
+		spec_read(r->opt->file, NULL, diags, r->file_sha256);
 	int64_t last = 0;
 	char applied[65] = "";
 
