@@ -557,7 +557,7 @@ int reconciler_look(struct reconciler *r, struct diag_list *diags)
 	int64_t last = 0;
 	char applied[65] = "";
 
-	r->spec = spec_read(r->opt->file, diags, r->file_sha256);
+	r->spec = spec_read(r->opt->file, NULL, diags, r->file_sha256);
 	if (!r->spec)
 		return -EBADMSG;
 	apply_flags(r->spec, r->opt);
@@ -673,6 +673,7 @@ static void close_members(struct reconciler *r)
 		free(m);
 	}
 	strmap_release(&r->members);
+	free(r->run_by_id);
 }
 
 void reconciler_close(struct reconciler *r)
@@ -704,5 +705,6 @@ void reconciler_close(struct reconciler *r)
 	store_overrides_free(r->overrides, r->override_count);
 	diag_list_release(&r->file_diags);
 	spec_free(r->spec);
+	spec_cache_free(r->cache);
 	spec_free(r->applied);
 }
