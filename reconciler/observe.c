@@ -236,7 +236,7 @@ static void gather_paths(struct gather *g, struct world_member *m,
 	for (int f = 0; f < 2; f++) {
 		if (!m->addresses[f].family)
 			continue;
-		if (g->w->verify && !g->looks && !g->r->read_only)
+		if (g->w->verify && !g->looks)
 			net_keep(g->r->net, &m->addresses[f]);
 		if (!v || !vm_path(g, v, &m->paths[f]))
 			host_path(g, &m->addresses[f], m->fixed,
