@@ -1199,10 +1199,15 @@ static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 		return false;
 	if (!region_is_sound(f, v->service, v->slot_base, v->slot_shift))
 		return false;
-	/* Datagrams that become stateless go to the slot's cur at once. */
-	for (uint32_t i = 0; v->proto == IPPROTO_TCP &&
-			     (v->flags & XLB_VIP_PICKS || service_changes(s)) &&
-			     i < 1u << (32 - v->slot_shift);
+	/*
+	 * Datagrams that become stateless go to the slot's cur at once.  What
+	 * the service's line says is so of the region that it says.
+	 */
+	for (uint32_t i = 0;
+	     v->proto == IPPROTO_TCP &&
+	     (v->flags & XLB_VIP_PICKS ||
+	      (service_changes(s) && s->slot_base == v->slot_base)) &&
+	     i < 1u << (32 - v->slot_shift);
 	     i++) {
 		uint32_t word = f->slots[v->slot_base + i];
 
