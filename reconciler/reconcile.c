@@ -682,6 +682,8 @@ void reconciler_close(struct reconciler *r)
 	applied_keep(r);
 	close_git(r);
 	close_hypervisors(r);
+	if (!hypervisor_end())
+		log_warn("stopping", "hypervisor_calls=under_way");
 	strmap_release(&r->vms);
 	close_members(r);
 	close_services(r);
