@@ -144,6 +144,7 @@ struct world_service {
 	uint32_t id; /* in the kernel; 0: none */
 	bool paused; /* by the file or an operator */
 	bool unprotected; /* by an operator, once */
+	bool verify; /* hold every slot against its table, not just the changed */
 	struct world_member *members; /* sorted by name */
 	size_t member_count;
 	struct world_pool pool;
@@ -162,7 +163,7 @@ struct world {
 	bool settled; /* the file is the one last applied: differences are drift */
 	bool accepted; /* the file is in force: what it asks for was let through */
 	bool approved; /* by the operator: guards hold nothing back */
-	bool verify; /* hold every slot against its table, not just the changed */
+	bool verify; /* everything was read again, not just what changed */
 	bool forwards6_all; /* net.ipv6.conf.all.forwarding */
 	uint32_t next_id; /* where the search for a free backend id starts */
 	struct world_kernel kernel;
