@@ -563,6 +563,8 @@ struct world *fake_observe(struct fake *f, const struct spec *spec,
 	gather_services(g);
 	gather_pools(g);
 	gather_node(g);
+	for (size_t i = 0; i < w->service_count; i++)
+		w->services[i].verify = f->verify;
 	sweep_runs(f);
 	free(g);
 	return w;
