@@ -2,6 +2,7 @@
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "reconcile.h"
@@ -37,6 +38,11 @@ static const struct verb verbs[] = {
 	  "take that back" },
 	{ "refresh", cmd_override, "[--dry-run]",
 	  "read the file, the kernel and the hypervisors again" },
+	{ "pause", cmd_keep, "SERVICE [--dry-run]",
+	  "a service stays as it is: VMs, count and declaration" },
+	{ "resume", cmd_keep, "SERVICE [--dry-run]", "take that back" },
+	{ "unprotect", cmd_keep, "SERVICE [--dry-run]",
+	  "let a protected service go that the file no longer declares" },
 	{ "explain", cmd_explain, "SERVICE [--at TIME] [--json]",
 	  "why it has as many VMs as it has, and when that changes" },
 	{ "trace", cmd_trace,
@@ -50,11 +56,11 @@ static const struct verb verbs[] = {
 	  "           [--yes] [--dry-run] [--json]",
 	  "domains of others that fit a pool; those that are named join it" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
-	  "remove all that xlb made: VMs, VIPs, programs" },
+	  "remove all that xlb made, but for protected services" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "top", "pause", "resume", "unprotect" };
+static const char *const later[] = { "top" };
 
 static void usage(FILE *out)
 {
@@ -129,5 +135,11 @@ int main(int argc, char **argv)
 			code = no_such_verb(opt.verb);
 	}
 	options_release(&opt);
+	/* A thread that hangs in a call of libvirt's would trip over what
+	 * exit() takes down. */
+	if (!workers_wait(0)) {
+		fflush(NULL);
+		_exit(code);
+	}
 	return code;
 }
