@@ -444,6 +444,7 @@ static void resync(void *arg)
 	r->resyncs++;
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
+	state_keep(r);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
 			r->store, clock_wall_ms(),
@@ -496,29 +497,6 @@ static int open_kernel(struct reconciler *r, struct diag_list *diags)
 	return datapath_open(&cfg, &r->dp, diags);
 }
 
-static int open_state(struct reconciler *r, struct diag_list *diags)
-{
-	struct diag_list ignored = { 0 };
-	int err = store_open(r->opt->state_dir, r->read_only, &r->store,
-			     r->read_only ? &ignored : diags);
-
-	diag_list_release(&ignored);
-	if (err) {
-		/*
-		 * Traffic doesn't depend on history: say so and go on. One
-		 * who only looks may come before there is any.
-		 */
-		if (!r->read_only || err != -ENOENT)
-			log_warn("history", "result=unavailable why=\"%s\"",
-				 strerror(-err));
-		r->store = NULL;
-		diags->errors = 0;
-		return 0;
-	}
-	store_overrides(r->store, &r->overrides, &r->override_count);
-	return 0;
-}
-
 int reconciler_open(struct reconciler *r, const struct options *opt,
 		    struct loop *loop, bool read_only, struct diag_list *diags)
 {
@@ -530,9 +508,8 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
 	log_set_run(r->run_id);
-	err = open_state(r, diags);
-	if (!err)
-		err = net_open(loop, on_network, r, &r->net);
+	state_open(r);
+	err = net_open(loop, on_network, r, &r->net);
 	if (!err)
 		err = open_kernel(r, diags);
 	if (!err)

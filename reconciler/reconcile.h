@@ -180,6 +180,8 @@ struct reconciler {
 	struct strmap services; /* struct service_run by name */
 	struct store_override *overrides;
 	size_t override_count;
+	bool overrides_read; /* from a store, since the start */
+	int store_err; /* why there is none, as told */
 
 	struct loop_source *pass; /* the next pass */
 	struct loop_source *resync;
