@@ -62,7 +62,8 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 	tests/net/*_test.c tests/crash/*_test.c)
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
+# The product once more, with everything that acts on the outside wrapped.
+TEST_TOOL := $(B)/tests/crash/xlb-reconcile $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
 	$(B)/tests/unit/judge
 SCHEMA_BIN := $(B)/schemas/generate
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
@@ -185,6 +186,11 @@ $(B)/%.o: %.c | $(SKEL)
 	@mkdir -p $(@D)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/tests/crash/xlb-reconcile: $(B)/reconciler/main.o $(B)/tests/crash/seam.o $(B)/libxlb.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) $$(nm $(B)/tests/crash/seam.o | sed -n 's/.* T __wrap_/-Wl,--wrap=/p') \
+		-o $@ $^ $(LIBS)
 
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)
