@@ -47,15 +47,16 @@ say = @printf '  %-8s %s\n' $(1) $(2)
 endif
 
 ARCH := $(shell uname -m | sed 's/x86_64/x86/; s/aarch64/arm64/')
+BPF_EXTRA ?=
 BPF_CFLAGS := -std=gnu17 -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror \
-	-D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
+	$(BPF_EXTRA) -D__TARGET_ARCH_$(ARCH) -I. -Ibpf \
 	-idirafter /usr/include/$(shell uname -m)-linux-gnu
 
 BPF_OBJ := $(patsubst bpf/%.bpf.c,$(B)/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 SKEL := $(BPF_OBJ:.bpf.o=.skel.h)
 BENCH_SKEL := $(patsubst tests/bench/%.bpf.c,$(B)/bench/%.skel.h,$(wildcard tests/bench/*.bpf.c))
-LIB_SRC := $(filter-out reconciler/main.c,$(wildcard reconciler/*.c \
-	reconciler/*/*.c state/*.c))
+LIB_SRC := $(filter-out reconciler/main.c %.bpf.c,$(wildcard reconciler/*.c \
+	reconciler/*/*.c state/*.c bpf/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o) $(B)/state/history_sql.o
 TOOL_BIN := $(patsubst tools/%.c,$(B)/xlb-%,$(wildcard tools/*.c))
 TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c \
@@ -70,7 +71,7 @@ FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_f
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
-.PHONY: all deps test demo bench soak fuzz install clean lint
+.PHONY: all deps test demo bench soak fuzz install deb deb-test clean lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -102,8 +103,8 @@ fuzz: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) build-all
 	@tests/run.py --fuzz
 
-.PHONY: build-all guest image tests-bin fuzz-bin bench-bin
-build-all: all tests-bin fuzz-bin bench-bin image
+.PHONY: build-all guest image debs tests-bin fuzz-bin bench-bin
+build-all: all tests-bin fuzz-bin bench-bin image debs
 tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
@@ -114,6 +115,9 @@ guest:
 image: guest
 	@tests/lib/image.sh $(abspath $(B))/tests/image/web.qcow2 $(abspath $(B))/guest
 	@tests/lib/kernel.sh $(abspath $(B))/tests/kernel/6.12 6.12
+
+debs: $(B)/xlb-reconcile
+	@[ "$(SANITIZE)" = 1 ] || tests/lib/debs.sh $(abspath $(B))/tests/debs $(abspath $(B))
 
 lint:
 	@tests/lint.sh
@@ -139,7 +143,7 @@ $(B)/reconciler/main.o: $(B)/version
 $(B)/version: FORCE
 	@mkdir -p $(@D)
 	@echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
-FORCE:
+.PHONY: FORCE
 
 $(B)/libxlb.a: $(LIB_OBJ)
 	$(call say,AR,$@)
@@ -155,6 +159,9 @@ $(B)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	@mkdir -p $(@D)
 	$(call say,CLANG,$@)
 	$(Q)$(CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+# These are the others, and more.
+$(B)/bpf/%_trace.bpf.o: bpf/%.bpf.c
 
 # Without what a debugger wants, which is half of it: the daemon holds them.
 $(B)/bpf/%.skel.h: $(B)/bpf/%.bpf.o
@@ -192,6 +199,9 @@ $(B)/tests/crash/xlb-reconcile: $(B)/reconciler/main.o $(B)/tests/crash/seam.o $
 	$(Q)$(CC) $(LDFLAGS) $$(nm $(B)/tests/crash/seam.o | sed -n 's/.* T __wrap_/-Wl,--wrap=/p') \
 		-o $@ $^ $(LIBS)
 
+# The kernel's code puns types and reads words where they lie in a packet.
+$(B)/bpf/replay.o: CFLAGS += -fno-strict-aliasing -fno-sanitize=alignment
+
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)
 	@rm -f $@
@@ -220,6 +230,11 @@ FUZZ_SRC_packet := $(wildcard reconciler/base/*.[ch]) reconciler/tables/vip_tabl
 	tests/lib/bpf_lab.c tests/lib/packet_make.c tests/lib/packet_view.c \
 	tests/lib/bpf_lab.h tests/lib/packet_make.h tests/lib/packet_view.h bpf/xlb.h
 FUZZ_LIBS_packet := -lbpf
+FUZZ_SRC_saved_plan := $(wildcard reconciler/base/*.[ch] reconciler/plan/*.h) \
+	reconciler/plan/saved.c reconciler/plan/id.c
+FUZZ_LIBS_saved_plan := -ljansson -lnettle
+FUZZ_SRC_control := $(wildcard reconciler/base/*.[ch]) reconciler/reconcile.h \
+	reconciler/cli/request.c reconciler/cli/options.c
 
 .SECONDEXPANSION:
 $(FUZZ_BIN): $(B)/fuzz/%: tests/fuzz/%_fuzz.c $$(FUZZ_SRC_$$*) | $(BPF_OBJ)
@@ -252,6 +267,13 @@ install: $(B)/xlb-reconcile
 			install -D -m 644 {} $(abspath $(DESTDIR)/$(DOCDIR))/examples/{}); done
 	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
 		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
+
+# A Debian package in build/deb; deb-test tries it in a clean system.
+deb: deps
+	@packaging/deb.sh $(B)/deb
+
+deb-test: deb
+	@packaging/deb-test.sh $(B)/deb
 
 clean:
 	rm -rf build

@@ -7,6 +7,7 @@
 #define COUNT_H
 
 #include "ctx.h"
+#include "trace.h"
 
 static __always_inline void count_packet(__u32 backend, __u64 bytes,
 					 bool new_flow)
@@ -26,6 +27,7 @@ __noinline int count_drop(__u32 reason)
 {
 	__u64 *n = bpf_map_lookup_elem(&drops, &reason);
 
+	trace_drop(reason);
 	if (n)
 		++*n;
 	return 0;

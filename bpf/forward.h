@@ -125,6 +125,7 @@ static __always_inline int forward_v4(struct context *ctx, struct iphdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	trace_backend(id);
 	if (is_own_v4(be, ip))
 		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
@@ -156,6 +157,7 @@ static __always_inline int forward_v6(struct context *ctx, struct ipv6hdr *ip,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(vip->forwarding);
 
+	trace_backend(id);
 	if (is_own_v6(be, ip))
 		return drop(XLB_DROP_HAIRPIN);
 	if (is_encap(vip->forwarding))
@@ -192,6 +194,7 @@ static __always_inline int forward_later_v4(struct context *ctx,
 	const struct xlb_backend *be = backend_line(id);
 	bool nat = is_nat(forwarding);
 
+	trace_backend(id);
 	if (is_encap(forwarding))
 		return wrap_v4(ctx, p, forwarding, id, ip->saddr * MIX_A,
 			       ip->tos);
@@ -221,6 +224,7 @@ static __always_inline int forward_later_v6(struct context *ctx,
 	const __u64 *src = (const __u64 *)&ip->saddr;
 	bool nat = is_nat(forwarding);
 
+	trace_backend(id);
 	if (is_encap(forwarding))
 		return wrap_v6(ctx, p, forwarding, id,
 			       (src[0] ^ src[1]) * MIX_A, class_v6(ip));

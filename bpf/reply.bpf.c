@@ -3,6 +3,7 @@
 #define XLB_TC
 #include "reply.h"
 #include "reply_icmp.h"
+#include "traced.h"
 
 /* Beside or in front of the packet: what its tags hide.  0: cut short. */
 static __always_inline __be16 answer_type(struct __sk_buff *skb,
@@ -46,8 +47,7 @@ static __always_inline bool answer_headers(struct __sk_buff *skb,
 	return !headers_v6(skb, a->l3, &a->h);
 }
 
-SEC("tc")
-int xlb_reply(struct __sk_buff *skb)
+static __always_inline int answer_packet(struct __sk_buff *skb)
 {
 	__u32 key = 0;
 	struct reply *r = bpf_map_lookup_elem(&reply_place, &key);
@@ -71,6 +71,12 @@ int xlb_reply(struct __sk_buff *skb)
 	if (!proto_has_ports(a->h.proto) || !answer_ports(skb, a))
 		return TC_ACT_OK;
 	return answer(skb, a);
+}
+
+SEC("tc")
+int xlb_reply(struct __sk_buff *skb)
+{
+	return TRACED(XLB_HOOK_REPLY, skb, answer_packet(skb));
 }
 
 char _license[] SEC("license") = "GPL";

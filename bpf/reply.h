@@ -311,6 +311,7 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 	r = bpf_map_lookup_elem(&replies, &a->from);
 	if (!r)
 		return answer_own(skb, a);
+	trace_backend(r->backend);
 	if (a->opens || a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
 	verdict =

@@ -5,11 +5,12 @@
  */
 #define XLB_TC
 #include "balance.h"
+#include "traced.h"
 
 SEC("tc")
 int xlb_tc(struct context *ctx)
 {
-	return balance(ctx);
+	return TRACED(XLB_HOOK_TC, ctx, balance(ctx));
 }
 
 char _license[] SEC("license") = "GPL";

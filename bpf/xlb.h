@@ -72,6 +72,8 @@ enum xlb_forwarding {
 #define XLB_FEATURE_VLAN 0x0800 /* a next hop is behind a VLAN tag */
 #define XLB_FEATURE_UPLINKS 0x1000 /* packets come in by several interfaces */
 #define XLB_FEATURE_ALL 0x1fff
+/* The programs that sample packets, see struct xlb_sample, while asked for. */
+#define XLB_FEATURE_TRACE 0x80000000u
 
 /*
  * One declared (address, port, protocol).  proto 0: an empty line.
@@ -248,12 +250,72 @@ struct xlb_control {
 };
 
 /*
+ * Which packets are sampled (trace --live), and how many.  Written before the
+ * programs that read it come; 0: any.
+ */
+struct xlb_trace {
+	__u64 until; /* ns, CLOCK_MONOTONIC: then it is over, whoever forgot */
+	__u64 interval; /* ns from one sample to the next, in the mean */
+	__u64 burst; /* ns: so far ahead of that they may come */
+	__u64 next; /* of the programs: when the next one is due in the mean */
+	__u64 lost; /* of the programs: samples that found no room */
+	__u32 vip[4]; /* network order, as all of these */
+	__u32 client[4];
+	__u16 vip_port;
+	__u16 client_port;
+	__u8 family; /* of vip or client */
+	__u8 has_vip;
+	__u8 has_client;
+	__u8 proto;
+	__u32 service; /* id */
+	__u32 pad[3];
+};
+
+/* Where a packet was seen. */
+enum xlb_hook {
+	XLB_HOOK_XDP = 0, /* native or generic */
+	XLB_HOOK_TC,
+	XLB_HOOK_REPLY, /* from a backend */
+};
+
+enum xlb_verdict {
+	XLB_VERDICT_PASS = 0, /* to the host's stack */
+	XLB_VERDICT_DROP,
+	XLB_VERDICT_SENT, /* out by an interface; with a reason to drop: an
+			   * ICMP answer went back */
+};
+
+/* A packet as it came, and what became of it; in the ring buffer `samples`. */
+struct xlb_sample {
+	__u64 time; /* ns, CLOCK_MONOTONIC */
+	__u32 src[4]; /* addresses and ports: network order */
+	__u32 dst[4];
+	__u16 sport; /* 0 as dport: it has none, or is a later fragment */
+	__u16 dport;
+	__u8 family; /* 4 or 6 */
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 hook; /* enum xlb_hook */
+	__u8 verdict; /* enum xlb_verdict */
+	__u8 drop; /* enum xlb_drop */
+	__u16 service; /* id; 0: none is concerned */
+	__u32 ifindex; /* where it came in */
+	__u32 bytes; /* of the frame */
+	__u32 slot; /* XLB_NO_SLOT: it has none */
+	__u32 word; /* its slot's, before this packet */
+	__u32 backend; /* id; 0: none was chosen */
+	__u32 pad[2];
+};
+#define XLB_NO_SLOT 0xffffffffu
+
+/*
  * Everything of a fixed size, as one block that every program sees as its
  * .bss: addresses in it are constants in the programs, without a lookup.
  */
 struct xlb_tables {
 	struct xlb_control control;
-	__u8 pad[4096 - sizeof(struct xlb_control)];
+	__u8 pad[4096 - sizeof(struct xlb_control) - sizeof(struct xlb_trace)];
+	struct xlb_trace trace; /* on lines of its own */
 	__u32 displacement[2 * XLB_VIP_BUCKETS]; /* see xlb_vip_hash() */
 	struct xlb_vip vips[2 * XLB_VIP_LINES];
 	struct xlb_backend backends[XLB_BACKENDS];
@@ -364,6 +426,8 @@ _Static_assert(sizeof(struct xlb_flow_line) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_moved_line) == 64, "one cache line");
 _Static_assert(sizeof(struct xlb_counter) == 32, "two a cache line");
 _Static_assert(sizeof(struct xlb_control) == 104, "shared layout");
+_Static_assert(sizeof(struct xlb_trace) % 32 == 0, "shared layout");
+_Static_assert(sizeof(struct xlb_sample) == 80, "shared layout");
 _Static_assert(sizeof(struct xlb_tables) % 4096 == 0, "whole pages");
 _Static_assert(sizeof(struct xlb_service) == 88, "shared layout");
 _Static_assert(sizeof(struct xlb_owner) == 72, "shared layout");

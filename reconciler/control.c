@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/seam.h"
 #include "reconcile.h"
 
 #define REQUEST_MAX 65536
-#define ARGS_MAX 64
 #define ANSWER_TIMEOUT_S 30
 
 struct control {
@@ -35,6 +35,7 @@ struct client {
 	struct buf in, out;
 	size_t sent;
 	bool answering;
+	bool stays; /* after its answer, for what it asked for goes on */
 	struct client *next, **link;
 };
 
@@ -66,37 +67,50 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		const char *name;
 		int (*fn)(struct reconciler *, const struct options *,
 			  struct buf *);
+		bool looks; /* and never changes anything */
 	} verbs[] = {
-		{ "plan", plan_verb },	      { "diff", plan_verb },
-		{ "status", status_verb },    { "drain", override_verb },
-		{ "undrain", override_verb }, { "refresh", override_verb }
+		{ "plan", plan_verb, true },
+		{ "diff", plan_verb, true },
+		{ "apply", apply_verb, false },
+		{ "approve", apply_verb, false },
+		{ "status", status_verb, true },
+		{ "drain", override_verb, false },
+		{ "undrain", override_verb, false },
+		{ "refresh", override_verb, false },
+		{ "trace", trace_verb, true },
 	};
 
-	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-		if (!strcmp(verbs[i].name, opt->verb))
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		int code;
+
+		if (strcmp(verbs[i].name, opt->verb) != 0)
+			continue;
+		if ((!verbs[i].looks || opt->live) && !opt->dry_run)
 			return verbs[i].fn(r, opt, out);
+		seam_look_begin();
+		code = verbs[i].fn(r, opt, out);
+		seam_look_end();
+		return code;
+	}
 	buf_addf(out, "the daemon has no verb %s\n", opt->verb);
 	return EXIT_USAGE;
 }
 
 static void answer(struct client *c)
 {
-	char *argv[ARGS_MAX + 2] = { (char[]){ "xlb-reconcile" } };
+	char *words[REQUEST_WORDS];
 	struct buf err = BUF_INIT;
 	struct options opt;
 	unsigned char code;
-	int argc = 1;
 
-	for (size_t at = 0; at < c->in.len && argc < ARGS_MAX;
-	     at += strlen(c->in.data + at) + 1)
-		argv[argc++] = c->in.data + at;
 	buf_add(&c->out, "", 1); /* room for the code */
-	code = (unsigned char)options_parse(argc, argv, &opt, &err);
+	code = (unsigned char)request_parse(&c->in, words, &opt, &err);
 	buf_adds(&c->out, buf_str(&err));
 	buf_release(&err);
 	if (!code)
 		code = (unsigned char)verb_on_reconciler(c->control->r, &opt,
 							 &c->out);
+	c->stays = opt.live && !code;
 	options_release(&opt);
 	c->out.data[0] = (char)code;
 	c->answering = true;
@@ -119,6 +133,26 @@ static void receive(struct client *c)
 	}
 }
 
+/* However it went: what it asked for ends with it. */
+static void lose_client(struct client *c)
+{
+	struct reconciler *r = c->control->r;
+	bool stays = c->stays;
+
+	free_client(c);
+	if (stays)
+		live_end(r);
+}
+
+void control_dismiss(struct control *c)
+{
+	for (struct client *k = c ? c->clients : NULL, *next; k; k = next) {
+		next = k->next;
+		if (k->stays)
+			free_client(k);
+	}
+}
+
 static void transmit(struct client *c)
 {
 	ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent,
@@ -128,7 +162,13 @@ static void transmit(struct client *c)
 		return;
 	if (n > 0)
 		c->sent += (size_t)n;
-	if (n < 0 || c->sent == c->out.len)
+	if (n < 0)
+		lose_client(c);
+	else if (c->sent < c->out.len)
+		return;
+	else if (c->stays)
+		loop_set_events(c->source, 0); /* its end is told anyway */
+	else
 		free_client(c);
 }
 
@@ -137,8 +177,9 @@ static void on_client(void *arg, int fd, uint32_t events)
 	struct client *c = arg;
 
 	(void)fd;
-	(void)events;
-	if (c->answering)
+	if (c->stays && (events & (EPOLLHUP | EPOLLERR)))
+		lose_client(c);
+	else if (c->answering)
 		transmit(c);
 	else
 		receive(c);
@@ -222,6 +263,13 @@ static void add_option(struct buf *b, const char *name, const char *value)
 	add_word(b, value);
 }
 
+static void add_number(struct buf *b, const char *name, uint32_t value)
+{
+	AUTO_FREE char *text = value ? mem_printf("%u", value) : NULL;
+
+	add_option(b, name, text);
+}
+
 /* A file is named as from the root: the daemon works elsewhere. */
 static char *absolute(const char *path)
 {
@@ -239,19 +287,31 @@ static void request(const struct options *opt, struct buf *b)
 	} switches[] = { { opt->json, "--json" },
 			 { opt->dry_run, "--dry-run" },
 			 { opt->detailed_exitcode, "--detailed-exitcode" },
+			 { opt->live, "--live" },
+			 { opt->drift_only, "--drift-only" },
 			 { opt->check, "--check" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(switches); i++)
 		if (switches[i].set)
 			add_word(b, switches[i].text);
 	add_option(b, "--for", opt->lasts);
+	add_option(b, "--vip", opt->vip);
+	add_option(b, "--from", opt->from);
+	add_option(b, "--protocol", opt->protocol);
+	add_option(b, "--service", opt->service);
+	add_number(b, "--length", opt->length);
+	add_number(b, "--ttl", opt->ttl);
+	add_number(b, "--rate", opt->rate);
+	/* The daemon writes no file for others: it answers with what to save. */
+	add_option(b, "--out", opt->out ? "-" : NULL);
 	add_option(b, "-f", file);
 	add_word(b, opt->verb);
 	for (size_t i = 0; i < opt->arg_count; i++)
 		add_word(b, opt->args[i]);
 }
 
-static int receive_answer(int fd, struct buf *out)
+/* To its end, or of what is held: its line. */
+static int receive_answer(int fd, bool held, struct buf *out)
 {
 	char chunk[4096];
 	ssize_t n = recv(fd, chunk, 1, MSG_WAITALL);
@@ -259,12 +319,17 @@ static int receive_answer(int fd, struct buf *out)
 
 	if (n < 0)
 		return -errno;
-	while ((n = recv(fd, chunk, sizeof(chunk), 0)) > 0)
+	held = held && !code;
+	while ((n = recv(fd, chunk, sizeof(chunk), 0)) > 0) {
 		buf_add(out, chunk, (size_t)n);
-	return n < 0 ? -errno : code;
+		if (held && chunk[n - 1] == '\n')
+			return code;
+	}
+	return n < 0 ? -errno : held ? -ECONNRESET : code;
 }
 
-int control_ask(const struct options *opt, struct buf *out)
+static int ask(const struct options *opt, bool held, struct buf *out,
+	       int *ret_fd)
 {
 	struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_S };
 	struct sockaddr_un addr = { 0 };
@@ -282,9 +347,22 @@ int control_ask(const struct options *opt, struct buf *out)
 		code = -EIO;
 	if (!code) {
 		shutdown(fd, SHUT_WR);
-		code = receive_answer(fd, out);
+		code = receive_answer(fd, held, out);
 	}
 	buf_release(&b);
-	close(fd);
+	if (held && !code)
+		*ret_fd = fd;
+	else
+		close(fd);
 	return code;
+}
+
+int control_ask(const struct options *opt, struct buf *out)
+{
+	return ask(opt, false, out, NULL);
+}
+
+int control_hold(const struct options *opt, struct buf *out, int *ret_fd)
+{
+	return ask(opt, true, out, ret_fd);
 }

@@ -3,6 +3,7 @@
  * The file: read when it was saved, planned for, and refused or adopted.  What
  * can't be read or carried out changes nothing: the last good one goes on.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -117,6 +118,13 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	bool group = r->store && !store_begin(r->store);
 	struct spec *old = r->spec;
 
+	/* Drift is told from what was wholly applied. */
+	if (old && r->settled && !revision) {
+		spec_free(r->applied);
+		r->applied = old;
+		old = NULL;
+	}
+	r->file_waits = false;
 	r->settled = revision != 0;
 	set_revision(r, revision);
 	r->restless = 0;
@@ -142,6 +150,72 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	spec_free(old);
 }
 
+static void take(struct reconciler *r, struct spec *spec, int64_t revision,
+		 const struct draft *draft)
+{
+	if (r->opt->only_sha256 &&
+	    strcmp(r->opt->only_sha256, r->file_sha256) != 0) {
+		fprintf(stderr,
+			"error: %s has changed since the plan was made\n",
+			r->opt->file);
+		spec_free(spec);
+		end_once(r, EXIT_STALE);
+	} else if (acceptable(r, spec, draft->plan)) {
+		adopt_spec(r, spec, revision, draft);
+	} else {
+		spec_free(spec);
+	}
+}
+
+/* ---- run --manual ---- */
+
+static bool may_adopt(const struct reconciler *r, const char *sha256)
+{
+	return !r->opt->manual ||
+	       (r->adopt_sha256 && !strcmp(r->adopt_sha256, sha256));
+}
+
+/* After a start: what was applied last goes on meanwhile. */
+static bool go_on_with_applied(struct reconciler *r)
+{
+	char sha256[65];
+	int64_t last = 0;
+
+	if (r->spec || !r->applied)
+		return false;
+	store_last_applied(r->store, &last, sha256);
+	r->spec = r->applied;
+	r->applied = NULL;
+	r->settled = true;
+	set_revision(r, last);
+	connect_hypervisors(r, r->spec);
+	loop_arm_in(r->resync, r->spec->node.resync);
+	return true;
+}
+
+static void wait_with_file(struct reconciler *r, struct spec *spec,
+			   const struct plan *plan)
+{
+	struct plan_summary s = plan_summarize(plan);
+
+	log_info("file_waits",
+		 "path=%s drift=%u add=%u change=%u replace=%u destroy=%u "
+		 "for=\"apply or approve\"",
+		 r->opt->file, s.drift, s.add, s.change, s.replace, s.destroy);
+	diag_list_release(&r->file_diags);
+	r->held = false;
+	r->file_waits = r->waiting = true;
+	r->converged = false;
+	r->saved_at = 0;
+	record_revision(r, "waiting");
+	record_commit(r);
+	/* With nothing to go on with a plan still needs to see its VMs. */
+	if (!go_on_with_applied(r) && !r->spec)
+		connect_hypervisors(r, spec);
+	spec_free(spec);
+	reconcile_soon(r);
+}
+
 void read_again(void *arg)
 {
 	static const uint64_t delays[] = { 20, 50, 100 };
@@ -161,7 +235,7 @@ void read_again(void *arg)
 	if (spec && r->spec && !strcmp(sha, r->spec->sha256)) {
 		/* Back to what runs. */
 		diag_list_release(&r->file_diags);
-		r->held = false;
+		r->held = r->file_waits = false;
 		spec_free(spec);
 		r->saved_at = 0;
 		reconcile_soon(r);
@@ -169,6 +243,8 @@ void read_again(void *arg)
 	}
 	if (!spec && !strcmp(sha, r->file_sha256) && r->file_diags.errors)
 		goto out; /* said already */
+	if (strcmp(sha, r->file_sha256) != 0)
+		r->approved = r->opt->approved;
 	snprintf(r->file_sha256, sizeof(r->file_sha256), "%s", sha);
 	if (!spec) {
 		refuse(r, &diags, "invalid", EXIT_INVALID);
@@ -176,14 +252,16 @@ void read_again(void *arg)
 	}
 	apply_flags(spec, r->opt);
 	before = applied_before(r);
+	if (!r->spec && !before && !r->applied)
+		r->applied = applied_read(r);
 	draft.arena = arena_new();
 	draft.world = observe_as_if(r, spec, draft.arena);
 	draft.world->settled = before != 0;
-	draft_plan(&draft, spec);
-	if (acceptable(r, spec, draft.plan))
-		adopt_spec(r, spec, before, &draft);
+	draft_plan(r, &draft, spec);
+	if (before || may_adopt(r, sha) || draft.plan->diags.errors)
+		take(r, spec, before, &draft);
 	else
-		spec_free(spec);
+		wait_with_file(r, spec, draft.plan);
 	draft_release(&draft);
 out:
 	diag_list_release(&diags);
@@ -197,6 +275,23 @@ void reconciler_saved(void *arg)
 	r->saved_at = clock_ns();
 	loop_disarm(r->retry_read);
 	read_again(r);
+}
+
+void reconciler_release(struct reconciler *r, const char *sha256, bool approved)
+{
+	bool runs = r->spec && !strcmp(r->spec->sha256, sha256);
+
+	r->approved |= approved;
+	r->released = true;
+	r->adopt_sha256 = sha256;
+	/* It is whole: it has just been planned. */
+	r->read_tries = UINT_MAX;
+	r->saved_at = clock_ns();
+	loop_disarm(r->retry_read);
+	read_again(r);
+	r->adopt_sha256 = NULL;
+	if (runs)
+		reconcile_pass(r);
 }
 
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
@@ -217,6 +312,8 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	world->settled =
 		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
 	plan = plan_make(spec, world);
+	if (!world->settled)
+		plan_tell_drift(plan, baseline_of(r));
 	plan_guard(plan, spec, world);
 	plan->world_arena = arena;
 	scaling_preview_end(r, spec);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/seam.h"
 #include "reconcile.h"
 
 static void hex(const uint8_t *bytes, size_t n, char *ret)
@@ -50,6 +51,7 @@ static uint64_t read_seed(const char *state_dir, bool read_only)
 	if (!seed && getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
 		seed = (uint64_t)clock_wall_ms() * 0x9e3779b97f4a7c15ULL;
 	if (fd < 0 && !read_only) {
+		seam_change("seed_write");
 		fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd < 0 || write(fd, &seed, sizeof(seed)) != sizeof(seed))
 			log_warn("seed", "path=%s result=not_kept", path);

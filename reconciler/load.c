@@ -192,6 +192,16 @@ static void save_memory(struct service_run *s)
 		log_warn("history", "what=scaler result=lost");
 }
 
+/* For `plan`: what the last interval has come to. */
+static void note_view(struct service_run *s, const struct scale_decision *d)
+{
+	struct buf text = BUF_INIT;
+
+	scale_message(d, &text);
+	snprintf(s->view, sizeof(s->view), "%s", buf_str(&text));
+	buf_release(&text);
+}
+
 static void decide(struct service_run *s, const struct service_spec *spec)
 {
 	uint64_t now = clock_ns();
@@ -217,6 +227,7 @@ static void decide(struct service_run *s, const struct service_spec *spec)
 	in.capacity = capacity_of(s->r, s, spec);
 	scale_decide(&in, &s->memory, &d);
 	scaling_record(s->r, s, &d);
+	note_view(s, &d);
 	save_memory(s);
 	if (d.to != s->wanted) {
 		s->wanted = d.to;
@@ -460,6 +471,7 @@ void scaling_preview(struct reconciler *r, const struct spec *spec)
 		s = service_run_get(r, spec->services[i].name);
 		learn_pool(r, s, pool);
 		s->previewed = s->wanted;
+		s->previews = true;
 		if (s->wanted < pool->min)
 			s->wanted = pool->min;
 		if (s->wanted > pool->max)
@@ -475,5 +487,6 @@ void scaling_preview_end(struct reconciler *r, const struct spec *spec)
 				service_run_get(r, spec->services[i].name);
 
 			s->wanted = s->previewed;
+			s->previews = false;
 		}
 }

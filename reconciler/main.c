@@ -14,11 +14,17 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
-	{ "run", cmd_run, "[--once [--timeout D]] [--dry-run]",
-	  "watch the file and apply it until stopped (the default)" },
-	{ "plan", cmd_plan, "[--detailed-exitcode]",
+	{ "run", cmd_run, "[--once [--timeout D]] [--manual] [--dry-run]",
+	  "watch the file and apply it until stopped (the default);\n"
+	  "           --manual: apply only on `apply` or `approve`" },
+	{ "plan", cmd_plan,
+	  "[--json] [--out FILE] [--drift-only] [--detailed-exitcode]",
 	  "what would change; changes nothing" },
-	{ "diff", cmd_plan, "[--detailed-exitcode]", "the same as plan" },
+	{ "diff", cmd_plan, "...", "the same as plan" },
+	{ "apply", cmd_apply, "FILE [--timeout D] [--dry-run]",
+	  "a plan of `plan --out`, unless file or world moved on" },
+	{ "approve", cmd_apply, "PLAN_ID [--timeout D] [--dry-run]",
+	  "release what is held back, once" },
 	{ "check", cmd_check, "[--print]",
 	  "is the file valid; needs neither root nor a hypervisor" },
 	{ "status", cmd_status, "[--json] [--check]",
@@ -31,14 +37,19 @@ static const struct verb verbs[] = {
 	  "take that back" },
 	{ "refresh", cmd_override, "[--dry-run]",
 	  "read the file, the kernel and the hypervisors again" },
+	{ "trace", cmd_trace,
+	  "--vip A:P --from B:Q[-R] [--protocol tcp|udp] [--length N]\n"
+	  "           [--ttl N] [--json], or --live [--vip A[:P]] [--from B[:Q]]\n"
+	  "           [--protocol P] [--service S] [--rate N] [--count N]\n"
+	  "           [--for D] [--json]",
+	  "why packets of that client go where they go; --live: as they come" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
 	  "remove all that xlb made: VMs, VIPs, programs" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "apply",  "approve", "explain",
-				     "trace",  "top",	  "pause",
-				     "resume", "adopt",	  "unprotect" };
+static const char *const later[] = { "explain", "top",	 "pause",
+				     "resume",	"adopt", "unprotect" };
 
 static void usage(FILE *out)
 {
@@ -65,7 +76,8 @@ static void usage(FILE *out)
 	      "Durations: 500ms, 30s, 10m, 2h, 1d.\n"
 	      "Exit codes: 0 done, 1 failed or declined, 2 changes pending "
 	      "(with\n"
-	      "--detailed-exitcode), 3 invalid file, 4 held back, 64 usage.\n",
+	      "--detailed-exitcode), 3 invalid file, 4 held back, 5 saved plan\n"
+	      "is stale, 64 usage.\n",
 	      out);
 }
 

@@ -183,7 +183,7 @@ static bool vm_path(const struct gather *g, const struct vm_run *v,
 static void ask_for(const struct gather *g, const struct ip *a,
 		    uint64_t *asked_at)
 {
-	if (g->r->read_only || g->w->now - *asked_at < ASK_EVERY)
+	if (g->looks || g->r->read_only || g->w->now - *asked_at < ASK_EVERY)
 		return;
 	*asked_at = g->w->now;
 	net_resolve(g->r->net, a);
@@ -517,7 +517,7 @@ static void gather_vm(struct gather *g, struct vm_run *v)
 	m->id = member_id(g, s, m);
 	finish_member(g, s, m, v, alive);
 	run = member_run_get(g, s, m);
-	if (alive && m->health == HEALTH_UP && !v->ready_since) {
+	if (alive && m->health == HEALTH_UP && !v->ready_since && !g->looks) {
 		v->ready_since = g->w->now;
 		if (!m->id) /* else it served before this process did */
 			vm_run_note(v, "ready", "passed its first probe",
@@ -686,6 +686,9 @@ static void gather_pools(struct gather *g)
 		/* Another hypervisor may have been declared under its name. */
 		s->pool.known = run->pool_known && h && hypervisor_is_read(h);
 		s->pool.wanted = run->wanted;
+		s->pool.wanted_before =
+			run->previews ? run->previewed : run->wanted;
+		s->pool.view = run->view[0] ? run->view : NULL;
 		s->pool.cause = run->cause[0] ? run->cause : NULL;
 		s->pool.backoff_until =
 			s->pool.known && hypervisor_is_connected(h)

@@ -13,7 +13,10 @@ struct draft {
 };
 
 /* reconcile.c */
-void draft_plan(struct draft *d, const struct spec *spec);
+void draft_plan(const struct reconciler *r, struct draft *d,
+		const struct spec *spec);
+/* What drift is told from, for a spec that isn't wholly applied. */
+const struct spec *baseline_of(const struct reconciler *r);
 void draft_release(struct draft *d);
 void carry_out(struct reconciler *r, const struct draft *d);
 void reconcile_pass(void *arg); /* a reconciler */

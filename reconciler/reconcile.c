@@ -24,6 +24,7 @@
 /* Passes with something to do, before they are taken for a circle. */
 #define RESTLESS_AFTER 32
 #define MAINTAIN_EVERY 6 /* resyncs */
+#define KEEP_AFTER NS_PER_S
 
 /* ---- record ---- */
 
@@ -338,13 +339,18 @@ static void after_pass(struct reconciler *r, const struct world *w,
 
 	if (!err && !r->settled && !pools_unknown(w)) {
 		r->settled = true;
+		spec_free(r->applied);
+		r->applied = NULL;
 		set_result(r, "applied");
+		loop_arm_in(r->keep, KEEP_AFTER);
 	} else if (err && !r->settled) {
 		set_result(r, "failed");
 	}
-	r->converged =
-		!err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
-	r->approved &= !r->converged;
+	r->converged = !err && plan_is_empty(p) && !under_way && !r->waiting &&
+		       !r->file_diags.errors;
+	/* Backends that join may never do so, and need nobody's word. */
+	if (!err && plan_is_empty(p) && !vms_under_way(w) && !pools_unknown(w))
+		r->approved = r->released = false;
 	check_actions(r);
 	sweep_update(r);
 	systemd_serving(r);
@@ -353,9 +359,17 @@ static void after_pass(struct reconciler *r, const struct world *w,
 		end_once(r, EXIT_DONE);
 }
 
-void draft_plan(struct draft *d, const struct spec *spec)
+const struct spec *baseline_of(const struct reconciler *r)
+{
+	return r->settled ? r->spec : r->applied;
+}
+
+void draft_plan(const struct reconciler *r, struct draft *d,
+		const struct spec *spec)
 {
 	d->plan = plan_make(spec, d->world);
+	if (!d->world->settled)
+		plan_tell_drift(d->plan, baseline_of(r));
 	plan_guard(d->plan, spec, d->world);
 }
 
@@ -380,10 +394,80 @@ static void tell_refusal(struct reconciler *r, const struct plan *p)
 	r->told_failures = sum;
 }
 
+/* ---- run --manual ---- */
+
+static const struct held not_asked_for = {
+	.guard = "manual", .why = "waits for `apply` or `approve`"
+};
+
+static bool is_table(const struct change *c)
+{
+	return c->kind == CHANGE_BACKEND_SET || c->kind == CHANGE_DIRECT ||
+	       c->kind == CHANGE_REPLIES || c->kind == CHANGE_SLOTS ||
+	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS ||
+	       c->kind == CHANGE_BACKEND_CLEAR;
+}
+
+/*
+ * Backends that fail or come back leave and enter the tables all the same: that
+ * is what was applied at work.  So do the tables when nobody has spoilt them.
+ */
+static bool tables_may_follow(const struct plan *p)
+{
+	bool events = false, others = false;
+
+	for (size_t i = 0; i < p->count; i++) {
+		const struct change *c = p->changes[i];
+		bool table = is_table(c) || c->kind == CHANGE_SHOW;
+
+		if (c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD)
+			return false;
+		if (c->hidden || c->waits || !table)
+			continue;
+		events |= !c->drift && !c->file;
+		others |= c->drift || c->file;
+	}
+	return events || !others;
+}
+
+static uint64_t hold_back(const struct plan *p)
+{
+	bool follow = tables_may_follow(p);
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < p->count; i++) {
+		struct change *c = p->changes[i];
+
+		if (c->held || c->waits || (follow && is_table(c)) ||
+		    (follow && c->kind == CHANGE_SHOW))
+			continue;
+		c->held = &not_asked_for;
+		if (!c->hidden)
+			sum = add_text(add_text(sum + 1, c->object), c->detail);
+	}
+	return sum;
+}
+
+/* Without the operator's word nothing is done beyond what was applied. */
+static void wait_for_word(struct reconciler *r, const struct plan *p)
+{
+	struct plan_summary s = plan_summarize(p);
+	uint64_t sum = r->opt->manual && !r->released ? hold_back(p) : 0;
+
+	if (sum && sum != r->told_waiting)
+		log_info("waiting",
+			 "drift=%u add=%u change=%u replace=%u destroy=%u "
+			 "for=\"apply or approve\"",
+			 s.drift, s.add, s.change, s.replace, s.destroy);
+	r->told_waiting = sum;
+	r->waiting = sum || r->file_waits;
+}
+
 void carry_out(struct reconciler *r, const struct draft *d)
 {
 	int err = -EPERM;
 
+	wait_for_word(r, d->plan);
 	if (!d->plan->diags.errors && !d->plan->held)
 		err = apply(r, d->plan);
 	else
@@ -401,11 +485,12 @@ void reconcile_pass(void *arg)
 
 	if (!r->spec)
 		return;
+	net_catch_up(r->net);
 	expire_overrides(r);
 	scaling_update(r, r->spec);
 	d.arena = arena_new();
 	d.world = observe(r, r->spec, d.arena);
-	draft_plan(&d, r->spec);
+	draft_plan(r, &d, r->spec);
 	carry_out(r, &d);
 	draft_release(&d);
 }
@@ -470,6 +555,8 @@ int reconciler_look(struct reconciler *r, struct diag_list *diags)
 	if (r->store)
 		store_last_applied(r->store, &last, applied);
 	r->settled = last && !strcmp(applied, r->spec->sha256);
+	if (!r->settled)
+		r->applied = applied_read(r);
 	set_revision(r, last);
 	connect_hypervisors(r, r->spec);
 	return 0;
@@ -502,9 +589,11 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 {
 	int err;
 
-	*r = (struct reconciler){
-		.opt = opt, .loop = loop, .read_only = read_only, .verify = true
-	};
+	*r = (struct reconciler){ .opt = opt,
+				  .loop = loop,
+				  .read_only = read_only,
+				  .verify = true,
+				  .approved = opt->approved };
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
 	log_set_run(r->run_id);
@@ -522,6 +611,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	r->housekeeping = loop_add_timer(loop, housekeeping, r);
 	r->retry_read = loop_add_timer(loop, read_again, r);
 	r->expiry = loop_add_timer(loop, on_expiry, r);
+	r->keep = loop_add_timer(loop, applied_keep, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
 	if (!read_only)
@@ -554,6 +644,8 @@ static void close_members(struct reconciler *r)
 
 void reconciler_close(struct reconciler *r)
 {
+	live_end(r);
+	applied_keep(r);
 	close_git(r);
 	close_hypervisors(r);
 	strmap_release(&r->vms);
@@ -568,6 +660,7 @@ void reconciler_close(struct reconciler *r)
 	loop_remove(r->retry_read);
 	loop_remove(r->deadline);
 	loop_remove(r->expiry);
+	loop_remove(r->keep);
 	loop_remove(r->watchdog);
 	if (r->dp)
 		datapath_close(r->dp);
@@ -578,4 +671,5 @@ void reconciler_close(struct reconciler *r)
 	store_overrides_free(r->overrides, r->override_count);
 	diag_list_release(&r->file_diags);
 	spec_free(r->spec);
+	spec_free(r->applied);
 }

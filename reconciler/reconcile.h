@@ -40,12 +40,27 @@ struct options {
 	bool detailed_exitcode;
 	bool yes;
 	bool print;
+	bool manual; /* run: nothing is applied but on `apply` or `approve` */
+	bool approved; /* what guards hold back is released, once */
+	bool drift_only;
+	const char *out; /* --out: the plan is saved there */
+	const char
+		*only_sha256; /* of the one file that may be applied, or NULL */
 	bool check;
 	bool help;
 	bool version;
 	const char *since;
 	const char *kind;
 	const char *lasts; /* --for */
+	const char *vip; /* --vip, --from, --protocol: of trace */
+	const char *from;
+	const char *protocol;
+	uint32_t length; /* --length, bytes of an IP packet; 0: not given */
+	uint32_t ttl; /* --ttl; 0: not given */
+	bool live;
+	const char *service; /* --service */
+	uint32_t rate; /* --rate, a second; 0: not given */
+	uint32_t count; /* --count; 0: no end */
 	const char *verb;
 	const char **args; /* borrowed from argv */
 	size_t arg_count;
@@ -126,6 +141,8 @@ struct service_run {
 	bool pool_known;
 	uint32_t wanted;
 	uint32_t previewed; /* what `wanted` was before a preview */
+	bool previews;
+	char view[256]; /* the last decision, in words; "" none */
 	char cause[256]; /* of `wanted`, until it is reached; "" none */
 	struct scale_memory memory;
 	struct hypervisor *asked_stats; /* it owes an answer; NULL: none does */
@@ -145,6 +162,14 @@ struct reconciler {
 	struct loop *loop;
 	bool read_only; /* plan and status without a daemon */
 	struct spec *spec; /* last good one; NULL: none yet */
+	/* The one before it, while this one isn't wholly applied; or NULL. */
+	struct spec *applied;
+	char kept_sha256[65]; /* of what is kept as last applied */
+	bool released; /* run --manual: until all is as declared */
+	bool waiting; /* run --manual: for `apply` or `approve` */
+	bool file_waits; /* the file does, too */
+	const char *adopt_sha256; /* of the file that may be adopted, or NULL */
+	uint64_t told_waiting; /* sum of what was last said to wait */
 	char file_sha256[65]; /* of what is in the file now */
 	struct diag_list file_diags; /* why the file isn't what runs */
 	bool held;
@@ -174,6 +199,7 @@ struct reconciler {
 	struct watch *watch;
 	struct control *control;
 	struct sweeper *sweeper;
+	struct live *live; /* packets are sampled; NULL: they aren't */
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
@@ -189,6 +215,7 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
+	struct loop_source *keep; /* the applied file, when there is time */
 	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
 	uint64_t watchdog_every; /* ns */
 	char told_status[96]; /* what the service manager was told last */
@@ -210,6 +237,21 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+/*
+ * What waits for the operator is carried out, from now on until all is as
+ * declared: the file, if that is still what it holds, and what guards hold back
+ * if `approved`.
+ */
+void reconciler_release(struct reconciler *r, const char *sha256,
+			bool approved);
+
+/*
+ * applied.c: the file that was last applied, kept in the state dir, so that
+ * drift is told from edits also after a restart.  NULL: it isn't known.
+ */
+struct spec *applied_read(const struct reconciler *r);
+void applied_keep(void *arg); /* a reconciler's spec */
+void applied_forget(const struct reconciler *r);
 /* Read the file, the kernel and the hypervisors again. */
 void reconciler_refresh(struct reconciler *r);
 
@@ -296,12 +338,30 @@ int control_open(struct reconciler *r, struct control **ret);
 void control_close(struct control *c);
 /* Ask a running daemon; -ENOENT when there is none. Exit code, or -errno. */
 int control_ask(const struct options *opt, struct buf *out);
+/*
+ * The same for what goes on after its answer, one line, until the descriptor
+ * is closed by either side.  Only where the answer is 0 there is one.
+ */
+int control_hold(const struct options *opt, struct buf *out, int *ret_fd);
+/* Clients whose request went on until now: it is over. */
+void control_dismiss(struct control *c);
+
+/* live.c: packets sampled for a client. */
+int live_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+void live_end(struct reconciler *r); /* if there is one */
 
 /* cli/: one verb a file.  r is the daemon's, or one opened for the verb. */
 int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		       struct buf *out);
 int options_parse(int argc, char **argv, struct options *o, struct buf *err);
 void options_release(struct options *o);
+/*
+ * A client's request: words, each ended by NUL (the last one may do without).
+ * words and what opt points to borrow from *in.  0, or EXIT_USAGE with *err.
+ */
+#define REQUEST_WORDS 64
+int request_parse(struct buf *in, char *words[REQUEST_WORDS],
+		  struct options *opt, struct buf *err);
 int cmd_run(const struct options *opt);
 int cmd_plan(const struct options *opt);
 int cmd_check(const struct options *opt);
@@ -309,11 +369,17 @@ int cmd_status(const struct options *opt);
 int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
 int cmd_destroy(const struct options *opt);
+int cmd_trace(const struct options *opt);
+int cmd_apply(const struct options *opt);
 int plan_verb(struct reconciler *r, const struct options *opt, struct buf *out);
+int apply_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 int status_verb(struct reconciler *r, const struct options *opt,
 		struct buf *out);
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
+int trace_verb(struct reconciler *r, const struct options *opt,
+	       struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);
 bool hook_parse(const char *s, enum hook *ret);
 

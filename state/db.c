@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Statements: prepared once, bound, stepped, and their errors. */
 #include "state/db.h"
+#include "base/seam.h"
 
 #include <errno.h>
 #include <string.h>
@@ -210,8 +211,10 @@ static int sync_log(struct store *s)
 
 int db_write(struct store *s, sqlite3_stmt *st, bool durable)
 {
-	int err = db_step(s, st);
+	int err;
 
+	seam_change("store_write");
+	err = db_step(s, st);
 	if (err < 0) {
 		if (s->in_group && !s->group_error)
 			s->group_error = err;
@@ -225,6 +228,7 @@ int store_begin(struct store *s)
 {
 	int err;
 
+	seam_change("store_begin");
 	if (s->in_group)
 		return -EALREADY;
 	s->group_error = 0;
@@ -240,6 +244,7 @@ int store_commit(struct store *s)
 
 	if (!s->in_group)
 		return 0;
+	seam_change("store_commit");
 	s->in_group = false;
 	/* A full disk may have rolled the group back already. */
 	if (!sqlite3_get_autocommit(s->db)) {

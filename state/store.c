@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
+#include "base/seam.h"
 #include "state/db.h"
 
 static const char *hint_for(int err)
@@ -117,7 +118,11 @@ int store_open(const char *dir, bool read_only, struct store **ret,
 	AUTO_FREE char *path = mem_printf("%s/history.db", dir);
 	struct store *s;
 	sqlite3 *db = NULL;
-	int err = read_only ? 0 : make_dir(dir);
+	int err;
+
+	if (!read_only)
+		seam_change("store_open");
+	err = read_only ? 0 : make_dir(dir);
 
 	if (!err)
 		err = open_db(path, read_only, &db);

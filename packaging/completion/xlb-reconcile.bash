@@ -4,15 +4,18 @@
 
 # What each verb takes: options, then @NAME for the words after it.
 _xlb_reconcile_verbs='
-run --once --timeout --dry-run --detailed-exitcode
-plan --json --dry-run --detailed-exitcode
-diff --json --dry-run --detailed-exitcode
+run --once --timeout --manual --dry-run --json --out --drift-only --detailed-exitcode
+plan --json --out --drift-only --dry-run --detailed-exitcode
+diff --json --out --drift-only --dry-run --detailed-exitcode
+apply --timeout --dry-run --json --drift-only --detailed-exitcode @file
+approve --timeout --dry-run --json --drift-only --detailed-exitcode @plan
 check --print
 status --json --check
 history --json --since --kind @service
-drain --dry-run --for @backend
-undrain --dry-run @backend
-refresh --dry-run
+drain --for --dry-run --json --drift-only --detailed-exitcode @backend
+undrain --dry-run --json --drift-only --detailed-exitcode @backend
+refresh --dry-run --json --drift-only --detailed-exitcode
+trace --vip --from --protocol --length --ttl --json --live --service --rate --count --for
 destroy --dry-run --yes --timeout
 '
 _xlb_reconcile_common='-f -v --state-dir --bpffs --interface --hook --libvirt --help --version'
@@ -54,7 +57,8 @@ _xlb_reconcile() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		-f | --state-dir | --bpffs | --interface | --hook | --libvirt | \
-			--timeout | --since | --kind | --for) i=$((i + 1)) ;;
+			--timeout | --since | --kind | --for | --out | \
+			--vip | --from | --protocol | --length | --ttl | --service | --rate | --count) i=$((i + 1)) ;;
 		-*) ;;
 		*)
 			verb=${COMP_WORDS[i]}
@@ -64,7 +68,7 @@ _xlb_reconcile() {
 	done
 	takes=$(_xlb_reconcile_takes "$verb")
 	case $before in
-	-f) words=@file ;;
+	-f | --out) words=@file ;;
 	--state-dir | --bpffs) words=@folder ;;
 	--interface) words=$(cd /sys/class/net && echo *) ;;
 	--hook) words='auto xdp xdp_generic tc' ;;
@@ -101,7 +105,7 @@ _xlb_reconcile() {
 	done <<<"$words"
 	# Names of files go on with a slash where they are folders.
 	case $before in
-	-f | --state-dir | --bpffs) ! type compopt >/dev/null 2>&1 || compopt -o filenames 2>/dev/null ;;
+	-f | --out | --state-dir | --bpffs) ! type compopt >/dev/null 2>&1 || compopt -o filenames 2>/dev/null ;;
 	esac
 	return 0
 }

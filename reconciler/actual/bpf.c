@@ -16,6 +16,7 @@
 #include <bpf/libbpf.h>
 
 #include "base/mem.h"
+#include "base/seam.h"
 
 /*
  * Backends of one CPU whose counters are mapped at once (32 KiB): the kernel
@@ -209,10 +210,11 @@ static struct datapath *datapath_new(const struct datapath_config *cfg)
 
 	d->dir = mem_dup(cfg->bpffs);
 	d->read_only = cfg->read_only;
+	d->samples = -1;
 	for (int i = 0; i < MAP_COUNT; i++)
 		d->map_fd[i] = -1;
 	for (int i = 0; i < PROG_COUNT; i++)
-		d->programs.fd[i] = -1;
+		d->programs.fd[i] = d->before.fd[i] = -1;
 	d->tc = mem_alloc(sizeof(*d->tc));
 	return d;
 }
@@ -220,9 +222,12 @@ static struct datapath *datapath_new(const struct datapath_config *cfg)
 int datapath_open(const struct datapath_config *cfg, struct datapath **ret,
 		  struct diag_list *diags)
 {
-	int err = pins_folder(cfg->bpffs, cfg->read_only, diags);
 	struct datapath *d;
+	int err;
 
+	if (!cfg->read_only)
+		seam_change("datapath_open");
+	err = pins_folder(cfg->bpffs, cfg->read_only, diags);
 	if (err)
 		return err;
 	d = datapath_new(cfg);
@@ -280,7 +285,10 @@ void datapath_close(struct datapath *d)
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (d->map_fd[i] >= 0)
 			close(d->map_fd[i]);
+	if (d->samples >= 0)
+		close(d->samples);
 	programs_release(&d->programs);
+	programs_release(&d->before);
 	mem_free_ptr(&d->owners.entries);
 	mem_free_ptr(&d->replies.entries);
 	mem_free_ptr(&d->direct.entries);
@@ -387,6 +395,7 @@ int datapath_set_owner(struct datapath *d, uint32_t id,
 {
 	int fd = d->map_fd[MAP_OWNERS];
 
+	seam_change("datapath_set_owner");
 	d->owners.valid = false;
 	if (owner)
 		return bpf_map_update_elem(fd, &id, owner, BPF_ANY) ? -errno
@@ -405,6 +414,7 @@ int datapath_set_service(struct datapath *d, uint32_t id,
 {
 	struct xlb_service *services = d->mapped[MAP_SERVICES].mem;
 
+	seam_change("datapath_set_service");
 	if (id == 0 || id >= XLB_SERVICES)
 		return -ERANGE;
 	services[id] = *service;
@@ -425,6 +435,7 @@ int datapath_set_backend(struct datapath *d, uint32_t id,
 	size_t rest = offsetof(struct xlb_backend, addr6);
 	struct xlb_backend *to;
 
+	seam_change("datapath_set_backend");
 	if (id == 0 || id >= XLB_BACKENDS)
 		return -ERANGE;
 	to = &tables_of(d)->backends[id];
@@ -474,6 +485,7 @@ uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w)
 	uint32_t *slots = d->mapped[MAP_SLOTS].mem;
 	uint32_t changed = 0;
 
+	seam_change("datapath_write_slots");
 	if (w->fresh)
 		grace_finish(d);
 	for (uint32_t i = 0; i < w->count && w->base + i < d->view.slot_count;
@@ -523,8 +535,10 @@ int datapath_set_vips(struct datapath *d, const struct vip_table *t)
 {
 	struct xlb_tables *tables = tables_of(d);
 	uint32_t spare = !(tables->control.vip_copy & 1);
-	int err = sync_addresses(d, t, true);
+	int err;
 
+	seam_change("datapath_set_vips");
+	err = sync_addresses(d, t, true);
 	if (err)
 		return err;
 	grace_finish(d);
@@ -541,6 +555,13 @@ int datapath_set_vips(struct datapath *d, const struct vip_table *t)
 static bool flow_is_of(uint64_t entry, uint32_t backend)
 {
 	return entry && XLB_FLOW_BACKEND(entry) == backend;
+}
+
+int datapath_flow_line(const struct datapath *d, uint32_t line,
+		       struct xlb_flow_line *ret)
+{
+	return bpf_map_lookup_elem(d->map_fd[MAP_FLOWS], &line, ret) ? -errno
+								     : 0;
 }
 
 uint32_t datapath_remembered(const struct datapath *d, uint32_t backend)
@@ -562,6 +583,7 @@ int datapath_sweep(struct datapath *d,
 	size_t size;
 	uint64_t *entries = map_flows(d, &size);
 
+	seam_change("datapath_sweep");
 	if (!entries)
 		return -errno;
 	for (size_t i = 0; i < size / sizeof(*entries); i++) {
@@ -581,6 +603,7 @@ uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend)
 	size_t size, found = 0;
 	uint64_t *entries = map_flows(d, &size);
 
+	seam_change("datapath_forget_flows");
 	for (size_t i = 0; entries && i < size / sizeof(*entries); i++) {
 		uint64_t old = __atomic_load_n(&entries[i], __ATOMIC_RELAXED);
 
@@ -601,6 +624,7 @@ void datapath_tick(struct datapath *d)
 {
 	struct xlb_control *control = &tables_of(d)->control;
 
+	seam_change("datapath_tick");
 	__atomic_store_n(&control->now, control->now + 1, __ATOMIC_RELAXED);
 }
 
@@ -609,6 +633,7 @@ void datapath_set_load(struct datapath *d, uint32_t backend,
 {
 	struct xlb_load *to = &tables_of(d)->loads[backend % XLB_BACKENDS];
 
+	seam_change("datapath_set_load");
 	__atomic_store_n(&to->step, load->step, __ATOMIC_RELAXED);
 	__atomic_store_n(&to->load, load->load, __ATOMIC_RELAXED);
 }
@@ -618,6 +643,7 @@ void datapath_set_sources(struct datapath *d, const uint32_t *v4,
 {
 	struct xlb_control *control = &tables_of(d)->control;
 
+	seam_change("datapath_set_sources");
 	control->source4 = v4 ? *v4 : 0;
 	for (int i = 0; i < 4; i++)
 		control->source6[i] = v6 ? v6[i] : 0;
@@ -625,6 +651,7 @@ void datapath_set_sources(struct datapath *d, const uint32_t *v4,
 
 void datapath_set_next_backend(struct datapath *d, uint32_t id)
 {
+	seam_change("datapath_set_next_backend");
 	tables_of(d)->control.next_backend = id;
 }
 
@@ -644,6 +671,7 @@ int datapath_set_replies(struct datapath *d, const struct reply_entry *entries,
 			       .key_size = sizeof(entries->key),
 			       .value_size = sizeof(entries->value) };
 
+	seam_change("datapath_set_replies");
 	d->replies.valid = false;
 	return map_sync(&set, false, ret_changed);
 }
@@ -664,6 +692,7 @@ int datapath_set_direct(struct datapath *d, const struct xlb_direct_key *keys,
 			       .key_size = sizeof(*keys),
 			       .value_size = sizeof(uint32_t) };
 
+	seam_change("datapath_set_direct");
 	for (size_t i = 0; i < count; i++)
 		entries[i] = (struct direct_entry){ keys[i], 1 };
 	d->direct.valid = false;
@@ -705,8 +734,10 @@ static int remove_pin(void *arg, const char *name)
 
 int datapath_destroy(struct datapath *d)
 {
-	int err = attach_none(d);
+	int err;
 
+	seam_change("datapath_destroy");
+	err = attach_none(d);
 	if (!err)
 		err = pins_each(d, "", remove_pin, d);
 	if (!err && rmdir(d->dir))
@@ -762,6 +793,7 @@ int datapath_set_tick(struct datapath *d, uint32_t seconds)
 	struct xlb_control *control = &tables_of(d)->control;
 	int err;
 
+	seam_change("datapath_set_tick");
 	if (!seconds)
 		return -EINVAL;
 	if (control->tick == seconds)

@@ -108,6 +108,9 @@ uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w);
 int datapath_set_vips(struct datapath *d, const struct vip_table *t);
 /* Remove memories that name the backend; how many there were. */
 uint32_t datapath_forget_flows(struct datapath *d, uint32_t backend);
+/* One line of memories as it is now.  0 or -errno. */
+int datapath_flow_line(const struct datapath *d, uint32_t line,
+		       struct xlb_flow_line *ret);
 uint32_t datapath_remembered(const struct datapath *d, uint32_t backend);
 /*
  * Every memory there is, once; one for which keep() says false is removed
@@ -197,6 +200,26 @@ enum attach_state datapath_reply_attached(const struct datapath *d,
 int datapath_reply_attach(struct datapath *d, int ifindex,
 			  struct diag_list *diags);
 int datapath_reply_detach(struct datapath *d, int ifindex);
+
+/*
+ * Sampling packets: the programs are swapped for ones that do, no packet lost,
+ * and back; the first takes some 100 ms.  `until` bounds it even if nobody stops.
+ * Starting again changes what is sampled.  0 or -errno with a diag.
+ */
+int datapath_trace_start(struct datapath *d, const struct xlb_trace *what,
+			 struct diag_list *diags);
+int datapath_trace_stop(struct datapath *d, struct diag_list *diags);
+bool datapath_traces(const struct datapath *d);
+
+/* The samples, for another process of root's: in the folder of pins. */
+struct sampler;
+typedef void (*sample_fn)(void *arg, const struct xlb_sample *s);
+/* -ENOENT: nothing is sampled there. */
+int sampler_open(const char *bpffs, sample_fn fn, void *arg,
+		 struct sampler **ret);
+int sampler_fd(const struct sampler *s); /* readable: there are some */
+int sampler_take(struct sampler *s); /* those there are; 0 or -errno */
+void sampler_close(struct sampler *s);
 
 /*
  * What somebody else did: pins of maps and programs that are gone or stand for

@@ -20,6 +20,7 @@
 
 #include "actual/netlink.h"
 #include "base/mem.h"
+#include "base/seam.h"
 
 #define LINK_PREFIX "link_"
 
@@ -290,6 +291,7 @@ static int xdp_attach(struct datapath *d, enum datapath_hook hook,
 int datapath_attach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex, struct diag_list *diags)
 {
+	seam_change("datapath_attach");
 	switch (hook) {
 	case DATAPATH_XDP:
 	case DATAPATH_XDP_GENERIC:
@@ -333,6 +335,7 @@ static int tc_detach(struct datapath *d, const char *ifname, int ifindex)
 int datapath_detach(struct datapath *d, enum datapath_hook hook,
 		    const char *ifname, int ifindex)
 {
+	seam_change("datapath_detach");
 	switch (hook) {
 	case DATAPATH_XDP:
 	case DATAPATH_XDP_GENERIC:

@@ -12,6 +12,7 @@
 #include <bpf/bpf.h>
 
 #include "base/mem.h"
+#include "base/seam.h"
 
 static uint32_t map_id(int fd)
 {
@@ -66,9 +67,10 @@ size_t datapath_unpinned(const struct datapath *d)
 
 int datapath_repin(struct datapath *d, struct diag_list *diags)
 {
-	int err = pins_folder(d->dir, false, diags);
-	int pinned;
+	int err, pinned;
 
+	seam_change("datapath_repin");
+	err = pins_folder(d->dir, false, diags);
 	if (err)
 		return err;
 	for (int i = 0; i < MAP_COUNT && !err; i++)

@@ -15,6 +15,7 @@
 #include <bpf/libbpf.h>
 
 #include "base/mem.h"
+#include "base/seam.h"
 
 #define TC_HANDLE 0x62 /* "b" */
 
@@ -271,10 +272,12 @@ enum attach_state datapath_reply_attached(const struct datapath *d, int ifindex)
 int datapath_reply_attach(struct datapath *d, int ifindex,
 			  struct diag_list *diags)
 {
+	seam_change("datapath_reply_attach");
 	return filter_attach(d, PROG_REPLY, ifindex, diags);
 }
 
 int datapath_reply_detach(struct datapath *d, int ifindex)
 {
+	seam_change("datapath_reply_detach");
 	return filter_drop(d, PROG_REPLY, ifindex);
 }

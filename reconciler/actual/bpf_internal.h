@@ -71,6 +71,9 @@ struct datapath {
 	struct mapping mapped[MAP_MAPPED];
 	const struct xlb_counter **windows; /* NULL: not mapped yet */
 	size_t window_count;
+	int samples; /* ring buffer of programs that trace; -1: none */
+	struct programs before; /* they did; they come back if they still do */
+	uint32_t before_features;
 	struct programs programs;
 	struct tc_seen *tc;
 	struct datapath_view view;
@@ -106,12 +109,15 @@ int load_maps(struct datapath *d, const struct datapath_config *cfg,
 /* An unpinned map like that one of ours, with so many entries. fd or -errno. */
 int map_like(const struct datapath *d, enum map_index i, uint32_t entries);
 /* On the maps in map_fd, with those constants.  0 or -errno with a diag. */
-int program_load(const struct datapath *d, enum prog_index i,
+int program_load(struct datapath *d, enum prog_index i,
 		 const int map_fd[MAP_COUNT], uint32_t features,
 		 struct programs *ret, struct diag_list *diags);
 /* Those that are pinned, if all that must be are, and use our maps. */
 bool programs_pinned(const struct datapath *d, struct programs *ret);
 void programs_release(struct programs *p);
+struct programs programs_dup(const struct programs *p);
+struct programs programs_take(struct programs *from); /* leaves none there */
+bool program_uses_maps(const struct datapath *d, int fd); /* ours, all */
 /* Have the program, which nothing needed so far.  0 or -errno with a diag. */
 int program_need(struct datapath *d, enum prog_index i,
 		 struct diag_list *diags);
@@ -121,6 +127,17 @@ void build_digest(const struct datapath *d, uint32_t features, uint8_t ret[32]);
 /* bpf_reload.c: have the programs that cfg asks for, everywhere. */
 int load_programs(struct datapath *d, const struct datapath_config *cfg,
 		  struct diag_list *diags);
+
+/*
+ * The programs with just these features, everywhere; ready, if not NULL: these
+ * ones, which have them, and are left empty.  0 or -errno with a diag.
+ */
+int programs_succeed(struct datapath *d, uint32_t features,
+		     struct programs *ready, struct diag_list *diags);
+
+/* bpf_trace.c: the ring buffer, which is there while packets are sampled. */
+int samples_need(struct datapath *d); /* 0 or -errno */
+void samples_drop(struct datapath *d);
 
 /* bpf_attach.c: let every attachment of ours run these programs. */
 int attach_swap(struct datapath *d, const struct programs *p,

@@ -23,8 +23,11 @@
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wsign-conversion"
 #include "bpf/reply.skel.h"
+#include "bpf/reply_trace.skel.h"
 #include "bpf/tc.skel.h"
+#include "bpf/tc_trace.skel.h"
 #include "bpf/xdp.skel.h"
+#include "bpf/xdp_trace.skel.h"
 #pragma GCC diagnostic pop
 
 #define FLOW_LINES_DEFAULT 32768
@@ -317,12 +320,24 @@ static const struct image {
 	[PROG_REPLY] = { "reply", "xlb_reply", reply_bpf__elf_bytes },
 };
 
-static struct bpf_object *object_open(enum prog_index i)
+/* The same that sample packets. */
+static const struct image traced_images[PROG_COUNT] = {
+	[PROG_XDP] = { "xdp", "xlb_xdp", xdp_trace_bpf__elf_bytes },
+	[PROG_TC] = { "tc", "xlb_tc", tc_trace_bpf__elf_bytes },
+	[PROG_REPLY] = { "reply", "xlb_reply", reply_trace_bpf__elf_bytes },
+};
+
+static const struct image *image_of(enum prog_index i, uint32_t features)
+{
+	return features & XLB_FEATURE_TRACE ? &traced_images[i] : &images[i];
+}
+
+static struct bpf_object *object_open(enum prog_index i, uint32_t features)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts,
-		    .object_name = images[i].object);
+		    .object_name = image_of(i, features)->object);
 	size_t size;
-	const void *bytes = images[i].bytes(&size);
+	const void *bytes = image_of(i, features)->bytes(&size);
 
 	return bpf_object__open_mem(bytes, size, &opts);
 }
@@ -334,7 +349,7 @@ int load_maps(struct datapath *d, const struct datapath_config *cfg,
 	int err = 0;
 
 	libbpf_set_print(libbpf_say);
-	obj = object_open(PROG_XDP);
+	obj = object_open(PROG_XDP, 0);
 	if (!obj)
 		return -errno;
 	for (int i = 0; i < MAP_COUNT; i++) {
@@ -363,6 +378,14 @@ static int reuse_maps(const int map_fd[MAP_COUNT], struct bpf_object *obj)
 	return 0;
 }
 
+static int reuse_samples(struct datapath *d, struct bpf_object *obj)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(obj, "samples");
+	int err = map ? samples_need(d) : 0;
+
+	return map && !err ? bpf_map__reuse_fd(map, d->samples) : err;
+}
+
 static uint32_t flow_shift_of(const struct datapath *d)
 {
 	return 32 - (uint32_t)__builtin_ctz(d->view.flow_lines);
@@ -378,7 +401,7 @@ void build_digest(const struct datapath *d, uint32_t features, uint8_t ret[32])
 
 	sha256_init(&sha);
 	for (int i = 0; i < PROG_COUNT; i++) {
-		bytes = images[i].bytes(&size);
+		bytes = image_of((enum prog_index)i, features)->bytes(&size);
 		sha256_update(&sha, size, bytes);
 	}
 	sha256_update(&sha, sizeof(constants), (const void *)constants);
@@ -479,17 +502,39 @@ void programs_release(struct programs *p)
 	*p = no_programs;
 }
 
-int program_load(const struct datapath *d, enum prog_index i,
+struct programs programs_dup(const struct programs *p)
+{
+	struct programs ret = no_programs;
+
+	for (int i = 0; i < PROG_COUNT; i++)
+		if (p->fd[i] >= 0) {
+			ret.fd[i] = dup(p->fd[i]);
+			ret.id[i] = p->id[i];
+		}
+	return ret;
+}
+
+struct programs programs_take(struct programs *from)
+{
+	struct programs ret = *from;
+
+	*from = no_programs;
+	return ret;
+}
+
+int program_load(struct datapath *d, enum prog_index i,
 		 const int map_fd[MAP_COUNT], uint32_t features,
 		 struct programs *ret, struct diag_list *diags)
 {
-	struct bpf_object *obj = object_open(i);
+	struct bpf_object *obj = object_open(i, features);
 	int err = obj ? 0 : -errno;
 
 	if (!err)
 		err = set_constants(d, i, features, obj);
 	if (!err)
 		err = reuse_maps(map_fd, obj);
+	if (!err)
+		err = reuse_samples(d, obj);
 	if (!err)
 		err = bpf_object__load(obj);
 	if (!err)
@@ -542,6 +587,11 @@ static bool is_other(void *arg, int fd, const struct bpf_map_info *info)
 		if (!strcmp(info->name, map_names[i]))
 			return info->id != map_id_of(d->map_fd[i]);
 	return false;
+}
+
+bool program_uses_maps(const struct datapath *d, int fd)
+{
+	return !program_maps(fd, is_other, (void *)d);
 }
 
 bool programs_pinned(const struct datapath *d, struct programs *ret)

@@ -21,6 +21,7 @@
  * wherever anything of ours is attached.
  */
 #include "actual/bpf_internal.h"
+#include "base/seam.h"
 
 #include <errno.h>
 #include <string.h>
@@ -196,8 +197,9 @@ static int load_all(struct datapath *d, struct successor *s,
 	return err;
 }
 
+/* ready: those programs, which are taken over; NULL: load them. */
 static int succeed(struct datapath *d, uint32_t features, uint32_t slots,
-		   struct diag_list *diags)
+		   struct programs *ready, struct diag_list *diags)
 {
 	struct successor s = { .features = features,
 			       .programs.fd = { -1, -1, -1 } };
@@ -209,7 +211,9 @@ static int succeed(struct datapath *d, uint32_t features, uint32_t slots,
 		if (err)
 			complain(d, err, "make room for more slots", diags);
 	}
-	if (!err)
+	if (!err && ready)
+		s.programs = programs_take(ready);
+	else if (!err)
 		err = load_all(d, &s, diags);
 	if (!err) {
 		err = stage(d, &s);
@@ -224,11 +228,24 @@ static int succeed(struct datapath *d, uint32_t features, uint32_t slots,
 	return err;
 }
 
+int programs_succeed(struct datapath *d, uint32_t features,
+		     struct programs *ready, struct diag_list *diags)
+{
+	int err = succeed(d, features, 0, ready, diags);
+
+	if (!err)
+		datapath_grace(d);
+	return err;
+}
+
 int load_programs(struct datapath *d, const struct datapath_config *cfg,
 		  struct diag_list *diags)
 {
-	uint32_t features = cfg->features | control_of(d)->features;
+	/* Who traced before is gone, or would have said that it's over. */
+	uint32_t features =
+		(cfg->features | control_of(d)->features) & ~XLB_FEATURE_TRACE;
 	uint8_t digest[32];
+	int err;
 
 	if (d->read_only) {
 		programs_pinned(d, &d->programs);
@@ -240,8 +257,12 @@ int load_programs(struct datapath *d, const struct datapath_config *cfg,
 	    (d->programs.fd[PROG_TC] < 0 && filters_any(d)) ||
 	    memcmp(digest, control_of(d)->build, sizeof(digest)) != 0 ||
 	    cfg->slots > d->view.slot_count)
-		return succeed(d, features, cfg->slots, diags);
-	return attach_swap(d, &d->programs, diags);
+		err = succeed(d, features, cfg->slots, NULL, diags);
+	else
+		err = attach_swap(d, &d->programs, diags);
+	if (!err)
+		samples_drop(d);
+	return err;
 }
 
 /*
@@ -253,12 +274,13 @@ int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
 {
 	int err;
 
+	seam_change("datapath_reload");
 	features |= control_of(d)->features;
 	if (features == control_of(d)->features && slots <= d->view.slot_count)
 		return 0;
 	if (d->read_only)
 		return -EPERM;
-	err = succeed(d, features, slots, diags);
+	err = succeed(d, features, slots, NULL, diags);
 	if (!err)
 		datapath_grace(d);
 	return err;

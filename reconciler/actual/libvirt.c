@@ -15,6 +15,7 @@
 #include <sys/queue.h>
 
 #include "base/log.h"
+#include "base/seam.h"
 
 #define KEEPALIVE_SECONDS 5
 #define KEEPALIVE_COUNT 3
@@ -790,6 +791,7 @@ void vm_create(struct hypervisor *h, const struct vm_order *o, vm_done_fn done,
 	struct request *r;
 	char name[64];
 
+	seam_change("vm_create");
 	vm_name(o->service, o->index, name);
 	r = request_new(h, OP_CREATE, name);
 	r->done = done;
@@ -802,6 +804,7 @@ void vm_create(struct hypervisor *h, const struct vm_order *o, vm_done_fn done,
 void vm_start(struct hypervisor *h, const char *name, vm_done_fn done,
 	      void *arg)
 {
+	seam_change("vm_start");
 	submit_vm(h, OP_START, name, done, arg);
 }
 
@@ -810,6 +813,7 @@ void vm_shutdown(struct hypervisor *h, const char *name, vm_done_fn done,
 {
 	struct vm *v = find_vm(&h->vms, name);
 
+	seam_change("vm_shutdown");
 	if (v && v->state == VM_RUNNING)
 		v->state = VM_STOPPING;
 	submit_vm(h, OP_SHUTDOWN, name, done, arg);
@@ -818,11 +822,13 @@ void vm_shutdown(struct hypervisor *h, const char *name, vm_done_fn done,
 void vm_remove(struct hypervisor *h, const char *name, vm_done_fn done,
 	       void *arg)
 {
+	seam_change("vm_remove");
 	submit_vm(h, OP_REMOVE, name, done, arg);
 }
 
 void vm_sweep_leftovers(struct hypervisor *h, vm_done_fn done, void *arg)
 {
+	seam_change("vm_sweep_leftovers");
 	submit_vm(h, OP_SWEEP, "", done, arg);
 }
 

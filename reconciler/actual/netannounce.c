@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "actual/netlink_priv.h"
+#include "base/seam.h"
 
 struct arp_frame {
 	struct ether_header eth;
@@ -124,6 +125,7 @@ int net_announce(struct net *n, int ifindex, const struct ip *a)
 {
 	const struct net_link *l = net_link(n, ifindex);
 
+	seam_change("net_announce");
 	if (!l)
 		return -ENODEV;
 	if (a->family == AF_INET6) {

@@ -211,6 +211,12 @@ static void on_readable(void *arg, int fd, uint32_t events)
 		n->changed(n->arg);
 }
 
+void net_catch_up(struct net *n)
+{
+	if (n->events)
+		on_readable(n, mnl_socket_get_fd(n->events), 0);
+}
+
 static int subscribe(struct net *n)
 {
 	int error = netsock_subscribe(NETLINK_ROUTE, rtnetlink_groups,

@@ -24,6 +24,8 @@ struct net;
 int net_open(struct loop *l, loop_fn changed, void *arg, struct net **ret);
 void net_close(struct net *n);
 int net_refresh(struct net *n); /* dump all again; 0 or -errno */
+/* Takes in the events that wait to be read, such as of what was just done. */
+void net_catch_up(struct net *n);
 
 struct net_link {
 	int ifindex;

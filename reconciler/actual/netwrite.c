@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "actual/netlink_priv.h"
+#include "base/seam.h"
 
 /* "IF:xlb" where that fits, else as much of IF as does. */
 #define LABEL_MAX 15
@@ -57,6 +58,7 @@ int net_resolve(struct net *n, const struct ip *to)
 	struct net_path path;
 	int error;
 
+	seam_change("net_resolve");
 	if (r->error)
 		return r->error;
 	error = net_path(n, to, &path);
@@ -83,6 +85,7 @@ int net_keep(struct net *n, const struct ip *to)
 	struct net_path path;
 	int error;
 
+	seam_change("net_keep");
 	if (r->error)
 		return r->error;
 	key = netmap_key(r->ifindex, &r->next);
@@ -110,6 +113,7 @@ int net_learn(struct net *n, const struct ip *to, const uint8_t mac[6])
 	const struct netroute *r = netroute_find(n->routes, to);
 	struct netmap_key key;
 
+	seam_change("net_learn");
 	if (r->error)
 		return r->error;
 	if (!ip_equal(&r->next, to))
@@ -180,6 +184,7 @@ int net_add_address(struct net *n, int ifindex, const struct ip *a)
 	struct nlmsghdr *h;
 	int error;
 
+	seam_change("net_add_address");
 	if (!l)
 		return -ENODEV;
 	h = start_address(buffer, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL,
@@ -193,6 +198,7 @@ int net_add_address(struct net *n, int ifindex, const struct ip *a)
 	if (error != -EEXIST)
 		return error;
 	/* Ours, and the event (IPv6 sends it late) is on its way? */
+	net_catch_up(n);
 	if (!is_ours_at(n, ifindex, a))
 		(void)net_refresh(n);
 	return is_ours_at(n, ifindex, a) ? 0 : error;
@@ -203,5 +209,6 @@ int net_del_address(struct net *n, int ifindex, const struct ip *a)
 	_Alignas(8) char buffer[256];
 	struct nlmsghdr *h = start_address(buffer, RTM_DELADDR, 0, ifindex, a);
 
+	seam_change("net_del_address");
 	return netsock_ask(&n->ask, h, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "actual/netlink.h"
+#include "base/seam.h"
 
 static int sysctl_open(const char *name, int flags)
 {
@@ -50,6 +51,7 @@ int sysctl_write(const char *name, const char *value)
 	ssize_t done;
 	int error;
 
+	seam_change("sysctl_write");
 	if (fd < 0)
 		return fd;
 	done = write(fd, value, len);

@@ -17,6 +17,15 @@ void diag_list_release(struct diag_list *l)
 	*l = (struct diag_list){ 0 };
 }
 
+void diag_list_move(struct diag_list *to, struct diag_list *from)
+{
+	for (size_t i = 0; i < from->count; i++)
+		*MEM_PUSH(to->items, to->count) = from->items[i];
+	to->errors += from->errors;
+	free(from->items);
+	*from = (struct diag_list){ 0 };
+}
+
 void diag_add(struct diag_list *l, enum severity severity,
 	      const struct source *src, const char *hint, const char *fmt, ...)
 {

@@ -36,6 +36,8 @@ struct diag_list {
 };
 
 void diag_list_release(struct diag_list *l);
+/* All of `from` to the end of `to`; leaves from empty. */
+void diag_list_move(struct diag_list *to, struct diag_list *from);
 
 /* src may be NULL, hint may be NULL; both and the message are copied. */
 void diag_add(struct diag_list *l, enum severity severity,

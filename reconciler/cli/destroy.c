@@ -27,6 +27,7 @@ static struct spec *emptied(struct reconciler *r)
 {
 	struct spec *s = r->spec;
 
+	r->settled = false;
 	s->service_count = 0;
 	s->node.interface_count = 0;
 	s->safety.allow_empty = true;
@@ -169,6 +170,7 @@ static void forget_file(struct reconciler *r)
 
 	if (r->store)
 		store_add_revision(r->store, &rev);
+	applied_forget(r);
 }
 
 static void print_plan(struct reconciler *r, struct buf *out)

@@ -23,7 +23,19 @@ enum long_option {
 	OPT_KIND,
 	OPT_FOR,
 	OPT_PRINT,
+	OPT_MANUAL,
+	OPT_OUT,
+	OPT_DRIFT_ONLY,
 	OPT_CHECK,
+	OPT_VIP,
+	OPT_FROM,
+	OPT_PROTOCOL,
+	OPT_LENGTH,
+	OPT_TTL,
+	OPT_LIVE,
+	OPT_SERVICE,
+	OPT_RATE,
+	OPT_COUNT,
 	OPT_HELP,
 	OPT_VERSION,
 	OPT_LATER,
@@ -47,11 +59,20 @@ static const struct option longs[] = {
 	{ "for", required_argument, NULL, OPT_FOR },
 	{ "print", no_argument, NULL, OPT_PRINT },
 	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "vip", required_argument, NULL, OPT_VIP },
+	{ "from", required_argument, NULL, OPT_FROM },
+	{ "protocol", required_argument, NULL, OPT_PROTOCOL },
+	{ "length", required_argument, NULL, OPT_LENGTH },
+	{ "ttl", required_argument, NULL, OPT_TTL },
+	{ "live", no_argument, NULL, OPT_LIVE },
+	{ "service", required_argument, NULL, OPT_SERVICE },
+	{ "rate", required_argument, NULL, OPT_RATE },
+	{ "count", required_argument, NULL, OPT_COUNT },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
-	{ "manual", no_argument, NULL, OPT_LATER },
-	{ "out", required_argument, NULL, OPT_LATER },
-	{ "drift-only", no_argument, NULL, OPT_LATER },
+	{ "manual", no_argument, NULL, OPT_MANUAL },
+	{ "out", required_argument, NULL, OPT_OUT },
+	{ "drift-only", no_argument, NULL, OPT_DRIFT_ONLY },
 	{ "at", required_argument, NULL, OPT_LATER },
 	{ 0 },
 };
@@ -69,22 +90,32 @@ struct grammar {
 	(BIT(OPT_STATE_DIR) | BIT(OPT_BPFFS) | BIT(OPT_INTERFACE) | \
 	 BIT(OPT_HOOK) | BIT(OPT_LIBVIRT) | BIT(OPT_HELP) | BIT(OPT_VERSION))
 
+/* Of whatever prints a plan; only a plan of all that is can be saved. */
+#define PREVIEWS                                                   \
+	(BIT(OPT_JSON) | BIT(OPT_DRIFT_ONLY) | BIT(OPT_DETAILED) | \
+	 BIT(OPT_DRY_RUN))
+#define PLANS (PREVIEWS | BIT(OPT_OUT))
+
 static const struct grammar grammars[] = {
-	{ "run",
-	  BIT(OPT_ONCE) | BIT(OPT_TIMEOUT) | BIT(OPT_DRY_RUN) |
-		  BIT(OPT_DETAILED),
-	  0, 0, "no words" },
-	{ "plan", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
-	  "no words" },
-	{ "diff", BIT(OPT_JSON) | BIT(OPT_DRY_RUN) | BIT(OPT_DETAILED), 0, 0,
-	  "no words" },
+	{ "run", BIT(OPT_ONCE) | BIT(OPT_TIMEOUT) | BIT(OPT_MANUAL) | PLANS, 0,
+	  0, "no words" },
+	{ "plan", PLANS, 0, 0, "no words" },
+	{ "diff", PLANS, 0, 0, "no words" },
+	{ "apply", BIT(OPT_TIMEOUT) | PREVIEWS, 1, 1, "one FILE" },
+	{ "approve", BIT(OPT_TIMEOUT) | PREVIEWS, 1, 1, "one PLAN_ID" },
 	{ "check", BIT(OPT_PRINT), 0, 0, "no words" },
 	{ "status", BIT(OPT_JSON) | BIT(OPT_CHECK), 0, 0, "no words" },
 	{ "history", BIT(OPT_JSON) | BIT(OPT_SINCE) | BIT(OPT_KIND), 0, 1,
 	  "one SERVICE at most" },
-	{ "drain", BIT(OPT_DRY_RUN) | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
-	{ "undrain", BIT(OPT_DRY_RUN), 1, 1, "SERVICE/BACKEND" },
-	{ "refresh", BIT(OPT_DRY_RUN), 0, 0, "no words" },
+	{ "drain", PREVIEWS | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
+	{ "undrain", PREVIEWS, 1, 1, "SERVICE/BACKEND" },
+	{ "refresh", PREVIEWS, 0, 0, "no words" },
+	{ "trace",
+	  BIT(OPT_VIP) | BIT(OPT_FROM) | BIT(OPT_PROTOCOL) | BIT(OPT_LENGTH) |
+		  BIT(OPT_TTL) | BIT(OPT_JSON) | BIT(OPT_LIVE) |
+		  BIT(OPT_SERVICE) | BIT(OPT_RATE) | BIT(OPT_COUNT) |
+		  BIT(OPT_FOR),
+	  0, 0, "no words" },
 	{ "destroy", BIT(OPT_DRY_RUN) | BIT(OPT_YES) | BIT(OPT_TIMEOUT), 0, 0,
 	  "no words" },
 };
@@ -151,9 +182,64 @@ static int set_texts(int c, struct options *o)
 	case OPT_FOR:
 		o->lasts = optarg;
 		return 0;
+	case OPT_OUT:
+		o->out = optarg;
+		return 0;
 	default:
 		return -1;
 	}
+}
+
+static int set_trace(int c, struct options *o)
+{
+	const struct {
+		int option;
+		const char **text;
+	} texts[] = { { OPT_VIP, &o->vip },
+		      { OPT_FROM, &o->from },
+		      { OPT_PROTOCOL, &o->protocol },
+		      { OPT_SERVICE, &o->service } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		if (texts[i].option == c)
+			return *texts[i].text = optarg, 0;
+	if (c == OPT_LIVE)
+		return o->live = true, 0;
+	return -1;
+}
+
+/* Whole numbers with their bounds.  1: it isn't one of these options. */
+static int set_number(int c, struct options *o, struct buf *err)
+{
+	const struct {
+		int option;
+		const char *name;
+		uint32_t *to;
+		unsigned long least, most;
+	} numbers[] = { { OPT_LENGTH, "length", &o->length, 60, 65535 },
+			{ OPT_TTL, "ttl", &o->ttl, 1, 255 },
+			{ OPT_RATE, "rate", &o->rate, 1, 100000 },
+			{ OPT_COUNT, "count", &o->count, 1, 1000000000 } };
+	size_t i = 0;
+	unsigned long n;
+	char *end;
+
+	while (i < ARRAY_SIZE(numbers) && numbers[i].option != c)
+		i++;
+	if (i == ARRAY_SIZE(numbers))
+		return 1;
+	n = strtoul(optarg, &end, 10);
+	if (c == OPT_RATE && !strcmp(end, "/s"))
+		end += 2;
+	if (*end || *optarg < '0' || *optarg > '9' || n < numbers[i].least ||
+	    n > numbers[i].most) {
+		buf_addf(err, "--%s %s is not a number from %lu to %lu",
+			 numbers[i].name, optarg, numbers[i].least,
+			 numbers[i].most);
+		return EXIT_USAGE;
+	}
+	*numbers[i].to = (uint32_t)n;
+	return 0;
 }
 
 static int set_switches(int c, struct options *o)
@@ -173,6 +259,10 @@ static int set_switches(int c, struct options *o)
 		return o->yes = true, 0;
 	case OPT_PRINT:
 		return o->print = true, 0;
+	case OPT_MANUAL:
+		return o->manual = true, 0;
+	case OPT_DRIFT_ONLY:
+		return o->drift_only = true, 0;
 	case OPT_CHECK:
 		return o->check = true, 0;
 	case OPT_HELP:
@@ -235,6 +325,10 @@ static int check_values(const struct options *o, struct buf *err)
 			 "--kind %s is not one of scaling, change, vm, "
 			 "health, revision",
 			 o->kind);
+	else if (o->protocol && strcmp(o->protocol, "tcp") != 0 &&
+		 strcmp(o->protocol, "udp") != 0)
+		buf_addf(err, "--protocol %s is not one of tcp, udp",
+			 o->protocol);
 	return err->len ? EXIT_USAGE : 0;
 }
 
@@ -245,6 +339,28 @@ static const char *option_name(uint64_t bit)
 		    BIT(longs[i].val) == bit)
 			return longs[i].name;
 	return "";
+}
+
+static void check_plan_options(const struct options *o, uint64_t given,
+			       struct buf *err)
+{
+	uint64_t plans = given & PLANS & ~BIT(OPT_DRY_RUN);
+	static const char *const answers[] = { "plan",	  "diff",    "status",
+					       "history", "explain", "trace",
+					       "adopt" };
+	bool plain = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(answers); i++)
+		plain |= !strcmp(o->verb, answers[i]);
+	if (plans && !plain && !o->dry_run)
+		buf_addf(err, "--%s goes with plan, or with --dry-run",
+			 option_name(plans & -plans));
+	else if (o->out && o->drift_only)
+		buf_adds(err, "--out saves whole plans, and --drift-only is "
+			      "but a part of one");
+	else if (o->once && o->manual)
+		buf_adds(err, "--manual waits for `apply`, and --once waits "
+			      "for nobody");
 }
 
 /* What would be ignored is refused: it was meant to do something. */
@@ -265,12 +381,14 @@ static int check_grammar(const struct options *o, uint64_t given,
 			 option_name(wrong & -wrong));
 	else if (o->arg_count < g->least || o->arg_count > g->most)
 		buf_addf(err, "%s takes %s; see --help", o->verb, g->words);
-	else if (g->least && !strchr(o->args[0], '/'))
+	else if (!strncmp(g->words, "SERVICE/", 8) && !strchr(o->args[0], '/'))
 		buf_addf(err, "%s takes SERVICE/BACKEND, and %s has no slash",
 			 o->verb, o->args[0]);
 	else if ((given & BIT(OPT_TIMEOUT)) && !strcmp(o->verb, "run") &&
 		 !o->once)
 		buf_adds(err, "--timeout goes with run --once");
+	else
+		check_plan_options(o, given, err);
 	return err->len ? EXIT_USAGE : 0;
 }
 
@@ -310,7 +428,9 @@ int options_parse(int argc, char **argv, struct options *o, struct buf *err)
 		}
 		if (c >= OPT_STATE_DIR)
 			given |= BIT(c);
-		if (set_paths(c, o) && set_texts(c, o))
+		if (set_number(c, o, err) == EXIT_USAGE)
+			return EXIT_USAGE;
+		if (set_paths(c, o) && set_texts(c, o) && set_trace(c, o))
 			set_switches(c, o);
 	}
 	o->file_given = o->file != NULL;

@@ -47,7 +47,7 @@ static int preview(struct reconciler *r, const struct options *opt, bool drain,
 {
 	struct store_override *old = r->overrides, *o;
 	size_t count = r->override_count;
-	struct options plan = { .file = r->opt->file, .verb = "plan" };
+	struct options plan = *opt;
 	char kind[] = "drain", none[] = "";
 	int code;
 
@@ -61,6 +61,8 @@ static int preview(struct reconciler *r, const struct options *opt, bool drain,
 						 .key = (char *)opt->args[0] };
 	else
 		find_drain(r, opt->args[0])->kind = none;
+	plan.verb = "plan";
+	plan.file_given = false;
 	code = plan_verb(r, &plan, out);
 	r->overrides = old;
 	r->override_count = count;
@@ -143,13 +145,15 @@ int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out)
 {
 	bool drain = !strcmp(opt->verb, "drain");
-	struct options plan = { .file = r->opt->file, .verb = "plan" };
+	struct options plan = *opt;
 
+	plan.verb = "plan";
+	plan.file_given = false;
 	if (!strcmp(opt->verb, "refresh")) {
-		if (opt->dry_run)
+		if (opt->dry_run && !opt->json)
 			buf_adds(out, "would read the file, the kernel and the "
 				      "hypervisors again, and then:\n");
-		else
+		if (!opt->dry_run)
 			refresh(r, out);
 		return opt->dry_run ? plan_verb(r, &plan, out) : EXIT_DONE;
 	}
@@ -191,7 +195,7 @@ int cmd_override(const struct options *opt)
 		complain_of_daemon(opt, code, &out);
 		code = EXIT_FAILED;
 	}
-	fputs(buf_str(&out), code ? stderr : stdout);
+	print_answer(opt, code, false, buf_str(&out));
 	buf_release(&out);
 	return code;
 }

@@ -137,24 +137,15 @@ static int serve(struct reconciler *r, const struct options *opt)
 	return err ? EXIT_FAILED : r->exit_code < 0 ? EXIT_DONE : r->exit_code;
 }
 
-int cmd_run(const struct options *opt)
+int run_locked(const struct options *opt, int lock)
 {
 	struct diag_list diags = { 0 };
 	struct buf text = BUF_INIT;
 	struct reconciler r;
 	struct loop *loop;
 	struct loop_source *signals;
-	int lock = -1, fd, err, code = EXIT_FAILED;
+	int fd, err, code = EXIT_FAILED;
 
-	if (opt->dry_run) {
-		struct options plan = *opt;
-
-		plan.verb = "plan";
-		return cmd_plan(&plan);
-	}
-	systemd_journal();
-	if (state_dir_lock(opt->state_dir, &lock))
-		return EXIT_FAILED;
 	fd = signal_descriptor();
 	if (fd < 0 || loop_new(&loop))
 		return EXIT_FAILED;
@@ -174,4 +165,19 @@ int cmd_run(const struct options *opt)
 	buf_release(&text);
 	diag_list_release(&diags);
 	return code;
+}
+
+int cmd_run(const struct options *opt)
+{
+	struct options plan = *opt;
+	int lock = -1;
+
+	if (opt->dry_run) {
+		plan.verb = "plan";
+		return cmd_plan(&plan);
+	}
+	systemd_journal();
+	if (state_dir_lock(opt->state_dir, &lock))
+		return EXIT_FAILED;
+	return run_locked(opt, lock);
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/seam.h"
 #include "cli/standalone.h"
 
 #define LOOK_AT_MOST (5 * NS_PER_S)
@@ -29,8 +30,9 @@ static void look(void *arg)
 		loop_arm_in(l->timer, LOOK_EVERY);
 }
 
-static int run_standalone(const struct options *opt, verb_fn fn,
-			  struct buf *out, bool *ret_failed)
+/* Until it is closed again nothing may be changed. */
+static int look_and_ask(const struct options *opt, verb_fn fn, struct buf *out,
+			bool *ret_failed)
 {
 	struct look l = { 0 };
 	struct diag_list diags = { 0 };
@@ -60,6 +62,17 @@ static int run_standalone(const struct options *opt, verb_fn fn,
 	reconciler_close(&l.r);
 	loop_free(loop);
 	diag_list_release(&diags);
+	return code;
+}
+
+int look_here(const struct options *opt, verb_fn fn, struct buf *out,
+	      bool *ret_failed)
+{
+	int code;
+
+	seam_look_begin();
+	code = look_and_ask(opt, fn, out, ret_failed);
+	seam_look_end();
 	return code;
 }
 
@@ -98,33 +111,43 @@ static FILE *stream_for(const struct options *opt, int code)
 	return report ? stdout : stderr;
 }
 
-static void print_answer(const struct options *opt, int code, bool failed,
-			 const struct buf *out)
+void print_answer(const struct options *opt, int code, bool failed,
+		  const char *text)
 {
-	fputs(buf_str(out), failed ? stderr : stream_for(opt, code));
+	fputs(text, failed ? stderr : stream_for(opt, code));
 }
 
 int run_verb_here(const struct options *opt, verb_fn fn)
 {
 	struct buf out = BUF_INIT;
 	bool failed;
-	int code = run_standalone(opt, fn, &out, &failed);
+	int code = look_here(opt, fn, &out, &failed);
 
-	print_answer(opt, code, failed, &out);
+	print_answer(opt, code, failed, buf_str(&out));
 	buf_release(&out);
 	return code;
+}
+
+int ask_verb(const struct options *opt, verb_fn fn, struct buf *out,
+	     bool *ret_failed)
+{
+	int code = control_ask(opt, out);
+
+	if (code == -ENOENT)
+		return look_here(opt, fn, out, ret_failed);
+	*ret_failed = code < 0;
+	if (code < 0)
+		complain_of_daemon(opt, code, out);
+	return code < 0 ? EXIT_FAILED : code;
 }
 
 int run_verb(const struct options *opt, verb_fn fn)
 {
 	struct buf out = BUF_INIT;
-	int code = control_ask(opt, &out);
+	bool failed;
+	int code = ask_verb(opt, fn, &out, &failed);
 
-	if (code == -ENOENT)
-		return run_verb_here(opt, fn);
-	if (code < 0)
-		complain_of_daemon(opt, code, &out);
-	print_answer(opt, code < 0 ? EXIT_FAILED : code, code < 0, &out);
+	print_answer(opt, code, failed, buf_str(&out));
 	buf_release(&out);
-	return code < 0 ? EXIT_FAILED : code;
+	return code;
 }

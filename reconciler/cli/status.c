@@ -206,6 +206,7 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 static json_t *file_json(const struct reconciler *r)
 {
 	const char *state = r->held		       ? "held"
+			    : r->file_waits	       ? "waits"
 			    : r->file_diags.errors     ? "stale"
 			    : r->settled	       ? "applied"
 			    : r->read_only || !r->spec ? "not applied"
@@ -351,6 +352,8 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));
 	json_object_set_new(j, "notes", status_notes(r, spec, w));
+	json_object_set_new(j, "manual", json_boolean(r->opt->manual));
+	json_object_set_new(j, "waiting", json_boolean(r->waiting));
 	return j;
 }
 
@@ -377,7 +380,7 @@ static bool hypervisors_gone(const struct reconciler *r)
 static int check_code(const struct reconciler *r, const struct world *w,
 		      const struct plan *p)
 {
-	if (r->file_diags.errors || r->held || r->failing[0] ||
+	if (r->file_diags.errors || r->held || r->waiting || r->failing[0] ||
 	    services_degraded(w) || hypervisors_gone(r))
 		return EXIT_FAILED;
 	return p && !plan_is_empty(p) ? EXIT_FAILED : EXIT_DONE;

@@ -202,6 +202,12 @@ json_t *status_notes(const struct reconciler *r, const struct spec *spec,
 	json_t *notes = json_array();
 	struct buf text = BUF_INIT;
 
+	if (r->waiting)
+		json_array_append_new(
+			notes,
+			json_string("changes wait for the operator: "
+				    "`xlb-reconcile plan` shows them, and how "
+				    "to apply them"));
 	if (!spec->service_count)
 		return notes;
 	buf_adds(&text, "connections from this host itself to a VIP are not "

@@ -102,6 +102,8 @@ const char *features_text(struct arena *a, uint32_t features)
 		if (features & 1u << i)
 			text = arena_printf(a, "%s%s%s", text,
 					    *text ? ", " : "", names[i]);
+	if (features & XLB_FEATURE_TRACE)
+		text = arena_printf(a, "%s%strace", text, *text ? ", " : "");
 	return text;
 }
 

@@ -46,6 +46,9 @@ void change_from_file(struct planning *p, struct change *c,
 		      const struct source *src);
 void change_from_event(struct change *c, const char *cause);
 
+/* Stable, by kind: kinds stand in the order of carrying out. */
+void order_changes(struct plan *p);
+
 void plan_node(struct planning *p);
 void plan_tables(struct planning *p);
 void plan_vips(struct planning *p);
@@ -100,6 +103,19 @@ void members_eligible(const struct world_kernel *k,
 /* members.c: the next hop a family of a member needs for this service. */
 bool service_has_family(const struct service_spec *s, int family);
 bool service_picks(const struct service_spec *s); /* its slots aren't asked */
+/* vips.c: what c asks for beyond the repair of c->base. */
+void say_service_again(struct arena *a, struct change *c);
+/* fingerprint.c: 64 hex digits of what was observed. */
+void world_fingerprint(const struct world *w, char ret[65]);
+/* id.c: the id of a plan with these arrays of changes. */
+void plan_json_id(const char *sha256, const char *fingerprint,
+		  struct json_t *drift, struct json_t *changes, char ret[17]);
+/* text.c: a service's pool as it is; false: it has none. */
+struct pool_view {
+	uint32_t vms, ready;
+};
+bool pool_view(const struct world *w, const struct world_service *s,
+	       struct pool_view *ret);
 /* features.c: load, or load again with more. */
 void plan_load(struct planning *p);
 

@@ -48,8 +48,7 @@ const struct world_interface *world_interface(const struct world *w,
 	return NULL;
 }
 
-/* Stable sort by kind: kinds stand in the order of carrying out. */
-static void order_changes(struct plan *p)
+void order_changes(struct plan *p)
 {
 	struct change **sorted =
 		arena_alloc(p->arena, (p->count + 1) * sizeof(*sorted));
@@ -103,6 +102,7 @@ struct plan *plan_make(const struct spec *spec, const struct world *world)
 	struct planning p = { .plan = plan, .spec = spec, .world = world };
 
 	plan->arena = p.arena = arena_new();
+	plan->world = world;
 	p.next_id = world->next_id && world->next_id < XLB_BACKENDS
 			    ? world->next_id
 			    : 1;
@@ -126,10 +126,21 @@ void plan_free(struct plan *p)
 {
 	if (!p)
 		return;
+	plan_free(p->baseline);
 	diag_list_release(&p->diags);
 	arena_free(p->arena);
 	arena_free(p->world_arena);
 	free(p);
+}
+
+void plan_keep_drift(struct plan *p)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < p->count; i++)
+		if (p->changes[i]->drift)
+			p->changes[kept++] = p->changes[i];
+	p->count = kept;
 }
 
 bool plan_is_empty(const struct plan *p)

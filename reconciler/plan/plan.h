@@ -76,6 +76,9 @@ struct change {
 	bool hidden;
 	bool waits; /* shown, but to come by itself later: nothing is done */
 	const struct held *held; /* shown, but not carried out; or NULL */
+	/* Drift of the same object, that an edit changes as well: what this
+	 * one starts from once that is repaired.  Or NULL. */
+	const struct change *base;
 	const char *object; /* service.web/vm/web-3 */
 	const char *detail; /* what about it, for people */
 	const char *cause; /* "services.yaml:32", or the event */
@@ -117,6 +120,10 @@ struct change {
 		} link;
 		const struct vip_table *vips;
 		struct {
+			const struct xlb_vip *want, *have;
+			size_t want_count, have_count;
+		} sets; /* CHANGE_SHOW of a service */
+		struct {
 			const struct reply_entry *items;
 			size_t count;
 		} replies;
@@ -130,6 +137,8 @@ struct change {
 struct plan {
 	struct arena *arena;
 	struct arena *world_arena; /* freed with the plan; may be NULL */
+	const struct world *world; /* that it was made of */
+	struct plan *baseline; /* what change.base points into, or NULL */
 	struct change **changes; /* in the order of carrying out */
 	size_t count;
 	struct diag_list
@@ -138,7 +147,12 @@ struct plan {
 	size_t guard_count;
 	/* All of it is held back by a guard: NULL, or why. */
 	const char *held;
+	const char *note; /* for people, above the last line of text; or NULL */
 	uint32_t next_id; /* where the search for ids goes on next time */
+	/* Set by plan_identify(); hex digits. */
+	const char **names; /* of backends, by id */
+	char fingerprint[65]; /* of what was observed */
+	char id[17]; /* of file, fingerprint and changes */
 };
 
 struct plan_summary {
@@ -147,6 +161,18 @@ struct plan_summary {
 
 struct plan *plan_make(const struct spec *spec, const struct world *world);
 void plan_free(struct plan *p); /* NULL is fine */
+/*
+ * Tells drift from what an edit asks for, where the file is not the one last
+ * applied (NULL: none was): the plan for that one, in the same world, would
+ * make the same change.  Where an edit and drift meet in one object the drift
+ * becomes a change of its own, and the other one starts from what it repairs.
+ */
+void plan_tell_drift(struct plan *p, const struct spec *applied);
+/*
+ * Fills in id and fingerprint.  The fingerprint covers what a plan depends on,
+ * and nothing that changes by itself; the same plan has the same id.
+ */
+void plan_identify(struct plan *p, const struct spec *spec);
 /*
  * Holds back what must not be carried out: p->held, or single changes.  Nothing
  * when world->approved.
@@ -162,6 +188,36 @@ bool plan_shows_nothing(const struct plan *p);
 struct plan_summary plan_summarize(const struct plan *p);
 /* The text that `plan` prints; its last line is the summary. */
 void plan_text(const struct plan *p, const struct spec *spec, struct buf *out);
+/* Leaves nothing but drift. */
+void plan_keep_drift(struct plan *p);
+/*
+ * The plan as JSON (schemas/plan.schema.json); new reference.  What only the
+ * caller can know, of git, is null.  plan_identify() comes first.
+ */
+struct json_t;
+struct json_t *plan_json(const struct plan *p, const struct spec *spec);
+/*
+ * The visible changes, drift or not, in the order of reading.  Free with
+ * free(); count goes to *ret_count.
+ */
+const struct change **plan_visible(const struct plan *p, bool drift,
+				   size_t *ret_count);
+/*
+ * saved.c: what a plan that was saved as JSON stands for.  data need not end
+ * with NUL.  0, or -EBADMSG with a diag about path; then ret is untouched.
+ */
+struct saved_plan {
+	char id[17];
+	char sha256[65]; /* of the file */
+	char fingerprint[65];
+	char *path; /* of the file; saved_plan_release() */
+};
+int saved_plan_parse(const char *path, const char *data, size_t len,
+		     struct saved_plan *ret, struct diag_list *diags);
+void saved_plan_release(struct saved_plan *s);
+#define SAVED_PLAN_MAX_BYTES (64u << 20)
+/* "2026-11-30T14:06:18Z"; wall clock ms, UTC. */
+void format_time(int64_t ms, char ret[32]);
 /* What the declared services use, XLB_FEATURE_*. */
 uint32_t features_needed(const struct spec *spec, const struct world *world);
 /* "ipip, source_hash"; for people. */

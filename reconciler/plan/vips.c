@@ -202,11 +202,11 @@ static struct ip vip_address(const struct xlb_vip *v)
 	return a;
 }
 
-static const char *describe(struct planning *p, const struct service_spec *s)
+static const char *describe(struct arena *a, const struct service_spec *s)
 {
 	char text[IP_STRLEN];
 
-	return arena_printf(p->arena, "%s%s port %u %s, %s, %s",
+	return arena_printf(a, "%s%s port %u %s, %s, %s",
 			    ip_format(&s->vips[0].address, text),
 			    s->vip_count > 1 ? " and more" : "",
 			    s->ports[0].listen, protocol_name(s->protocol),
@@ -215,7 +215,7 @@ static const char *describe(struct planning *p, const struct service_spec *s)
 }
 
 /* "+ 192.0.2.11 port 80": those of `a` that `b` hasn't. */
-static const char *list_missing(struct planning *p, const char *text,
+static const char *list_missing(struct arena *arena, const char *text,
 				const char *sign, const struct vip_set *a,
 				const struct vip_set *b)
 {
@@ -227,14 +227,13 @@ static const char *list_missing(struct planning *p, const char *text,
 
 		if (has_triple(b, &a->items[i]) || said++ >= 3)
 			continue;
-		text = arena_printf(p->arena, "%s%s%s%s port %u", text,
+		text = arena_printf(arena, "%s%s%s%s port %u", text,
 				    *text ? ", " : "", sign,
 				    ip_format(&ip, address),
 				    ntohs(a->items[i].port));
 	}
 	if (said > 3)
-		text = arena_printf(p->arena, "%s and %zu more", text,
-				    said - 3);
+		text = arena_printf(arena, "%s and %zu more", text, said - 3);
 	return text;
 }
 
@@ -263,14 +262,32 @@ static const struct source *vip_source(const struct service_spec *s,
 	return &s->src;
 }
 
+static const char *say_difference(struct arena *a, const struct service_spec *s,
+				  const struct vip_set *want,
+				  const struct vip_set *have)
+{
+	const char *text = list_missing(a, "", "+ ", want, have);
+
+	text = list_missing(a, text, "- ", have, want);
+	return *text ? text : describe(a, s);
+}
+
+void say_service_again(struct arena *a, struct change *c)
+{
+	struct vip_set want = { (struct xlb_vip *)c->sets.want,
+				c->sets.want_count };
+	struct vip_set base = { (struct xlb_vip *)c->base->sets.want,
+				c->base->sets.want_count };
+
+	c->detail = say_difference(a, c->spec, &want, &base);
+}
+
 static void say_vips(struct planning *p, const struct world_service *s,
 		     const struct vip_set *want, const struct vip_set *have,
 		     struct change *c)
 {
-	const char *text = list_missing(p, "", "+ ", want, have);
-
-	text = list_missing(p, text, "- ", have, want);
-	c->detail = s->id && *text ? text : describe(p, s->spec);
+	c->detail = s->id ? say_difference(p->arena, s->spec, want, have)
+			  : describe(p->arena, s->spec);
 	change_from_file(
 		p, c, s->id ? vip_source(s->spec, want, have) : &s->spec->src);
 }
@@ -314,6 +331,12 @@ static void show_service(struct planning *p, size_t index,
 	c = planning_add(p, CHANGE_SHOW, s->id ? ACTION_CHANGE : ACTION_ADD,
 			 arena_printf(p->arena, "service.%s", s->name));
 	c->service = s->name;
+	c->spec = s->spec;
+	c->id = s->id;
+	c->sets.want = want.items;
+	c->sets.want_count = want.count;
+	c->sets.have = have.items;
+	c->sets.have_count = have.count;
 	say_vips(p, s, &want, &have, c);
 }
 

@@ -124,6 +124,8 @@ struct world_vm {
 struct world_pool {
 	bool known; /* the hypervisor has been read */
 	uint32_t wanted; /* within bounds of the spec */
+	uint32_t wanted_before; /* within those of what runs */
+	const char *view; /* what the scaler said last, in words; or NULL */
 	const char *cause; /* of the last change of `wanted` */
 	uint64_t backoff_until; /* creates have to wait until then; 0: no */
 };

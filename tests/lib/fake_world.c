@@ -489,6 +489,9 @@ static void gather_pools(struct gather *g)
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		s->pool.known = true;
+		for (size_t k = 0; k < g->f->vm_count; k++)
+			s->pool.wanted_before +=
+				!strcmp(g->f->vms[k].service, s->name);
 		s->pool.wanted = s->spec->pool.min;
 		for (size_t k = 0; k < g->f->wanted_count; k++)
 			if (!strcmp(g->f->wanted[k].service, s->name)) {

@@ -59,6 +59,9 @@ def grammar():
     """verb: the options that say something to it alone, with two dashes."""
     names = {enum: name for name, enum in long_options().items()}
     text = source("cli/options.c")
+    macros = re.findall(r"#define (PREVIEWS|PLANS)((?:.*\\\n)*.*)\n", text)
+    for name, words in reversed(macros):  # the later ones hold earlier ones
+        text = re.sub(rf"\b{name}\b", lambda _, w=words: w.replace("\\", " "), text)
     table = text[text.index("grammars[] = {"):]
     table = table[:table.index("\n};")]
     entries = re.split(r'\{\s*"(?=[a-z]+",)', table)[1:]

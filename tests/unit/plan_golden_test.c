@@ -3,7 +3,9 @@
  * What a plan looks like.  tests/golden/plan/NAME.in has three parts: a file
  * that is put to work in a world in memory (none: an empty world), what
  * happens to that world, and the file that is then planned ("=": the same, so
- * that differences are drift).  NAME.ok is the text.  Run from the top of the
+ * that differences are drift).  NAME.ok is the text, NAME.json, where there
+ * is one, the same as JSON; id and fingerprint, which depend on the layout of
+ * the kernel's tables, are put as words there.  Run from the top of the
  * repository.  UPDATE_GOLDEN=1 writes the expected files instead.
  */
 #include <setjmp.h>
@@ -13,8 +15,10 @@
 
 #include <cmocka.h>
 #include <glob.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/lib/plan_steps.h"
 
@@ -97,6 +101,24 @@ static void want(struct fake *f, const char *arg)
 	fake_want(f, name, (uint32_t)strtoul(space + 1, NULL, 10));
 }
 
+static void reweigh(struct fake *f, const char *arg)
+{
+	const char *space = strchr(arg, ' ');
+	size_t found = 0;
+
+	assert_non_null(space);
+	for (uint32_t id = 1; id < XLB_BACKENDS; id++) {
+		struct xlb_owner *o = &f->owners[id];
+
+		if (strlen(o->name) != (size_t)(space - arg) ||
+		    strncmp(o->name, arg, strlen(o->name)) != 0)
+			continue;
+		o->weight = (uint16_t)strtoul(space + 1, NULL, 10);
+		found++;
+	}
+	assert_true(found);
+}
+
 static void drain(struct fake *f, const char *arg)
 {
 	snprintf(f->drains[f->drain_count++], sizeof(f->drains[0]), "%s", arg);
@@ -120,7 +142,7 @@ static const struct event {
 	{ "spoil", spoil },	{ "detach", detach },
 	{ "vm-dies", vm_dies }, { "want", want },
 	{ "drain", drain },	{ "fails", fails },
-	{ "refuses", refuses },
+	{ "refuses", refuses }, { "reweigh", reweigh },
 };
 
 static void happen(struct fake *f, const struct spec *spec, char *line)
@@ -156,10 +178,23 @@ static char *cut(char *text, const char *mark)
 	return at + strlen(mark);
 }
 
-static void compare(const char *in, const char *got)
+/* All of `what` in text becomes `by`, which is no longer. */
+static void mask(char *text, const char *what, const char *by)
 {
-	char *path =
-		mem_printf("%.*s.ok", (int)(strlen(in) - strlen(".in")), in);
+	size_t len = strlen(what), short_len = strlen(by);
+	char *at = text;
+
+	while ((at = strstr(at, what))) {
+		memcpy(at, by, short_len);
+		memmove(at + short_len, at + len, strlen(at + len) + 1);
+		at += short_len;
+	}
+}
+
+static void compare(const char *in, const char *suffix, const char *got)
+{
+	char *path = mem_printf("%.*s%s", (int)(strlen(in) - strlen(".in")), in,
+				suffix);
 	struct buf want_text = BUF_INIT;
 	FILE *f = getenv("UPDATE_GOLDEN") ? fopen(path, "w") : NULL;
 
@@ -171,6 +206,41 @@ static void compare(const char *in, const char *got)
 	assert_string_equal(got, buf_str(&want_text));
 	buf_release(&want_text);
 	free(path);
+}
+
+static bool has_json(const char *in)
+{
+	AUTO_FREE char *path =
+		mem_printf("%.*s.json", (int)(strlen(in) - strlen(".in")), in);
+
+	return access(path, F_OK) == 0;
+}
+
+static char *json_text(const struct plan *p, const struct spec *spec)
+{
+	struct json_t *j = plan_json(p, spec);
+	char *dumped = json_dumps(j, JSON_INDENT(2));
+	char *text = mem_printf("%s\n", dumped);
+
+	free(dumped);
+	json_decref(j);
+	return text;
+}
+
+/* For the test that holds all of them against the schema. */
+static void keep_json(const char *in, const char *text)
+{
+	const char *folder = getenv("XLB_PLAN_JSON");
+	AUTO_FREE char *path = NULL;
+	FILE *f;
+
+	if (!folder)
+		return;
+	path = mem_printf("%s/%s.json", folder, in + strlen(FOLDER));
+	f = fopen(path, "w");
+	assert_non_null(f);
+	fputs(text, f);
+	fclose(f);
 }
 
 static void golden(void **state)
@@ -200,9 +270,20 @@ static void golden(void **state)
 	arena = arena_new();
 	w = fake_observe(f, after, arena);
 	p = plan_make(after, w);
+	if (!same)
+		plan_tell_drift(p, before);
 	plan_guard(p, after, w);
+	plan_identify(p, after);
 	text = steps_text(p, after);
-	compare(*state, text);
+	mask(text, p->id, "ID");
+	compare(*state, ".ok", text);
+	free(text);
+	text = json_text(p, after);
+	keep_json(*state, text);
+	mask(text, p->id, "ID");
+	mask(text, p->fingerprint, "FINGERPRINT");
+	if (has_json(*state))
+		compare(*state, ".json", text);
 	free(text);
 	plan_free(p);
 	arena_free(arena);

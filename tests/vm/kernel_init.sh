@@ -141,6 +141,31 @@ empty() { # NAME: there is nothing left to do
 	xlb plan --detailed-exitcode
 	echo "RESULT $1 $?"
 }
+trace() { # NAME: packets are sampled while connections go on
+	xlb run >/run/daemon 2>&1 &
+	until [ -S /run/xlb/control.sock ]; do
+		sleep 0.2
+	done
+	xlb trace --live --json --vip 192.0.2.10:80 --count 6 --for 60s \
+		>/run/samples 2>/run/sampled &
+	tracer=$!
+	tries=0
+	until grep -q sampled /run/sampled || [ $tries = 200 ]; do
+		sleep 0.2
+		tries=$((tries + 1))
+	done
+	load $1_load --to 192.0.2.10:80 --count 20 --rate 40
+	wait $tracer
+	status=$?
+	found=$(grep -c '"service":"web".*"verdict":"s' /run/samples)
+	[ $status = 0 ] && [ "$found" = 6 ] || cat /run/sampled /run/samples
+	echo "RESULT $1 $((status + 6 - found))"
+	kill -TERM $(cat /run/xlb/lock)
+	while [ -S /run/xlb/control.sock ]; do
+		sleep 0.2
+	done
+	sleep 1
+}
 . /etc/steps
 xlb destroy --yes
 echo "RESULT destroy $?"

@@ -111,8 +111,8 @@ STEPS = [
     # Slots move under connections that are held, and so do programs.
     HOLD, "apply two joined", *load_both("moving", NAT),
     "apply turns live", *load_both("turning", NAT),
-    "apply all all", "release held", *load_all("all"), "empty all_empty",
-    HOLD, "apply tc tc", *load_all("tc"), "release tc_held", "empty tc_empty",
+    "apply all all", "release held", *load_all("all"), "empty all_empty", "trace all_trace",
+    HOLD, "apply tc tc", *load_all("tc"), "release tc_held", "empty tc_empty", "trace tc_trace",
 ]
 
 
@@ -272,6 +272,11 @@ def hooks(machine):
     machine.expect("tc", *both(*(f"tc_{name}" for name in names)), "tc_bulk", "tc_held")
 
 
+def traces(machine):
+    """programs that sample packets verify, take the others' place at either hook, and go again"""
+    machine.expect(*(f"{hook}_trace{what}" for hook in ("all", "tc") for what in ("", "_load")))
+
+
 def leaves(machine):
     """plans are empty when all is applied, and destroy takes it all away again"""
     machine.expect("all_empty", "tc_empty", "destroy")
@@ -303,7 +308,7 @@ def main():
 
 
 for n, (title, _) in enumerate(KERNELS):
-    for case in (loads, forwards, moves, picks, tunnels, hooks, leaves):
+    for case in (loads, forwards, moves, picks, tunnels, hooks, traces, leaves):
         declare(n, title, case)
 
 if __name__ == "__main__":
