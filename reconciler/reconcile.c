@@ -124,14 +124,6 @@ static void set_result(struct reconciler *r, const char *result)
 
 /* ---- apply ---- */
 
-/* What later changes stand on: without it the rest would do harm. */
-static bool is_foundation(const struct change *c)
-{
-	return c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD ||
-	       c->kind == CHANGE_BACKEND_SET || c->kind == CHANGE_SLOTS ||
-	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
-}
-
 /* For status, and for `run --once` that gives up. */
 static void note_failure(struct reconciler *r, const struct change *c,
 			 const struct outcome *o)
@@ -144,21 +136,12 @@ static void note_failure(struct reconciler *r, const struct change *c,
 		 d && d->hint ? d->hint : "");
 }
 
-/*
- * Without its program the host itself would answer at a VIP put there, and
- * the one at another hook has to go on.
- */
-static bool lacks_program(const struct plan *p, const struct outcome *outcomes,
-			  size_t i)
+static bool is_blocked(const struct plan *p, const struct outcome *outcomes,
+		       size_t i)
 {
-	enum change_kind kind = p->changes[i]->kind;
-
-	if (kind != CHANGE_ADDRESS_ADD && kind != CHANGE_LINK_DETACH)
-		return false;
 	for (size_t k = 0; k < i; k++)
 		if (outcomes[k].err &&
-		    p->changes[k]->kind == CHANGE_LINK_ATTACH &&
-		    p->changes[k]->ifindex == p->changes[i]->ifindex)
+		    change_needs(p->changes[i], p->changes[k]))
 			return true;
 	return false;
 }
@@ -177,7 +160,7 @@ static int apply(struct reconciler *r, const struct plan *p)
 
 		if (p->changes[done]->held)
 			continue;
-		if (lacks_program(p, outcomes, done))
+		if (is_blocked(p, outcomes, done))
 			o->err = -ENOLINK;
 		else
 			o->err = apply_change(r, p->changes[done], &o->diags);
@@ -187,7 +170,7 @@ static int apply(struct reconciler *r, const struct plan *p)
 		if (o->err && !failed)
 			note_failure(r, p->changes[done], o);
 		failed = o->err ? o->err : failed;
-		if (o->err && is_foundation(p->changes[done])) {
+		if (o->err && change_is_foundation(p->changes[done])) {
 			done++;
 			break;
 		}
