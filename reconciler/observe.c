@@ -347,7 +347,15 @@ static struct member_run *member_run_get(struct gather *g,
 	char *key = mem_printf("%s/%s/%s/%s", s->name, m->name,
 			       ip_format(&m->addresses[0], a),
 			       ip_format(&m->addresses[1], b));
-	struct member_run *run = strmap_get(&g->r->members, key);
+	struct member_run *run;
+
+	if (m->twin) {
+		char *own = mem_printf("%s#%u", key, m->id);
+
+		free(key);
+		key = own;
+	}
+	run = strmap_get(&g->r->members, key);
 
 	if (run) {
 		free(key);
@@ -553,6 +561,30 @@ static void line_path(const struct gather *g, const struct xlb_backend *line,
 	ret->vlan = line->vlan;
 }
 
+/*
+ * Another id of the same backend: a process died before its service was whole,
+ * twice.  What one of them does says nothing about the other.
+ */
+static bool has_twin(const struct gather *g, const struct world_owner *o)
+{
+	const struct xlb_backend *line = &g->view->backends[o->id];
+
+	for (size_t i = first_owner(g, o->owner.service);
+	     i < g->by_service_count &&
+	     g->by_service[i]->owner.service == o->owner.service;
+	     i++) {
+		const struct world_owner *other = g->by_service[i];
+		const struct xlb_backend *l = &g->view->backends[other->id];
+
+		if (other != o && g->owner_used[other - g->w->kernel.owners] &&
+		    !strcmp(other->owner.name, o->owner.name) &&
+		    l->addr4 == line->addr4 &&
+		    !memcmp(l->addr6, line->addr6, sizeof(l->addr6)))
+			return true;
+	}
+	return false;
+}
+
 static void gather_ghost(struct gather *g, struct world_service *s,
 			 const struct world_owner *o)
 {
@@ -562,6 +594,7 @@ static void gather_ghost(struct gather *g, struct world_service *s,
 	struct world_member *m = add_member(g, s, o->owner.name);
 
 	m->id = o->id;
+	m->twin = has_twin(g, o);
 	m->leaving = !unknown;
 	m->weight =
 		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
@@ -587,8 +620,11 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 	     i < g->by_service_count &&
 	     g->by_service[i]->owner.service == s->id;
 	     i++)
-		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners])
+		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners]) {
 			gather_ghost(g, s, g->by_service[i]);
+			g->owner_used[g->by_service[i] - g->w->kernel.owners] =
+				true;
+		}
 }
 
 static int by_member_name(const void *a, const void *b)

@@ -290,9 +290,10 @@ static struct fake_run *run_of(struct fake *f, const struct world_service *s,
 			       const struct world_member *m)
 {
 	char a[IP_STRLEN], b[IP_STRLEN];
-	char *key = mem_printf("%s/%s/%s/%s", s->name, m->name,
-			       ip_format(&m->addresses[0], a),
-			       ip_format(&m->addresses[1], b));
+	char *key =
+		mem_printf("%s/%s/%s/%s#%u", s->name, m->name,
+			   ip_format(&m->addresses[0], a),
+			   ip_format(&m->addresses[1], b), m->twin ? m->id : 0);
 	struct fake_run *run = strmap_get(&f->runs, key);
 
 	if (run) {
@@ -414,6 +415,21 @@ static void gather_vm(struct gather *g, struct fake_vm *v)
 	vm->drained = v->drains && run->finished;
 }
 
+static bool has_twin(const struct gather *g, uint32_t id)
+{
+	const struct xlb_owner *o = &g->f->owners[id];
+	const struct xlb_backend *line = &g->f->backends[id];
+
+	for (uint32_t other = 1; other < XLB_BACKENDS; other++)
+		if (other != id && g->used[other] &&
+		    g->f->owners[other].service == o->service &&
+		    !strcmp(g->f->owners[other].name, o->name) &&
+		    g->f->backends[other].addr4 == line->addr4 &&
+		    !memcmp(g->f->backends[other].addr6, line->addr6, 16))
+			return true;
+	return false;
+}
+
 static void gather_ghosts(struct gather *g, struct world_service *s)
 {
 	for (uint32_t id = 1; s->id && id < XLB_BACKENDS; id++) {
@@ -426,6 +442,8 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 		m = ARENA_PUSH(g->arena, s->members, s->member_count);
 		m->name = arena_dup(g->arena, o->name);
 		m->id = id;
+		m->twin = has_twin(g, id);
+		g->used[id] = true;
 		m->leaving = true;
 		m->weight = o->weight;
 		m->port = ntohs(line->port);
@@ -1177,6 +1195,13 @@ static uint32_t feature_of_flags(uint16_t flags)
 	       (flags & XLB_VIP_STICKY ? XLB_FEATURE_STICKY : 0);
 }
 
+/* Are its connections found in other slots than its new ones? */
+static bool vip_changes(const struct xlb_vip *v)
+{
+	return !(v->flags & XLB_VIP_CLIENT_HASH) !=
+	       !(v->flags & XLB_VIP_CLIENT_OLD);
+}
+
 /* What packets to this VIP would read, whatever the service's line says. */
 static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 {
@@ -1198,7 +1223,7 @@ static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 		return false;
 	/* Datagrams that become stateless go to the slot's cur at once. */
 	for (uint32_t i = 0; v->proto == IPPROTO_TCP &&
-			     (v->flags & XLB_VIP_PICKS || service_changes(s)) &&
+			     (v->flags & XLB_VIP_PICKS || vip_changes(v)) &&
 			     i < 1u << (32 - v->slot_shift);
 	     i++) {
 		uint32_t word = f->slots[v->slot_base + i];

@@ -199,6 +199,8 @@ static int one_round(struct fake *f, const struct spec *spec)
 
 int steps_converge(struct fake *f, const struct spec *spec)
 {
+	struct plan *p;
+
 	for (int round = 1; round < MOST_ROUNDS; round++) {
 		int any = one_round(f, spec);
 		bool busy;
@@ -214,6 +216,9 @@ int steps_converge(struct fake *f, const struct spec *spec)
 			return round;
 		}
 	}
+	p = steps_plan(f, spec);
 	fprintf(stderr, "# no end after %d rounds\n", MOST_ROUNDS);
+	complain(p, spec, "what is left to do");
+	plan_free(p);
 	return -1;
 }
