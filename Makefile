@@ -7,12 +7,12 @@ CC := gcc
 CLANG := clang
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 PKGS := libbpf libvirt libvirt-qemu yaml-0.1 sqlite3 libmnl jansson nettle \
-	libarchive libgit2 libxml-2.0 libsystemd
+	libarchive libgit2 libxml-2.0 libsystemd libcurl
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 PREFIX ?= /usr
 DESTDIR ?=
 # The others are for the tests and the demo, and need the source.
-INSTALLED_EXAMPLES := minimal full queries
+INSTALLED_EXAMPLES := minimal full queries gitops
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
 	-Wformat=2 -Wvla -Wundef -Wswitch-enum -Wimplicit-fallthrough \
@@ -280,8 +280,10 @@ install: $(B)/xlb-reconcile
 	$(Q)install -m 644 $(wildcard schemas/*.json schemas/*.sql) $(DESTDIR)$(PREFIX)/share/xlb
 	$(Q)$(put) README.md $(DESTDIR)$(DOCDIR)/README.md
 	$(Q)for d in $(INSTALLED_EXAMPLES); do \
-		(cd examples && find $$d -type f -print0 | xargs -0 -I{} \
-			install -D -m 644 {} $(abspath $(DESTDIR)/$(DOCDIR))/examples/{}); done
+		(cd examples && find $$d -type f | while read -r f; do \
+			mode=644; [ ! -x $$f ] || mode=755; \
+			install -D -m $$mode $$f $(abspath $(DESTDIR)/$(DOCDIR))/examples/$$f || exit 1; \
+		done) || exit 1; done
 	$(Q)find $(DESTDIR)$(DOCDIR)/examples -name '*.yaml' -exec sed -i \
 		'1s,\$$schema=[./]*/schemas/,$$schema=$(PREFIX)/share/xlb/,' {} +
 

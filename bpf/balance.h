@@ -9,10 +9,6 @@
 #include "deliver.h"
 #include "rare.h"
 
-/* All that the hot path reads, of either family. */
-#define HOT_BYTES \
-	(sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))
-
 static __always_inline bool plain_v4(struct context *ctx)
 {
 	struct iphdr *ip = ctx_data(ctx) + sizeof(struct ethhdr);
@@ -70,7 +66,7 @@ static __always_inline int balance(struct context *ctx)
 
 	if (ctx_tag_aside(ctx))
 		return rare(ctx);
-	ctx_linear(ctx, HOT_BYTES);
+	ctx_plain_linear(ctx);
 	data = ctx_data(ctx);
 	if (data + sizeof(struct ethhdr) > ctx_end(ctx))
 		return VERDICT_PASS;

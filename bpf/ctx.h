@@ -83,6 +83,27 @@ static __always_inline void ctx_linear(struct context *ctx, __u32 bytes)
 		bpf_skb_pull_data(ctx, len);
 }
 
+/*
+ * All that is read of a plain packet, and not a byte more: the kernel keeps a
+ * local sender's payload in pages, and what is pulled out of those costs a copy
+ * of the head here, and at the receiver that packets can't be merged.
+ */
+static __always_inline void ctx_plain_linear(struct context *ctx)
+{
+	bool v6 = ctx->protocol == bpf_htons(ETH_P_IPV6);
+	__u32 l3 = sizeof(struct ethhdr);
+	__u32 l4 = l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
+	__u8 proto = 0;
+
+	ctx_linear(ctx, l4 + sizeof(struct udphdr));
+	bpf_skb_load_bytes(ctx,
+			   l3 + (v6 ? offsetof(struct ipv6hdr, nexthdr)
+				    : offsetof(struct iphdr, protocol)),
+			   &proto, sizeof(proto));
+	if (proto == IPPROTO_TCP)
+		ctx_linear(ctx, l4 + sizeof(struct tcphdr));
+}
+
 /* Is the outer VLAN tag kept beside the packet? */
 static __always_inline bool ctx_tag_aside(const struct context *ctx)
 {
@@ -168,6 +189,11 @@ static __always_inline __u32 ctx_segment(const struct context *ctx)
 static __always_inline void ctx_linear(struct context *ctx, __u32 bytes)
 {
 	(void)ctx, (void)bytes;
+}
+
+static __always_inline void ctx_plain_linear(struct context *ctx)
+{
+	(void)ctx;
 }
 
 static __always_inline bool ctx_tag_aside(const struct context *ctx)

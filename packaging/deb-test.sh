@@ -10,8 +10,10 @@ dir=$1
 top=$(cd "$(dirname "$0")/.." && pwd)
 deb=$(ls -t "$dir"/xlb_*.deb | head -n 1)
 . /etc/os-release
-components=main
-[ "${ID:-}" != ubuntu ] || components=main,universe
+components=main bpftool=bpftool # which the test looks at programs with
+if [ "${ID:-}" = ubuntu ]; then
+	components=main,universe bpftool=linux-tools-generic
+fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/xlb-deb.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 root=$work/root
@@ -50,7 +52,7 @@ rm /tmp/before /tmp/after /tmp/xlb.deb /tmp/try.sh
 TRY
 chmod 755 "$work/try.sh"
 echo "# deb-test: a clean ${VERSION_CODENAME:-system}, and $(basename "$deb") in it"
-mmdebstrap --quiet --variant=apt --components=$components --include=systemd,iproute2,procps \
+mmdebstrap --quiet --variant=apt --components=$components --include=systemd,iproute2,procps,$bpftool \
 	--dpkgopt='path-exclude=/usr/share/doc/*' \
 	--dpkgopt='path-include=/usr/share/doc/xlb/*' \
 	--dpkgopt='path-exclude=/usr/share/locale/*' \

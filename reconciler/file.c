@@ -56,8 +56,10 @@ static bool acceptable(struct reconciler *r, const struct spec *spec,
 
 	if (plan->held)
 		diag_add(&plan->diags, SEVERITY_ERROR,
-			 &(struct source){ .file = spec->path }, NULL, "%s",
-			 plan->held);
+			 &(struct source){ .file = spec->path },
+			 "`xlb-reconcile plan` shows it, and what `approve` "
+			 "would release",
+			 "%s", plan->held);
 	ok = !plan->diags.errors;
 	r->held = plan->held != NULL;
 	if (!ok)
@@ -213,6 +215,7 @@ static void wait_with_file(struct reconciler *r, struct spec *spec,
 	if (!go_on_with_applied(r) && !r->spec)
 		connect_hypervisors(r, spec);
 	spec_free(spec);
+	systemd_serving(r);
 	reconcile_soon(r);
 }
 

@@ -18,19 +18,36 @@ static void read_head(git_repository *repo, struct git_state *ret)
 	git_reference_free(head);
 }
 
-/* The file's own status, or, for a folder, that of anything in it. */
+/* Is anything at or below it not as committed?  Paths from the top. */
+static bool differs(git_repository *repo, char *path)
+{
+	git_status_options opt;
+	git_status_list *list = NULL;
+	bool found = false;
+
+	git_status_options_init(&opt, GIT_STATUS_OPTIONS_VERSION);
+	opt.flags = GIT_STATUS_OPT_INCLUDE_UNTRACKED |
+		    GIT_STATUS_OPT_DISABLE_PATHSPEC_MATCH;
+	opt.pathspec.strings = &path;
+	opt.pathspec.count = *path ? 1 : 0; /* the whole work tree */
+	if (!git_status_list_new(&list, repo, &opt))
+		found = git_status_list_entrycount(list) > 0;
+	git_status_list_free(list);
+	return found;
+}
+
 static void read_dirty(git_repository *repo, const char *path,
 		       struct git_state *ret)
 {
 	const char *top = git_repository_workdir(repo);
-	char *real = realpath(path, NULL);
+	AUTO_FREE char *real = realpath(path, NULL);
 	size_t len = top ? strlen(top) : 0;
-	unsigned int flags = 0;
 
-	if (real && top && !strncmp(real, top, len) &&
-	    !git_status_file(&flags, repo, real + len))
-		ret->dirty = flags != GIT_STATUS_CURRENT;
-	free(real);
+	/* The top comes with a slash at its end. */
+	if (real && len && !strncmp(real, top, len))
+		ret->dirty = differs(repo, real + len);
+	else if (real && len && !strncmp(real, top, len - 1) && !real[len - 1])
+		ret->dirty = differs(repo, real + len - 1);
 }
 
 /* The library reads all the certificates of the system to begin with. */

@@ -465,22 +465,30 @@ static void finish_member(struct gather *g, struct world_service *s,
 		learn_neighbours(g, m, v);
 	if (alive && v && !has_answered(g, s, m, run)) {
 		m->health = HEALTH_JOINING;
+	} else if (m->sorry) {
+		m->health = HEALTH_UP;
 	} else {
 		if (!g->looks)
 			probing_update(run, s->spec, m, alive);
 		m->health = alive ? probing_state(run) : HEALTH_DEAD;
 	}
+	if (!run->seen_since)
+		run->seen_since = g->w->now;
+	/* Until a probe that began at once could have timed out. */
+	m->fresh = m->health == HEALTH_JOINING && s->spec &&
+		   g->w->now - run->seen_since < s->spec->health.timeout;
 	m->drained |= operator_drains(g->r, s->name, m->name);
 	update_drain(g, s, m, run);
 }
 
 static void gather_fixed(struct gather *g, struct world_service *s)
 {
-	for (size_t i = 0; i < s->spec->backend_count; i++) {
-		const struct backend_spec *b = &s->spec->backends[i];
+	for (size_t i = 0; i < service_fixed_count(s->spec); i++) {
+		const struct backend_spec *b = service_fixed(s->spec, i);
 		struct world_member *m = add_member(g, s, b->name);
 
 		m->fixed = b;
+		m->sorry = b == &s->spec->sorry;
 		memcpy(m->addresses, b->addresses, sizeof(m->addresses));
 		m->port = b->port;
 		m->weight = b->weight;

@@ -4,6 +4,9 @@
  * its service has VIPs, since one slot table serves both: it is up when all
  * pass, dead only when all are.  Behind tunnels that is every family it has.
  */
+#include <stdio.h>
+#include <string.h>
+
 #include "base/log.h"
 #include "reconcile.h"
 
@@ -47,21 +50,56 @@ static void record(struct member_run *run, enum health_state to,
 	run->state = to;
 	if (r->read_only)
 		return;
-	log_info("health", "service=%s backend=%s from=%s to=%s reason=%s",
-		 run->service, run->name, row.from_state, row.to_state, reason);
+	log_info("health",
+		 "service=%s backend=%s from=%s to=%s reason=\"%s\" ms=%.1f",
+		 run->service, run->name, row.from_state, row.to_state, reason,
+		 row.probe_ms);
 	if (r->store && store_add_health(r->store, &row))
 		log_warn("history", "what=health result=lost");
 }
 
+/* "timeout", or of what says more by itself than its kind does, that too. */
+static void say_reason(const struct probe_report *report, char *out,
+		       size_t size)
+{
+	bool more = report->result == PROBE_FAILED && *report->detail;
+
+	snprintf(out, size, "%s%s%s", probe_result_name(report->result),
+		 more ? ": " : "", more ? report->detail : "");
+}
+
+/* Why it isn't up, for status. */
+static void keep_reason(struct member_run *run, int f,
+			const struct probe_report *report)
+{
+	char *out = run->reason[f], said[sizeof(run->reason[0])];
+
+	if (report->result == PROBE_PASS) {
+		out[0] = '\0';
+		return;
+	}
+	snprintf(said, sizeof(said), "%s%s%s",
+		 probe_result_name(report->result), *report->detail ? ": " : "",
+		 report->detail);
+	/* It says nothing of the backend, so nothing else would tell. */
+	if (report->result == PROBE_LOCAL_ERROR && strcmp(out, said) != 0)
+		log_warn("probe", "service=%s backend=%s reason=\"%s\"",
+			 run->service, run->name, said);
+	memcpy(out, said, sizeof(said));
+}
+
 void probing_result(void *arg, struct probe_target *t, const struct health *h,
-		    enum probe_result result, bool changed, uint64_t took)
+		    const struct probe_report *report)
 {
 	struct member_run *run = probe_target_user(t);
+	char reason[sizeof(run->reason[0])];
 
 	(void)h;
-	if (!changed)
+	keep_reason(run, t == run->targets[1], report);
+	if (!report->changed)
 		return;
-	record(run, probing_state(run), probe_result_name(result), took);
+	say_reason(report, reason, sizeof(reason));
+	record(run, probing_state(run), reason, report->took);
 	reconcile_soon(arg);
 }
 
@@ -70,6 +108,7 @@ void probing_stop(struct member_run *run)
 	for (int f = 0; f < 2; f++) {
 		probe_target_remove(run->targets[f]);
 		run->targets[f] = NULL;
+		run->reason[f][0] = '\0';
 	}
 }
 
@@ -93,6 +132,7 @@ void probing_update(struct member_run *run, const struct service_spec *s,
 {
 	enum health_state initial = m->id ? HEALTH_UP : HEALTH_JOINING;
 	struct prober *p = run->r->prober;
+	struct probe_site site = { run->service, run->name, NULL };
 	uint16_t port;
 
 	if (!s || !alive || !p) {
@@ -105,6 +145,9 @@ void probing_update(struct member_run *run, const struct service_spec *s,
 	if (!run->was_alive)
 		run->state = initial;
 	run->was_alive = true;
+	/* One hypervisor's silent VMs don't keep others' from joining. */
+	if (run->vm && s->pool.hypervisor)
+		site.lane = s->pool.hypervisor->name;
 	port = s->health.port ? s->health.port
 	       : m->port      ? m->port
 			      : s->ports[0].target;
@@ -118,8 +161,8 @@ void probing_update(struct member_run *run, const struct service_spec *s,
 			probe_target_update(run->targets[f], &s->health, a,
 					    port);
 		} else {
-			run->targets[f] = prober_add(p, &s->health, a, port,
-						     initial, run);
+			run->targets[f] = prober_add(p, &site, &s->health, a,
+						     port, initial, run);
 		}
 	}
 }

@@ -513,6 +513,7 @@ static void resync(void *arg)
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
 	state_keep(r);
+	applied_keep(r);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
 			r->store, clock_wall_ms(),

@@ -119,11 +119,13 @@ struct member_run {
 	struct reconciler *r;
 	struct probe_target *targets[2]; /* IPv4, IPv6 */
 	bool was_alive;
+	uint64_t seen_since; /* by this process */
 	uint32_t id; /* in the kernel at the last pass */
 	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
 	bool used; /* mark and sweep */
 	enum health_state state; /* as last recorded */
+	char reason[2][160]; /* of the last probe that failed; "" it passed */
 	bool leaving;
 	bool finished;
 	uint64_t leaving_since;
@@ -285,7 +287,7 @@ void probing_update(struct member_run *run, const struct service_spec *s,
 enum health_state probing_state(const struct member_run *run);
 void probing_stop(struct member_run *run);
 void probing_result(void *arg, struct probe_target *t, const struct health *h,
-		    enum probe_result result, bool changed, uint64_t took);
+		    const struct probe_report *report);
 
 /* vms.c: the life of VMs. */
 struct vm_run *vm_run_get(struct reconciler *r, const char *name);

@@ -132,6 +132,7 @@ void systemd_serving(struct reconciler *r)
 		n = snprintf(text, sizeof(text), "no revision yet");
 	snprintf(text + n, sizeof(text) - (size_t)n, "%s",
 		 r->file_diags.errors ? "; the file as it is now is refused"
+		 : r->waiting	      ? "; changes wait for the operator"
 		 : r->failing[0]      ? "; not all could be applied"
 				      : "");
 	if (!strcmp(text, r->told_status))

@@ -24,6 +24,7 @@
 	"((" OCTET "\\.){3}" OCTET "|[0-9a-fA-F]*:[0-9a-fA-F:]*[0-9a-fA-F:.]*)"
 #define WORD_MAX 255
 #define PATH_LIMIT 1024
+#define EXPECT_LIMIT 1028 /* "hex:" and 512 bytes */
 
 static json_t *checked(json_t *j)
 {
@@ -161,6 +162,10 @@ static json_t *single(const struct key *k)
 		return pattern("^/[^ ]{0,254}$");
 	case FORM_NO_BLANKS:
 		return pattern("^[^ ]{1,255}$");
+	case FORM_VERIFY:
+		return either(of_type("boolean"), text(PATH_LIMIT));
+	case FORM_EXPECT:
+		return either(whole(100, 599), text(EXPECT_LIMIT));
 	case FORM_VERSION:
 		return json_pack("{s: [i, s]}", "enum", 1, "1");
 	}

@@ -9,7 +9,7 @@ packages="
 gcc make git pkg-config clang clang-format clang-tidy llvm bpftool libc6-dev
 linux-libc-dev libbpf-dev libvirt-dev libyaml-dev libinotifytools0-dev
 libsqlite3-dev libcmocka-dev libmnl-dev libjansson-dev nettle-dev
-libclang-rt-dev libarchive-dev libgit2-dev libxml2-dev libsystemd-dev lz4 sqlite3 python3 python3-scapy
+libcurl4-openssl-dev libclang-rt-dev libarchive-dev libgit2-dev libxml2-dev libsystemd-dev lz4 sqlite3 python3 python3-scapy
 python3-jsonschema python3-yaml
 qemu-system-x86 qemu-utils
 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc

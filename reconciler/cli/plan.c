@@ -118,13 +118,14 @@ static void add_git(json_t *j)
 	json_object_set_new(config, "git_dirty", json_boolean(git.dirty));
 }
 
+/* NULL: it is no JSON, but says why there is no plan. */
 static char *with_git(const char *text)
 {
 	json_t *j = json_loads(text, 0, NULL);
 	char *dumped, *ret;
 
 	if (!j)
-		return mem_dup(text);
+		return NULL;
 	add_git(j);
 	dumped = json_dumps(j, JSON_INDENT(2));
 	ret = mem_printf("%s\n", dumped ? dumped : "{}");
@@ -155,15 +156,16 @@ int cmd_plan(const struct options *opt)
 	int code = ask_verb(opt, plan_verb, &out, &failed), saved = EXIT_DONE;
 	const char *text = buf_str(&out);
 	size_t len = strlen(text);
-	bool answer = !failed && code != EXIT_FAILED && code != EXIT_USAGE;
-	AUTO_FREE char *json = answer && opt->json ? with_git(text) : NULL;
-	AUTO_FREE char *file = NULL;
+	AUTO_FREE char *json = opt->json ? with_git(text) : NULL;
+	AUTO_FREE char *file = len < out.len ? with_git(text + len + 1) : NULL;
 
-	if (answer && opt->out && len < out.len) {
-		file = with_git(text + len + 1);
+	if (opt->out && file)
 		saved = save(opt->out, file);
-	}
-	print_answer(opt, code, failed, json ? json : text);
+	/* Programs look for it in one place, also when it tells of errors. */
+	if (json)
+		fputs(json, stdout);
+	else
+		print_answer(opt, code, failed, text);
 	buf_release(&out);
 	return saved ? saved : code;
 }

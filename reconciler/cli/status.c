@@ -28,8 +28,18 @@ static const char *phase_name(enum vm_phase p)
 	return "";
 }
 
-static const char *member_state(const struct world_member *m)
+/* Of the sorry backend: does it serve, or wait until it has to? */
+static bool is_needed(const struct world *w, const struct world_member *m)
 {
+	return m->id && w->kernel.loaded &&
+	       !(w->kernel.backends[m->id].flags & XLB_BACKEND_LEAVING);
+}
+
+static const char *member_state(const struct world *w,
+				const struct world_member *m)
+{
+	if (m->sorry && !m->drained)
+		return is_needed(w, m) ? "serving" : "standby";
 	if (m->leaving)
 		return "draining";
 	if (m->drained)
@@ -60,8 +70,34 @@ static void add_override(const struct reconciler *r, const char *service,
 	}
 }
 
-static json_t *member_json(const struct reconciler *r, const char *service,
-			   const struct world_member *m)
+static const struct member_run *run_of(const struct reconciler *r,
+				       const char *service,
+				       const struct world_member *m)
+{
+	char a[IP_STRLEN], b[IP_STRLEN];
+	AUTO_FREE char *key = mem_printf("%s/%s/%s/%s", service, m->name,
+					 ip_format(&m->addresses[0], a),
+					 ip_format(&m->addresses[1], b));
+
+	return strmap_get(&r->members, key);
+}
+
+/* Why one that isn't up isn't, as its last probe had it. */
+static void add_reason(const struct reconciler *r, const char *service,
+		       const struct world_member *m, json_t *j)
+{
+	const struct member_run *run = run_of(r, service, m);
+
+	if (m->health == HEALTH_UP || !run)
+		return;
+	for (int f = 0; f < 2; f++)
+		if (run->reason[f][0])
+			json_object_set_new(j, "reason",
+					    json_string(run->reason[f]));
+}
+
+static json_t *member_json(const struct reconciler *r, const struct world *w,
+			   const char *service, const struct world_member *m)
 {
 	const struct ip *a = &m->addresses[m->addresses[0].family ? 0 : 1];
 	struct xlb_counter n = { 0 };
@@ -72,11 +108,12 @@ static json_t *member_json(const struct reconciler *r, const char *service,
 		n = datapath_count(r->dp, m->id);
 	j = json_pack("{s:s, s:s, s:s, s:i, s:b, s:I, s:I, s:I}", "name",
 		      m->name, "address", ip_format(a, text), "state",
-		      member_state(m), "weight", (int)m->weight, "vm", m->vm,
+		      member_state(w, m), "weight", (int)m->weight, "vm", m->vm,
 		      "packets", (json_int_t)n.packets, "bytes",
 		      (json_int_t)n.bytes, "flows", (json_int_t)n.flows);
 	if (m->drained)
 		add_override(r, service, m, j);
+	add_reason(r, service, m, j);
 	return j;
 }
 
@@ -92,7 +129,7 @@ static struct tally tally_members(const struct world_service *s)
 	for (size_t i = 0; i < s->member_count; i++) {
 		const struct world_member *m = &s->members[i];
 
-		if (m->leaving || m->drained || !m->weight)
+		if (m->leaving || m->drained || !m->weight || m->sorry)
 			continue;
 		t.active++;
 		t.up += m->health == HEALTH_UP;
@@ -177,8 +214,8 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 	const struct service_run *run;
 
 	for (size_t i = 0; i < s->member_count; i++)
-		json_array_append_new(list,
-				      member_json(r, s->name, &s->members[i]));
+		json_array_append_new(list, member_json(r, w, s->name,
+							&s->members[i]));
 	if (!s->spec)
 		return j;
 	json_object_set_new(j, "vips", vips_json(s->spec));
@@ -322,6 +359,27 @@ static json_t *events_json(const struct reconciler *r)
 			 (json_int_t)events[XLB_EVENT_RATE]);
 }
 
+static json_t *probes_json(const struct reconciler *r)
+{
+	struct prober_figures n;
+	json_t *j, *results = json_object();
+
+	if (!r->prober) {
+		json_decref(results);
+		return json_null();
+	}
+	prober_figures(r->prober, &n);
+	for (int i = 0; i < PROBE_RESULTS; i++)
+		json_object_set_new(results,
+				    probe_result_name((enum probe_result)i),
+				    json_integer((json_int_t)n.results[i]));
+	j = json_pack("{s:I, s:I, s:I, s:f, s:f, s:o}", "targets",
+		      (json_int_t)n.targets, "queued", (json_int_t)n.queued,
+		      "sent", (json_int_t)n.sent, "late_p99_ms", n.late_p99_ms,
+		      "late_max_ms", n.late_max_ms, "results", results);
+	return j;
+}
+
 static json_t *features_json(const struct world *w)
 {
 	struct arena *a = arena_new();
@@ -347,6 +405,7 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "vms", vms_json(w));
 	json_object_set_new(j, "drops", drops_json(r));
 	json_object_set_new(j, "events", events_json(r));
+	json_object_set_new(j, "probes", probes_json(r));
 	json_object_set_new(j, "features", features_json(w));
 	json_object_set_new(j, "hypervisors", hypervisors_json(r));
 	json_object_set_new(j, "interfaces", interfaces_json(w));

@@ -295,7 +295,8 @@ static void add_backends(struct table *t, const json_t *service)
 		cell_number(t, int_of(b, "weight"));
 		cell_number(t, int_of(b, "packets"));
 		cell_number(t, int_of(b, "flows"));
-		cell(t, text_of(b, "note"));
+		cell(t, text_of(b, json_object_get(b, "note") ? "note"
+							      : "reason"));
 	}
 }
 

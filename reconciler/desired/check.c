@@ -98,6 +98,11 @@ static void check_backend(const struct service_spec *s,
 			diags, &b->src,
 			"split the service, or use \"target\" of the ports",
 			"a backend can have its own port only in a service of one port");
+	if (b != &s->sorry && s->sorry.name &&
+	    !strcmp(b->name, SPEC_SORRY_NAME))
+		complain(diags, &b->src, "give the backend another name",
+			 "\"%s\" is the name of the service's sorry backend",
+			 b->name);
 	if (s->pool.template && looks_like_vm(s, b->name))
 		complain(diags, &b->src, "give the backend another name",
 			 "\"%s\" is a name for a VM of this service's pool",
@@ -157,8 +162,8 @@ static void check_service(const struct service_spec *s, struct diag_list *diags)
 	if (s->forwarding != FORWARDING_NAT)
 		check_kept_ports(s, diags);
 	check_counted(s, diags);
-	for (size_t i = 0; i < s->backend_count; i++)
-		check_backend(s, &s->backends[i], diags);
+	for (size_t i = 0; i < service_fixed_count(s); i++)
+		check_backend(s, service_fixed(s, i), diags);
 	check_boot(s, diags);
 }
 
@@ -171,7 +176,8 @@ static void check_limits(const struct spec *s, struct diag_list *diags)
 
 	for (size_t i = 0; i < s->service_count; i++) {
 		ports += service_vip_ports(&s->services[i]);
-		backends += service_max_backends(&s->services[i]);
+		backends += service_max_backends(&s->services[i]) +
+			    (s->services[i].sorry.name != NULL);
 		src = &s->services[i].src;
 	}
 	if (s->service_count > SPEC_MAX_SERVICES)

@@ -297,13 +297,13 @@ static void fill_entries(struct tables *t)
 	size_t count = 0;
 
 	for (size_t i = 0; i < s->service_count; i++)
-		count += s->services[i].backend_count * 2;
+		count += service_fixed_count(&s->services[i]) * 2;
 	t->entries = mem_array(count, sizeof(*t->entries));
 	for (size_t i = 0; i < s->service_count; i++) {
 		const struct service_spec *v = &s->services[i];
 
-		for (size_t k = 0; k < v->backend_count * 2; k++) {
-			const struct backend_spec *b = &v->backends[k / 2];
+		for (size_t k = 0; k < service_fixed_count(v) * 2; k++) {
+			const struct backend_spec *b = service_fixed(v, k / 2);
 
 			if (!b->addresses[k % 2].family)
 				continue;
@@ -525,8 +525,8 @@ static void check_family(const struct tables *t, const struct service_spec *s,
 	const char *word = family == AF_INET6 ? "IPv6" : "IPv4";
 	const struct template_spec *m = s->pool.template;
 
-	for (size_t i = 0; i < s->backend_count; i++) {
-		const struct backend_spec *b = &s->backends[i];
+	for (size_t i = 0; i < service_fixed_count(s); i++) {
+		const struct backend_spec *b = service_fixed(s, i);
 
 		if (b->addresses[family == AF_INET6].family)
 			continue;

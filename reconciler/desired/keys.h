@@ -77,6 +77,8 @@ enum key_form {
 	FORM_URL_PATH,
 	FORM_NO_BLANKS,
 	FORM_VERSION,
+	FORM_VERIFY, /* a boolean or a path */
+	FORM_EXPECT, /* a status code, or a text */
 };
 
 struct key_table;

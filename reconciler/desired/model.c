@@ -22,6 +22,16 @@ size_t service_max_backends(const struct service_spec *s)
 	return s->backend_count + s->pool.max;
 }
 
+size_t service_fixed_count(const struct service_spec *s)
+{
+	return s->backend_count + (s->sorry.name != NULL);
+}
+
+const struct backend_spec *service_fixed(const struct service_spec *s, size_t i)
+{
+	return i < s->backend_count ? &s->backends[i] : &s->sorry;
+}
+
 static int compare_name(const void *name, const void *service)
 {
 	return strcmp(name, ((const struct service_spec *)service)->name);

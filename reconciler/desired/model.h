@@ -39,7 +39,29 @@ enum udp_mode { UDP_STATELESS, UDP_STICKY };
 enum hook { HOOK_AUTO, HOOK_XDP, HOOK_XDP_GENERIC, HOOK_TC };
 enum announce { ANNOUNCE_ADDRESS, ANNOUNCE_NONE };
 enum backend_state { BACKEND_ACTIVE, BACKEND_DRAIN };
-enum health_type { HEALTH_TCP, HEALTH_HTTP, HEALTH_RUNNING };
+enum health_type {
+	HEALTH_TCP,
+	HEALTH_HTTP,
+	HEALTH_HTTPS,
+	HEALTH_DNS,
+	HEALTH_UDP,
+	HEALTH_ICMP,
+	HEALTH_COMMAND,
+	HEALTH_RUNNING, /* no probe: it runs and its neighbour resolves */
+};
+enum verify { VERIFY_NO, VERIFY_SYSTEM, VERIFY_FILE }; /* certificates */
+/* Types of DNS records, by their numbers on the wire. */
+enum dns_record {
+	DNS_A = 1,
+	DNS_NS = 2,
+	DNS_CNAME = 5,
+	DNS_SOA = 6,
+	DNS_PTR = 12,
+	DNS_MX = 15,
+	DNS_TXT = 16,
+	DNS_AAAA = 28,
+	DNS_SRV = 33,
+};
 enum panic_policy { PANIC_FAIL_OPEN, PANIC_FAIL_CLOSED };
 enum metric {
 	METRIC_CPU, /* percent of what the VM may use */
@@ -151,19 +173,36 @@ struct pool_spec {
 	uint32_t weight;
 };
 
+struct bytes {
+	const uint8_t *data;
+	size_t len;
+};
+
 struct health_spec {
 	struct source src;
 	enum health_type type;
-	const char *path; /* http; default "/" */
-	const char *host; /* http Host header; NULL: the address */
+	const char *path; /* http, https; default "/" */
+	const char *host; /* Host header, name for TLS; NULL: the address */
 	uint16_t port; /* 0: the backend's port for the first declared port */
 	uint64_t interval;
 	uint64_t timeout;
 	uint32_t rise;
 	uint32_t fall;
-	uint16_t *expect; /* http status codes; default {200} */
+	uint16_t *expect; /* status codes of http, https; default {200} */
 	size_t expect_count;
-	enum panic_policy panic;
+	enum verify verify; /* https */
+	const char *ca_file; /* VERIFY_FILE: absolute path */
+	const char *name; /* dns: what is asked for */
+	enum dns_record record;
+	uint16_t rcodes; /* dns: bit n: code n passes; default 1: no error */
+	struct ip *answers; /* dns: one of them must be there; none: any */
+	size_t answer_count;
+	struct bytes send; /* udp */
+	struct bytes *wanted; /* udp: one of them must be in the answer */
+	size_t wanted_count;
+	const char **command; /* argv; the first is an absolute path */
+	size_t command_count;
+	enum panic_policy panic; /* default: fail_closed beside a sorry */
 };
 
 struct signal_spec {
@@ -211,6 +250,8 @@ struct service_spec {
 	uint64_t drain_quiet; /* 0: off */
 	struct backend_spec *backends;
 	size_t backend_count;
+	/* Serves while no other can; not probed.  name NULL: there is none. */
+	struct backend_spec sorry;
 	struct pool_spec pool;
 	struct health_spec health;
 	struct scaling_spec scaling;
@@ -240,6 +281,7 @@ struct spec {
 #define SPEC_MAX_BACKENDS 32000
 /* Service names: [a-z0-9]([a-z0-9-]*[a-z0-9])?, so that "<name>-<index>" fits. */
 #define SPEC_MAX_NAME 48
+#define SPEC_SORRY_NAME "sorry"
 
 void spec_free(struct spec *s); /* NULL is fine */
 
@@ -247,6 +289,10 @@ void spec_free(struct spec *s); /* NULL is fine */
 size_t service_vip_ports(const struct service_spec *s);
 /* Declared maximum of backends: fixed ones plus pool.max. */
 size_t service_max_backends(const struct service_spec *s);
+/* Fixed backends and the sorry: 0 to service_fixed_count() - 1. */
+size_t service_fixed_count(const struct service_spec *s);
+const struct backend_spec *service_fixed(const struct service_spec *s,
+					 size_t i);
 const struct service_spec *spec_find_service(const struct spec *s,
 					     const char *name);
 /* Has every flow to be remembered, so that no slot comes to rest? */

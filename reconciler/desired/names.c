@@ -58,10 +58,27 @@ const struct choice state_names[] = {
 	END,
 };
 const struct choice health_names[] = {
-	{ "tcp", HEALTH_TCP }, { "http", HEALTH_HTTP },
-	LATER("https"),	       LATER("dns"),
-	LATER("udp"),	       LATER("icmp"),
-	LATER("command"),      END,
+	{ "tcp", HEALTH_TCP },	       { "http", HEALTH_HTTP },
+	{ "https", HEALTH_HTTPS },     { "dns", HEALTH_DNS },
+	{ "udp", HEALTH_UDP },	       { "icmp", HEALTH_ICMP },
+	{ "command", HEALTH_COMMAND }, END,
+};
+const struct choice record_names[] = {
+	{ "A", DNS_A },		{ "AAAA", DNS_AAAA },
+	{ "CNAME", DNS_CNAME }, { "MX", DNS_MX },
+	{ "NS", DNS_NS },	{ "PTR", DNS_PTR },
+	{ "SOA", DNS_SOA },	{ "SRV", DNS_SRV },
+	{ "TXT", DNS_TXT },	END,
+};
+/* RFC 1035, RFC 2136: as tools print them. */
+const struct choice rcode_names[] = {
+	{ "NOERROR", 0 },
+	{ "FORMERR", 1 },
+	{ "SERVFAIL", 2 },
+	{ "NXDOMAIN", 3 },
+	{ "NOTIMP", 4 },
+	{ "REFUSED", 5 },
+	END,
 };
 const struct choice panic_names[] = {
 	{ "fail_open", PANIC_FAIL_OPEN },

@@ -14,6 +14,8 @@ extern const struct choice forwarding_names[];
 extern const struct choice udp_names[];
 extern const struct choice state_names[];
 extern const struct choice health_names[]; /* HEALTH_RUNNING has no word */
+extern const struct choice record_names[];
+extern const struct choice rcode_names[];
 extern const struct choice panic_names[];
 extern const struct choice metric_names[];
 extern const struct choice missing_names[];

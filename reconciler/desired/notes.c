@@ -48,10 +48,22 @@ static void note_load(const struct service_spec *s, struct buf *out)
 		s->name);
 }
 
+static void note_sorry(const struct service_spec *s, struct buf *out)
+{
+	if (!s->sorry.name || s->health.panic != PANIC_FAIL_OPEN)
+		return;
+	note(out, s);
+	buf_addf(
+		out,
+		"the sorry backend of \"%s\" waits until not even a failing one is left: panic: fail_open\n",
+		s->name);
+}
+
 void spec_notes(const struct spec *s, struct buf *out)
 {
 	for (size_t i = 0; i < s->service_count; i++) {
 		note_tracking(&s->services[i], out);
 		note_load(&s->services[i], out);
+		note_sorry(&s->services[i], out);
 	}
 }

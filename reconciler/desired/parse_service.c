@@ -151,21 +151,39 @@ KEY_TABLE_RULES(
 	backend_table, "a backend", backend_keys,
 	"{\"oneOf\": [{\"required\": [\"address\"]}, {\"required\": [\"addresses\"]}]}");
 
-static bool read_backend(struct reader *r, const struct node *n,
-			 struct backend_spec *b)
+static const struct key sorry_keys[] = {
+	KEY("address", read_one_address,
+	    offsetof(struct backend_spec, addresses), .form = FORM_ADDRESS,
+	    .help = "The one it has"),
+	KEY("addresses", read_address_pair,
+	    offsetof(struct backend_spec, addresses), .list = true, .least = 1,
+	    .most = 2, .form = FORM_ADDRESS,
+	    .help = "One IPv4 and one IPv6 address at most"),
+	KEY("port", read_port, offsetof(struct backend_spec, port),
+	    .help = "Its own target port, in a service of one port"),
+	KEY("mac", read_mac, 0, .form = FORM_MAC,
+	    .help = "Hardware address; found by itself where it is left out"),
+};
+KEY_TABLE_RULES(
+	sorry_table, "sorry", sorry_keys,
+	"{\"oneOf\": [{\"required\": [\"address\"]}, {\"required\": [\"addresses\"]}]}");
+
+static bool read_backend(struct reader *r, const struct key_table *table,
+			 const struct node *n, struct backend_spec *b)
 {
 	char text[IP_STRLEN];
 	bool one = node_get(n, "address"), list = node_get(n, "addresses");
 
 	b->src = n->src;
 	b->weight = 1;
-	if (!read_mapping(r, &backend_table, n, b))
+	if (!read_mapping(r, table, n, b))
 		return false;
 	if (one == list)
 		complain(
 			r->diags, &n->src,
 			"address: 10.77.0.5, or addresses: [10.77.0.5, \"fd00:77::5\"]",
-			"a backend needs either \"address\" or \"addresses\"");
+			"%s needs either \"address\" or \"addresses\"",
+			table->what);
 	if (!b->addresses[0].family && !b->addresses[1].family)
 		return false;
 	if (!b->name) {
@@ -185,10 +203,20 @@ static void read_backends(struct reader *r, const struct key *k,
 	for (size_t i = 0; i < v->count && !complain_full(r->diags); i++) {
 		struct backend_spec b = { 0 };
 
-		if (read_backend(r, &v->items[i], &b))
+		if (read_backend(r, &backend_table, &v->items[i], &b))
 			*ARENA_PUSH(r->arena, s->backends, s->backend_count) =
 				b;
 	}
+}
+
+static void read_sorry(struct reader *r, const struct key *k,
+		       const struct node *v, void *field)
+{
+	struct backend_spec b = { .name = SPEC_SORRY_NAME };
+
+	(void)k;
+	if (read_backend(r, &sorry_table, v, &b))
+		*(struct backend_spec *)field = b;
 }
 
 /* pool */
@@ -307,7 +335,8 @@ static const struct key service_keys[] = {
 	    .fallback = "false"),
 	KEY("backends", read_backends, 0, .list = true, .inner = &backend_table,
 	    .help = "Fixed ones, beside a pool or instead of one"),
-	KEY_LATER("sorry", NULL),
+	KEY("sorry", read_sorry, FIELD(sorry), .inner = &sorry_table,
+	    .help = "Gets the traffic while no other backend can serve; not probed"),
 	KEY("pool", read_pool, 0, .inner = &pool_table,
 	    .help = "VMs of ours, made from a template"),
 	KEY("health", read_keep, offsetof(struct service_reading, health),
@@ -368,6 +397,8 @@ static void read_policies(struct reader *r, struct service_reading *sr,
 		s->idle_timeout = s->protocol == PROTOCOL_UDP ? NS_MINUTE
 							      : 15 * NS_MINUTE;
 	health_defaults(r, s->protocol, &s->health);
+	if (s->sorry.name)
+		s->health.panic = PANIC_FAIL_CLOSED;
 	if (sr->health)
 		health_read(r, sr->health, s->protocol, &s->health);
 	if (sr->scaling)

@@ -5,6 +5,8 @@
  */
 #include "desired/desired.h"
 
+#include <string.h>
+
 #include "desired/names.h"
 #include "desired/parse.h"
 #include "desired/value.h"
@@ -148,20 +150,41 @@ static void print_templates(struct buf *out, const struct spec *s)
 	}
 }
 
-static void print_backend(struct buf *out, const struct backend_spec *b)
+static void print_mac(struct buf *out, const struct backend_spec *b)
 {
-	buf_adds(out, "      - {name: ");
-	print_text(out, b->name);
-	buf_adds(out, ", addresses: ");
-	print_pair(out, b->addresses);
-	if (b->port)
-		buf_addf(out, ", port: %u", b->port);
-	buf_addf(out, ", weight: %u, state: %s", b->weight,
-		 choice_name(state_names, (int)b->state));
 	if (b->has_mac)
 		buf_addf(out, ", mac: \"%02x:%02x:%02x:%02x:%02x:%02x\"",
 			 b->mac[0], b->mac[1], b->mac[2], b->mac[3], b->mac[4],
 			 b->mac[5]);
+}
+
+static void print_place(struct buf *out, const struct backend_spec *b)
+{
+	buf_adds(out, "addresses: ");
+	print_pair(out, b->addresses);
+	if (b->port)
+		buf_addf(out, ", port: %u", b->port);
+}
+
+static void print_backend(struct buf *out, const struct backend_spec *b)
+{
+	buf_adds(out, "      - {name: ");
+	print_text(out, b->name);
+	buf_adds(out, ", ");
+	print_place(out, b);
+	buf_addf(out, ", weight: %u, state: %s", b->weight,
+		 choice_name(state_names, (int)b->state));
+	print_mac(out, b);
+	buf_adds(out, "}\n");
+}
+
+static void print_sorry(struct buf *out, const struct backend_spec *b)
+{
+	if (!b->name)
+		return;
+	buf_adds(out, "    sorry: {");
+	print_place(out, b);
+	print_mac(out, b);
 	buf_adds(out, "}\n");
 }
 
@@ -174,26 +197,116 @@ static void print_pool(struct buf *out, const struct pool_spec *p)
 	buf_addf(out, "], weight: %u}\n", p->weight);
 }
 
+/* As a text where it is one, else in hex. */
+static void print_bytes(struct buf *out, const struct bytes *b)
+{
+	const char *s = (const char *)b->data;
+	AUTO_BUF struct buf hex = BUF_INIT;
+
+	if (b->len && strlen(s) == b->len && value_is_clean(s) &&
+	    strncmp(s, "hex:", 4) != 0) {
+		print_text(out, s);
+		return;
+	}
+	buf_adds(&hex, "hex:");
+	for (size_t i = 0; i < b->len; i++)
+		buf_addf(&hex, "%02x", b->data[i]);
+	print_text(out, buf_str(&hex));
+}
+
 static void print_health_request(struct buf *out, const struct health_spec *h)
 {
 	print_key_text(out, "      path: ", h->path);
 	print_key_text(out, "      host: ", h->host);
+	if (h->type == HEALTH_HTTPS && h->verify == VERIFY_FILE)
+		print_key_text(out, "      verify: ", h->ca_file);
+	else if (h->type == HEALTH_HTTPS)
+		buf_addf(out, "      verify: %s\n",
+			 h->verify == VERIFY_SYSTEM ? "true" : "false");
 	buf_adds(out, "      expect: [");
 	for (size_t i = 0; i < h->expect_count; i++)
 		buf_addf(out, "%s%u", i ? ", " : "", h->expect[i]);
 	buf_adds(out, "]\n");
 }
 
-static void print_health(struct buf *out, const struct health_spec *h)
+static void print_health_query(struct buf *out, const struct health_spec *h)
 {
-	buf_adds(out, "    health:\n");
-	if (h->type != HEALTH_RUNNING) /* which is said by saying nothing */
+	const char *sep = "";
+
+	print_key_text(out, "      name: ", h->name);
+	buf_addf(out, "      record: %s\n      expect: [",
+		 choice_name(record_names, (int)h->record));
+	for (const struct choice *c = rcode_names; c->name; c++) {
+		if (!(h->rcodes & 1u << c->value))
+			continue;
+		buf_addf(out, "%s%s", sep, c->name);
+		sep = ", ";
+	}
+	for (size_t i = 0; i < h->answer_count; i++) {
+		buf_adds(out, ", ");
+		print_ip(out, &h->answers[i]);
+	}
+	buf_adds(out, "]\n");
+}
+
+static void print_health_payload(struct buf *out, const struct health_spec *h)
+{
+	buf_adds(out, "      send: ");
+	print_bytes(out, &h->send);
+	buf_adds(out, "\n");
+	if (!h->wanted_count)
+		return;
+	buf_adds(out, "      expect: [");
+	for (size_t i = 0; i < h->wanted_count; i++) {
+		buf_adds(out, i ? ", " : "");
+		print_bytes(out, &h->wanted[i]);
+	}
+	buf_adds(out, "]\n");
+}
+
+static void print_health_command(struct buf *out, const struct health_spec *h)
+{
+	buf_adds(out, "      command: [");
+	for (size_t i = 0; i < h->command_count; i++) {
+		buf_adds(out, i ? ", " : "");
+		print_text(out, h->command[i]);
+	}
+	buf_adds(out, "]\n");
+}
+
+/* HEALTH_RUNNING is said by saying nothing. */
+static void print_health_type(struct buf *out, const struct health_spec *h)
+{
+	if (h->type != HEALTH_RUNNING)
 		buf_addf(out, "      type: %s\n",
 			 choice_name(health_names, (int)h->type));
 	if (h->port)
 		buf_addf(out, "      port: %u\n", h->port);
-	if (h->type == HEALTH_HTTP)
+	switch (h->type) {
+	case HEALTH_HTTP:
+	case HEALTH_HTTPS:
 		print_health_request(out, h);
+		break;
+	case HEALTH_DNS:
+		print_health_query(out, h);
+		break;
+	case HEALTH_UDP:
+		print_health_payload(out, h);
+		break;
+	case HEALTH_COMMAND:
+		print_health_command(out, h);
+		break;
+	case HEALTH_TCP:
+	case HEALTH_ICMP:
+	case HEALTH_RUNNING:
+		break;
+	}
+}
+
+static void print_health(struct buf *out, const struct health_spec *h)
+{
+	buf_adds(out, "    health:\n");
+	print_health_type(out, h);
 	print_key_duration(out, "      interval: ", h->interval);
 	print_key_duration(out, "      timeout: ", h->timeout);
 	buf_addf(out, "      rise: %u\n      fall: %u\n      panic: %s\n",
@@ -298,6 +411,7 @@ static void print_service(struct buf *out, const struct service_spec *s)
 		 s->backend_count ? "    backends:\n" : "    backends: []\n");
 	for (size_t i = 0; i < s->backend_count; i++)
 		print_backend(out, &s->backends[i]);
+	print_sorry(out, &s->sorry);
 	if (s->pool.template)
 		print_pool(out, &s->pool);
 	print_health(out, &s->health);

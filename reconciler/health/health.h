@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Health of one backend: a pure state machine fed with probe results
- * (state.c), and the probes themselves, non-blocking on the loop (probe.c).
+ * (state.c), and the probes themselves, non-blocking on the loop (probe.c,
+ * and a file for each family of kinds).
  */
 #ifndef HEALTH_HEALTH_H
 #define HEALTH_HEALTH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/ip.h"
@@ -25,9 +27,13 @@ enum probe_result {
 	PROBE_TIMEOUT,
 	PROBE_REFUSED, /* RST or port unreachable */
 	PROBE_UNREACHABLE, /* no route, host unreachable */
-	PROBE_BAD_STATUS,
-	PROBE_BAD_ANSWER, /* not the protocol, closed early */
+	PROBE_BAD_STATUS, /* of http, https; rcode of dns */
+	PROBE_BAD_ANSWER, /* not the protocol, not what is expected, closed early */
+	PROBE_BAD_CERTIFICATE, /* not to be trusted, or of another host */
+	PROBE_TLS_ERROR, /* no TLS is spoken there, or none that we speak */
+	PROBE_FAILED, /* the command's exit code isn't 0 */
 	PROBE_LOCAL_ERROR, /* our own fault (no descriptors): says nothing */
+	PROBE_RESULTS,
 };
 const char *probe_result_name(enum probe_result r); /* "pass", "timeout"... */
 const char *health_state_name(enum health_state s);
@@ -52,10 +58,16 @@ bool health_feed(struct health *h, const struct health_spec *spec,
 		 enum probe_result result);
 /* The VM is gone, whatever probes say; true when the state changed. */
 bool health_kill(struct health *h);
-/* When the next probe is due: 50 ms while joining, else interval with up to
- * 10 % jitter taken from `random` (0..UINT32_MAX). */
+/*
+ * When a probe is due that follows one of `last` (ns).  Joining: 50 ms later.
+ * Else at the interval's next multiple, shifted by `phase` (any number: its
+ * rest by the interval counts), so that each target keeps its own place in the
+ * interval whatever happens; with up to 5 % of the interval's jitter either
+ * way, out of `random` (0..UINT32_MAX).  Between half an interval and one and a
+ * half after `last`.
+ */
 uint64_t health_next_due(const struct health *h, const struct health_spec *spec,
-			 uint64_t now, uint32_t random);
+			 uint64_t last, uint64_t phase, uint32_t random);
 
 /*
  * The prober: schedules and runs probes for any number of targets.  Results
@@ -64,15 +76,27 @@ uint64_t health_next_due(const struct health *h, const struct health_spec *spec,
 struct prober;
 struct probe_target; /* one backend being probed */
 
-/* state has changed already when `changed` is true; took in ns. */
+struct probe_report {
+	enum probe_result result;
+	const char *detail; /* more about it, one line: "503"; never NULL */
+	bool changed; /* the health's state, by this result */
+	uint64_t took; /* ns */
+};
 typedef void (*probe_fn)(void *arg, struct probe_target *t,
-			 const struct health *h, enum probe_result result,
-			 bool changed, uint64_t took);
+			 const struct health *h,
+			 const struct probe_report *report);
+
+/* Whose probe it is; strings are copied. */
+struct probe_site {
+	const char *service;
+	const char *backend;
+	const char *lane; /* at most 100 joining ones of a lane at a time */
+};
 
 struct prober *prober_new(struct loop *l, probe_fn fn, void *arg);
 void prober_free(struct prober *p);
 /* spec is copied. */
-struct probe_target *prober_add(struct prober *p,
+struct probe_target *prober_add(struct prober *p, const struct probe_site *site,
 				const struct health_spec *spec,
 				const struct ip *address, uint16_t port,
 				enum health_state initial, void *user);
@@ -88,5 +112,15 @@ void *probe_target_user(const struct probe_target *t);
 struct health *probe_target_health(struct probe_target *t);
 /* Probe now instead of waiting for the interval. */
 void probe_target_kick(struct probe_target *t);
+
+/* Lateness: from when a probe was due to when it began; of the last minute. */
+struct prober_figures {
+	size_t targets;
+	size_t queued; /* wait for a place: joining ones, commands */
+	uint64_t sent; /* probes since the start */
+	uint64_t results[PROBE_RESULTS];
+	double late_p99_ms, late_max_ms;
+};
+void prober_figures(const struct prober *p, struct prober_figures *ret);
 
 #endif

@@ -20,8 +20,16 @@ const char *probe_result_name(enum probe_result r)
 		return "bad_status";
 	case PROBE_BAD_ANSWER:
 		return "bad_answer";
+	case PROBE_BAD_CERTIFICATE:
+		return "bad_certificate";
+	case PROBE_TLS_ERROR:
+		return "tls_error";
+	case PROBE_FAILED:
+		return "failed";
 	case PROBE_LOCAL_ERROR:
 		return "local_error";
+	case PROBE_RESULTS:
+		break;
 	}
 	return "unknown";
 }
@@ -125,14 +133,20 @@ bool health_kill(struct health *h)
 }
 
 uint64_t health_next_due(const struct health *h, const struct health_spec *spec,
-			 uint64_t now, uint32_t random)
+			 uint64_t last, uint64_t phase, uint32_t random)
 {
-	uint64_t span = spec->interval / JITTER_SHARE;
+	uint64_t interval = spec->interval ? spec->interval : 1;
+	uint64_t span = interval / JITTER_SHARE;
 	/* In units of 1 / 65536, so that long intervals don't overflow. */
 	uint64_t jitter = (span >> 16) * (random >> 16) +
 			  (((span & 0xffff) * (random >> 16)) >> 16);
+	uint64_t least = last + interval / 2;
+	/* How far `least` is past the multiple before it. */
+	uint64_t rest =
+		(least % interval + interval - phase % interval) % interval;
 
 	if (h->state == HEALTH_JOINING)
-		return now + JOINING_INTERVAL;
-	return now + spec->interval - span / 2 + jitter;
+		return last + JOINING_INTERVAL;
+	/* The first that is later; what is added now may be taken off again. */
+	return least + (interval - rest) - span / 2 + jitter;
 }

@@ -136,7 +136,9 @@ static void say_joined(struct compile *c, const struct world_member *m,
 		       struct change *ch)
 {
 	ch->detail = arena_printf(c->p->arena, "weight %u", m->weight);
-	if (m->fixed && !c->p->world->settled)
+	if (m->sorry)
+		change_from_event(ch, "no other backend can serve");
+	else if (m->fixed && !c->p->world->settled)
 		change_from_file(c->p, ch, &m->fixed->src);
 	else
 		change_from_event(ch, m->fixed ? "passes its probes"
@@ -233,10 +235,11 @@ static void say_waiting(struct compile *c, const struct world_member *m)
 	ch->service = c->s->name;
 	ch->name = m->name;
 	ch->waits = true;
-	ch->detail = joins ? arena_printf(c->p->arena,
-					  "weight %u, once a probe passes",
-					  m->weight)
-			   : "drains first";
+	ch->detail = m->sorry ? "stands by"
+		     : joins  ? arena_printf(c->p->arena,
+					     "weight %u, once a probe passes",
+					     m->weight)
+			      : "drains first";
 	change_from_file(c->p, ch, joins ? &m->fixed->src : &c->s->spec->src);
 }
 

@@ -21,13 +21,25 @@ static json_t *essence_of(json_t *changes)
 	return list;
 }
 
-void plan_json_id(const char *sha256, const char *fingerprint, json_t *drift,
-		  json_t *changes, char ret[17])
+/* Who holds what: until when goes by without anything being done. */
+static json_t *essence_of_guards(json_t *guards)
 {
-	json_t *j =
-		json_pack("{s:s, s:s, s:o, s:o}", "config", sha256, "observed",
-			  fingerprint, "drift", essence_of(drift), "changes",
-			  essence_of(changes));
+	json_t *list = json_array(), *g;
+	size_t i;
+
+	json_array_foreach(guards, i, g) json_array_append_new(
+		list, json_pack("[OO]", json_object_get(g, "guard"),
+				json_object_get(g, "object")));
+	return list;
+}
+
+void plan_json_id(const char *sha256, const char *fingerprint, json_t *drift,
+		  json_t *changes, json_t *guards, char ret[17])
+{
+	json_t *j = json_pack("{s:s, s:s, s:o, s:o, s:o}", "config", sha256,
+			      "observed", fingerprint, "drift",
+			      essence_of(drift), "changes", essence_of(changes),
+			      "guards", essence_of_guards(guards));
 	char *text = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
 	uint8_t bytes[SHA256_DIGEST_SIZE];
 	struct sha256_ctx ctx;

@@ -109,7 +109,8 @@ void say_service_again(struct arena *a, struct change *c);
 void world_fingerprint(const struct world *w, char ret[65]);
 /* id.c: the id of a plan with these arrays of changes. */
 void plan_json_id(const char *sha256, const char *fingerprint,
-		  struct json_t *drift, struct json_t *changes, char ret[17]);
+		  struct json_t *drift, struct json_t *changes,
+		  struct json_t *guards, char ret[17]);
 /* text.c: a service's pool as it is; false: it has none. */
 struct pool_view {
 	uint32_t vms, ready;

@@ -555,6 +555,26 @@ static json_t *changes_json(const struct plan *p, bool drift)
 
 /* ---- the id ---- */
 
+static json_t *guards_json(const struct plan *p)
+{
+	json_t *list = json_array();
+	char stamp[32];
+
+	for (size_t i = 0; i < p->guard_count; i++) {
+		const struct held *h = p->guards[i];
+
+		if (h->until_ms)
+			format_time(h->until_ms, stamp);
+		json_array_append_new(
+			list,
+			json_pack("{s:s, s:o, s:o, s:o}", "guard", h->guard,
+				  "object", text_or_null(h->object), "reason",
+				  text_json(h->why), "until",
+				  text_or_null(h->until_ms ? stamp : NULL)));
+	}
+	return list;
+}
+
 /* Who has which id, now or after the plan. */
 static void find_names(struct plan *p)
 {
@@ -572,16 +592,19 @@ static void find_names(struct plan *p)
 
 void plan_identify(struct plan *p, const struct spec *spec)
 {
-	json_t *drift, *changes;
+	json_t *drift, *changes, *guards;
 
 	find_names(p);
 	drift = changes_json(p, true);
 	changes = changes_json(p, false);
+	guards = guards_json(p);
 
 	world_fingerprint(p->world, p->fingerprint);
-	plan_json_id(spec->sha256, p->fingerprint, drift, changes, p->id);
+	plan_json_id(spec->sha256, p->fingerprint, drift, changes, guards,
+		     p->id);
 	json_decref(drift);
 	json_decref(changes);
+	json_decref(guards);
 }
 
 /* ---- the whole ---- */
@@ -623,26 +646,6 @@ static json_t *summary_json(const struct plan *p)
 			 (int)s.drift, "add", (int)s.add, "change",
 			 (int)s.change, "replace", (int)s.replace, "destroy",
 			 (int)s.destroy, "slots_moved", moved);
-}
-
-static json_t *guards_json(const struct plan *p)
-{
-	json_t *list = json_array();
-	char stamp[32];
-
-	for (size_t i = 0; i < p->guard_count; i++) {
-		const struct held *h = p->guards[i];
-
-		if (h->until_ms)
-			format_time(h->until_ms, stamp);
-		json_array_append_new(
-			list,
-			json_pack("{s:s, s:o, s:o, s:o}", "guard", h->guard,
-				  "object", text_or_null(h->object), "reason",
-				  text_json(h->why), "until",
-				  text_or_null(h->until_ms ? stamp : NULL)));
-	}
-	return list;
 }
 
 static json_t *diagnostics_json(const struct plan *p)

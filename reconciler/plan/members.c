@@ -79,11 +79,47 @@ static size_t choose(const struct world_kernel *k,
 	for (size_t i = 0; i < s->member_count; i++) {
 		const struct world_member *m = &s->members[i];
 
-		eligible[i] = m->health == health && m->leaving == leaving &&
-			      (m->id || !leaving) && usable(k, s, m);
+		eligible[i] = !m->sorry && m->health == health &&
+			      m->leaving == leaving && (m->id || !leaving) &&
+			      usable(k, s, m);
 		n += eligible[i];
 	}
 	return n;
+}
+
+static bool serves(const struct world_kernel *k, const struct world_member *m)
+{
+	return k->loaded && m->id &&
+	       !(k->backends[m->id].flags & XLB_BACKEND_LEAVING);
+}
+
+/*
+ * Not for the moment that a new backend takes to pass its first probe: a
+ * client's second SYN finds that one.  But what serves stays.
+ */
+static bool may_wait(const struct world_kernel *k,
+		     const struct world_service *s)
+{
+	bool fresh = false;
+
+	for (size_t i = 0; i < s->member_count; i++) {
+		const struct world_member *m = &s->members[i];
+
+		if (m->sorry && serves(k, m))
+			return false;
+		fresh |= m->fresh && !m->sorry && !m->drained && m->weight;
+	}
+	return fresh;
+}
+
+static void choose_sorry(const struct world_kernel *k,
+			 const struct world_service *s, bool *eligible)
+{
+	if (may_wait(k, s))
+		return;
+	for (size_t i = 0; i < s->member_count; i++)
+		eligible[i] =
+			s->members[i].sorry && usable(k, s, &s->members[i]);
 }
 
 /*
@@ -91,7 +127,9 @@ static size_t choose(const struct world_kernel *k,
  * are leaving go on until another has come: an edit that replaces every
  * backend must not leave a gap.  When they fail too, fail_open keeps those
  * that have passed before and are not known to be gone: a probe that fails
- * everywhere says more about the probe than about the backends.
+ * everywhere says more about the probe than about the backends.  The sorry
+ * backend comes last of all, and leaves as any other does when it isn't
+ * needed any more.
  */
 void members_eligible(const struct world_kernel *k,
 		      const struct world_service *s, bool *eligible)
@@ -99,6 +137,8 @@ void members_eligible(const struct world_kernel *k,
 	if (choose(k, s, HEALTH_UP, false, eligible) ||
 	    choose(k, s, HEALTH_UP, true, eligible))
 		return;
-	if (s->spec->health.panic == PANIC_FAIL_OPEN)
-		choose(k, s, HEALTH_DOWN, false, eligible);
+	if (s->spec->health.panic == PANIC_FAIL_OPEN &&
+	    choose(k, s, HEALTH_DOWN, false, eligible))
+		return;
+	choose_sorry(k, s, eligible);
 }

@@ -44,6 +44,19 @@ static bool are_changes(json_t *list)
 	return true;
 }
 
+static bool are_guards(json_t *list)
+{
+	json_t *g;
+	size_t i;
+
+	if (!json_is_array(list))
+		return false;
+	json_array_foreach(
+		list, i, g) if (!json_is_string(json_object_get(g, "guard")) ||
+				!json_object_get(g, "object")) return false;
+	return true;
+}
+
 static const char *string_at(const json_t *j, const char *object,
 			     const char *key)
 {
@@ -62,6 +75,7 @@ static int take(const json_t *j, const char *path, struct saved_plan *ret,
 	const char *fingerprint = string_at(j, "observed", "fingerprint");
 	json_t *drift = json_object_get(j, "drift");
 	json_t *changes = json_object_get(j, "changes");
+	json_t *guards = json_object_get(j, "guards");
 	char real[17];
 
 	if (json_integer_value(json_object_get(j, "format_version")) != 1)
@@ -70,10 +84,10 @@ static int take(const json_t *j, const char *path, struct saved_plan *ret,
 				"xlb-reconcile can read");
 	if (!is_hex(id, 16) || !is_hex(sha256, 64) ||
 	    !is_hex(fingerprint, 64) || !file || file[0] != '/' ||
-	    !are_changes(drift) || !are_changes(changes))
+	    !are_changes(drift) || !are_changes(changes) || !are_guards(guards))
 		return complain(diags, path, 0, 0, again,
 				"it is no whole plan of xlb-reconcile");
-	plan_json_id(sha256, fingerprint, drift, changes, real);
+	plan_json_id(sha256, fingerprint, drift, changes, guards, real);
 	if (strcmp(real, id) != 0)
 		return complain(diags, path, 0, 0, again,
 				"it was altered after it was made");

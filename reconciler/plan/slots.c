@@ -153,6 +153,8 @@ static const char *why_left(const struct world_member *m)
 {
 	if (m->leaving || m->drained)
 		return "drains";
+	if (m->sorry)
+		return "stands by";
 	switch (m->health) {
 	case HEALTH_DOWN:
 		return "fails its probes";

@@ -86,12 +86,14 @@ struct world_member {
 	const struct backend_spec *fixed; /* NULL: a VM, or gone from the file */
 	bool vm; /* of a pool */
 	bool twin; /* another id of one that is there as well */
+	bool sorry; /* for when no other can serve; not probed, always up */
 	struct ip addresses[2];
 	struct world_path paths[2];
 	uint16_t port;
 	uint32_t weight;
 	uint32_t id; /* in the kernel; 0: none yet */
 	enum health_state health;
+	bool fresh; /* joining, and too new to have failed a probe */
 	bool drained; /* by an operator or `state: drain`: no new flows */
 	bool leaving; /* on its way out */
 	bool finished; /* nothing of it needs to be kept any more */

@@ -30,7 +30,9 @@
 #include <linux/if_packet.h>
 #include <linux/ip.h>
 #include <linux/rtnetlink.h>
+#include <linux/tcp.h>
 #include <linux/udp.h>
+#include <linux/virtio_net.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -329,13 +331,13 @@ static void fill(uint32_t base, uint32_t backend, enum xlb_slot_state state)
 						   .from = UINT32_MAX });
 }
 
-static void set_vip(uint32_t slot_base)
+static void set_vip_of(uint8_t proto, uint32_t slot_base)
 {
 	struct ip a = { .family = AF_INET, .words = { htonl(0xc0000201) } };
 	struct xlb_vip vip = {
 		.addr = { a.words[0] },
 		.port = htons(53),
-		.proto = IPPROTO_UDP,
+		.proto = proto,
 		.family = 4,
 		.service = SERVICE,
 		.target_port = htons(53),
@@ -350,6 +352,11 @@ static void set_vip(uint32_t slot_base)
 	assert_int_equal(vip_table_build(&vip, 1, 1, t), 0);
 	assert_int_equal(datapath_set_vips(dp, t), 0);
 	free(t);
+}
+
+static void set_vip(uint32_t slot_base)
+{
+	set_vip_of(IPPROTO_UDP, slot_base);
 }
 
 static void set_backends(void)
@@ -690,6 +697,85 @@ static void hooks_are_changed_before_the_backlog(void **state)
 		stop_traffic(&t, thread, "hooks changed", ARRAY_SIZE(order));
 		change_hook(&now, DATAPATH_TC);
 	}
+}
+
+/* A TCP segment of a local sender, for several on the wire. */
+#define GSO_PAYLOAD 8000 /* over a page, or it is all linear */
+#define GSO_SEGMENT 1000
+struct gso_packet {
+	struct virtio_net_hdr hdr;
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct tcphdr tcp;
+	uint8_t options[12];
+	uint8_t payload[GSO_PAYLOAD];
+} __attribute__((packed));
+#define GSO_HEADERS \
+	(offsetof(struct gso_packet, payload) - sizeof(struct virtio_net_hdr))
+
+static struct gso_packet make_gso_packet(void)
+{
+	struct packet like = make_packet(0);
+	struct gso_packet p = {
+		.hdr = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+			 .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+			 .hdr_len = GSO_HEADERS,
+			 .gso_size = GSO_SEGMENT,
+			 .csum_start = sizeof(p.eth) + sizeof(p.ip),
+			 .csum_offset = offsetof(struct tcphdr, check) },
+		.eth = like.eth,
+		.tcp = { .source = htons(4000),
+			 .dest = htons(53),
+			 .doff = 8,
+			 .ack = 1 },
+		.options = { 1, 1, 8, 10 },
+	};
+
+	like.ip.protocol = IPPROTO_TCP;
+	like.ip.tot_len = htons(sizeof(p) - sizeof(p.hdr) - sizeof(p.eth));
+	set_checksum(&like);
+	p.ip = like.ip;
+	return p;
+}
+
+static int open_gso_socket(const char *ifname)
+{
+	int on = 1, fd = open_socket(ifname);
+
+	assert_int_equal(setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on,
+				    sizeof(on)),
+			 0);
+	return fd;
+}
+
+/*
+ * Of a packet whose payload is in pages nothing of that comes into the linear
+ * part, where it would be copied, and keep the receiver from merging packets.
+ */
+static void payload_stays_in_its_pages(void **state)
+{
+	struct gso_packet p = make_gso_packet(), back = { 0 };
+	int fd;
+
+	(void)state;
+	sh("ip link add up2 type veth peer name client2 &&"
+	   "ip link set up2 up && ip link set client2 up");
+	open_service();
+	set_vip_of(IPPROTO_TCP, SERVICE << LOG2);
+	attach(DATAPATH_TC, "up2");
+	fd = open_gso_socket("client2");
+	assert_int_equal(send(fd, &p, sizeof(p), 0), sizeof(p));
+	do
+		assert_true(recv(fd, &back, sizeof(back), 0) > 0);
+	while (back.ip.daddr != p.ip.daddr);
+	close(fd);
+	assert_int_equal(back.eth.h_dest[0], ONE);
+	assert_int_equal(back.hdr.gso_type, VIRTIO_NET_HDR_GSO_TCPV4);
+	assert_int_equal(back.hdr.gso_size, GSO_SEGMENT);
+	/* How much of it is linear. */
+	assert_int_equal(back.hdr.hdr_len, GSO_HEADERS);
+	assert_memory_equal(back.payload, p.payload, sizeof(p.payload));
+	sh("ip link del up2");
 }
 
 struct names {
@@ -1310,6 +1396,7 @@ int main(void)
 		TEST(reload_on_tc),
 		TEST(hooks_are_changed_under_traffic),
 		TEST(hooks_are_changed_before_the_backlog),
+		TEST(payload_stays_in_its_pages),
 		TEST(links_of_every_kind),
 		TEST(others_xdp_programs_stay),
 		TEST(others_filters_stay),

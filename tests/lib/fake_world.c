@@ -332,7 +332,8 @@ static struct fake_run *finish_member(struct gather *g, struct world_service *s,
 	for (int i = 0; alive && i < 2; i++)
 		if (m->addresses[i].family)
 			gather_path(g, &m->addresses[i], &m->paths[i]);
-	m->health = alive ? run->health : HEALTH_DEAD;
+	m->health = m->sorry ? HEALTH_UP : alive ? run->health : HEALTH_DEAD;
+	m->fresh = m->health == HEALTH_JOINING && !run->tried;
 	m->drained |= operator_drains(g->f, s->name, m->name);
 	if (!m->leaving)
 		run->leaving = run->finished = false;
@@ -347,13 +348,14 @@ static struct fake_run *finish_member(struct gather *g, struct world_service *s,
 
 static void gather_fixed(struct gather *g, struct world_service *s)
 {
-	for (size_t i = 0; s->spec && i < s->spec->backend_count; i++) {
-		const struct backend_spec *b = &s->spec->backends[i];
+	for (size_t i = 0; s->spec && i < service_fixed_count(s->spec); i++) {
+		const struct backend_spec *b = service_fixed(s->spec, i);
 		struct world_member *m =
 			ARENA_PUSH(g->arena, s->members, s->member_count);
 
 		m->name = b->name;
 		m->fixed = b;
+		m->sorry = b == &s->spec->sorry;
 		memcpy(m->addresses, b->addresses, sizeof(m->addresses));
 		m->port = b->port;
 		m->weight = b->weight;
@@ -965,8 +967,9 @@ static bool tick_run(struct fake *f, struct fake_run *run)
 
 	if (run->dead)
 		return false;
-	busy |= health != run->health;
+	busy |= health != run->health || !run->tried;
 	run->health = health;
+	run->tried = true;
 	if (run->leaving && !run->finished) {
 		busy = true;
 		run->finished = ++run->age >= 2;
@@ -1259,8 +1262,8 @@ static bool backend_declared(const struct fake *f, const struct spec *spec,
 	const struct service_spec *s =
 		spec_find_service(spec, f->services[o->service].name);
 
-	for (size_t i = 0; s && i < s->backend_count; i++)
-		if (!strcmp(s->backends[i].name, o->name))
+	for (size_t i = 0; s && i < service_fixed_count(s); i++)
+		if (!strcmp(service_fixed(s, i)->name, o->name))
 			return true;
 	return s && s->pool.template && fake_vm((struct fake *)f, o->name);
 }

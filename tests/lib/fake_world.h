@@ -50,6 +50,7 @@ struct fake_run {
 	enum health_state health;
 	bool used;
 	bool dead; /* a VM that doesn't run */
+	bool tried; /* a probe has ended */
 	bool leaving, finished;
 	uint32_t age; /* ticks since it began to leave */
 };

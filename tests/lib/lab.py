@@ -388,6 +388,8 @@ def main(make_lab):
     try:
         with make_lab() as lab:
             status = tap.run(lab, on_failure=lab.print_logs)
+    except tap.Skip as why:
+        tap.skip_all(why)
     except Exception as why:
         for lab in _labs:
             lab.print_logs()

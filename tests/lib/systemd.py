@@ -15,7 +15,7 @@ from pathlib import Path
 
 import sandbox
 import tap
-from lab import Reconciler, group_of, wait_for
+from lab import BUILD, ROOT, Reconciler, group_of, wait_for
 
 HERE = Path(__file__).resolve().parent
 TARGET = "xlb-test.target"
@@ -48,6 +48,12 @@ class Systemd:
         sandbox.mount("overlay", self.root, "overlay", 0,
                       f"lowerdir={below},upperdir={self.folder}/up,workdir={self.folder}/work")
 
+    def install(self):
+        """`make install` of what has been built, which is not built again."""
+        subprocess.run(["make", "-s", "install", f"B={BUILD}", f"DESTDIR={self.root}",
+                        f"--assume-old={BUILD}/xlb-reconcile"],
+                       cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
     def start(self):
         argv = ["unshare", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child",
                 "bash", HERE / "systemd-inner.sh", self.root, unified(), self.group, TARGET]
@@ -70,7 +76,7 @@ class Systemd:
 
     def command(self, *argv):
         return ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--ipc", "--uts",
-                "--root", "--wd=/", "--", *map(str, argv)]
+                "--root", "--wd", "--", *map(str, argv)]
 
     def run(self, *argv, check=False, timeout=60):
         done = subprocess.run(self.command(*argv), text=True, stdin=subprocess.DEVNULL,
@@ -123,7 +129,7 @@ class Installed(Reconciler):
         self.sd.run("systemctl", "stop", "xlb-reconcile", check=True)
 
     def verb(self, *words, check=False):
-        return self.sd.run("xlb-reconcile", *words, check=check, timeout=330)
+        return self.sd.run("xlb-reconcile", *self.options, *words, check=check, timeout=330)
 
     def pid(self):
         pid = int(self.sd.show("xlb-reconcile", "MainPID"))

@@ -17,7 +17,7 @@ from lab import wait_for
 from netlab import TARGETS
 
 lab.enter()
-DONE, FAILED, CHANGES, HELD, STALE, USAGE = 0, 1, 2, 4, 5, 64
+DONE, FAILED, CHANGES, INVALID, HELD, STALE, USAGE = 0, 1, 2, 3, 4, 5, 64
 EMPTY = netlab.HEADER.replace("services:", "services: []")
 SCHEMA = jsonschema.Draft202012Validator(json.loads(
     (Path(__file__).resolve().parents[2] / "schemas" / "plan.schema.json").read_text()))
@@ -126,6 +126,21 @@ def first(made):
     # The world moved on by what was done itself.
     assert "has changed since the plan was made" in xlb(made, "apply", path, code=STALE).stderr
     xlb(made, "apply", saved(made))
+
+
+@tap.test
+def impossible(made):
+    """a file that can't be carried out here is a plan with errors, on stdout"""
+    made.xlb.write(made.text.replace("[uplink]", "[nope]"))
+    values = plan(made, code=INVALID)
+    assert [(d["severity"], d["line"]) for d in values["diagnostics"]] == [("error", 3)], values
+    assert "there is no interface nope" in values["diagnostics"][0]["message"]
+    path = saved(made, code=INVALID)
+    assert "there is no interface nope" in xlb(made, "apply", path, code=INVALID).stderr
+    made.xlb.write(made.text.replace("drain: 60s", "drian: 60s"))
+    done = xlb(made, "plan", "--json", code=INVALID)
+    assert not done.stdout and "unknown key" in done.stderr, done
+    made.xlb.write(made.text)
 
 
 @tap.test
@@ -446,6 +461,27 @@ def manual_restart(made):
     wait_for(lambda: "b2" in served_by(made), "b2 to serve again")
     xlb(made, "apply", saved(made))
     wait_for(lambda: made.xlb.plan_is_empty(), "the plan to be applied")
+    assert made.xlb.stop() == 0
+    xlb(made, "destroy", "--yes")
+
+
+@tap.test
+def manual_first(made):
+    """run --manual: with nothing applied yet all waits, and approve takes it to its end"""
+    made.xlb.write(made.text)
+    told, row = say_count(made, "file_waits"), last_row(made)
+    start_manual(made)
+    wait_for(lambda: say_count(made, "file_waits") > told, "the file to be seen")
+    assert "waits" in waits(made) and not has_vip(made)
+    assert "prog" not in made.lb.out(["ip", "link", "show", "uplink"])
+    values = plan(made, "--detailed-exitcode", code=CHANGES)
+    assert objects(values["changes"])["node/link/uplink", "add"] == 1, values
+    assert not rows_since(made, row)
+    xlb(made, "approve", values["plan_id"])
+    netlab.wait_serving(made)
+    wait_for(lambda: "running, converged" in waits(made), "it to be at rest")
+    assert made.xlb.query("SELECT result FROM revisions ORDER BY id DESC LIMIT 1")[0]["result"] \
+        == "applied"
     assert made.xlb.stop() == 0
     xlb(made, "destroy", "--yes")
 

@@ -40,7 +40,8 @@ struct client { /* an accepted connection */
 };
 
 struct seen { /* of one target */
-	unsigned int results[PROBE_LOCAL_ERROR + 1];
+	unsigned int results[PROBE_RESULTS];
+	char detail[200]; /* of the last one */
 	unsigned int total;
 	enum health_state state;
 	uint64_t first_at;
@@ -178,26 +179,29 @@ static void listener_close(struct listener *l)
 }
 
 static void on_result(void *arg, struct probe_target *t, const struct health *h,
-		      enum probe_result result, bool changed, uint64_t took)
+		      const struct probe_report *report)
 {
 	struct seen *s = probe_target_user(t);
 	uint64_t now = clock_ns();
 
 	(void)arg;
-	(void)took;
-	assert_true(changed || s->state == h->state || !s->total);
+	assert_true(report->changed || s->state == h->state || !s->total);
 	s->state = h->state;
-	s->results[result]++;
+	s->results[report->result]++;
+	snprintf(s->detail, sizeof(s->detail), "%s", report->detail);
 	if (!s->total++)
 		s->first_at = now;
 	else if (now - s->last_at > s->longest_gap)
 		s->longest_gap = now - s->last_at;
 	s->last_at = now;
+	/* Only one that just got there can have been the last. */
+	if (s->total != world.wanted && !world.until_pass)
+		return;
 	for (size_t i = 0; i < world.targets && !world.until_pass; i++) {
 		if (world.seen[i].total < world.wanted)
 			return;
 	}
-	if (!world.until_pass || result == PROBE_PASS)
+	if (!world.until_pass || report->result == PROBE_PASS)
 		loop_stop(world.loop);
 }
 
@@ -216,12 +220,14 @@ static void run(unsigned int results, uint64_t limit)
 		assert_true(loop_armed(world.stop));
 }
 
+static const struct probe_site site = { "web", "b1", NULL };
+
 static struct probe_target *add(const struct health_spec *spec, const char *to,
 				uint16_t port, enum health_state initial)
 {
 	struct ip a = address(to);
 
-	return prober_add(world.prober, spec, &a, port, initial,
+	return prober_add(world.prober, &site, spec, &a, port, initial,
 			  &world.seen[world.targets++]);
 }
 
@@ -354,6 +360,354 @@ static void test_slow_http_times_out(void **state)
 	listener_close(&l);
 }
 
+/* ---- datagrams ---- */
+
+/* What a responder does with a datagram. */
+enum reply {
+	ECHO_BACK,
+	SHOUT,
+	MUTTER,
+	BLACK_HOLE,
+	DNS_OK,
+	DNS_OTHER_ID,
+	DNS_SERVFAIL,
+	DNS_GARBAGE,
+	DNS_OTHER_NAME
+};
+
+struct responder {
+	enum reply reply;
+	int fd;
+	uint16_t port;
+	struct loop_source *source;
+};
+
+static size_t answer_dns(enum reply reply, uint8_t *d, size_t len)
+{
+	static const uint8_t record[] = { 0xc0, 12, 0, 1, 0,   1, 0, 0,
+					  0,	60, 0, 4, 192, 0, 2, 77 };
+
+	d[2] |= 0x80;
+	if (reply == DNS_OTHER_ID)
+		d[0] ^= 1;
+	if (reply == DNS_SERVFAIL)
+		d[3] |= 2;
+	if (reply == DNS_OTHER_NAME)
+		d[13] ^= 1;
+	if (reply == DNS_GARBAGE)
+		return 5;
+	d[7] = 1;
+	memcpy(d + len, record, sizeof(record));
+	return len + sizeof(record);
+}
+
+static void on_datagram(void *arg, int fd, uint32_t events)
+{
+	struct responder *r = arg;
+	struct sockaddr_storage from;
+	socklen_t size = sizeof(from);
+	uint8_t d[1024] = { 0 };
+	ssize_t n = recvfrom(fd, d, 512, 0, (struct sockaddr *)&from, &size);
+
+	(void)events;
+	if (n < 0 || r->reply == BLACK_HOLE)
+		return;
+	if (r->reply == SHOUT)
+		n = (ssize_t)strlen(strcpy((char *)d, "hello: PONG!"));
+	else if (r->reply == MUTTER)
+		n = (ssize_t)strlen(strcpy((char *)d, "hm"));
+	else if (r->reply != ECHO_BACK)
+		n = (ssize_t)answer_dns(r->reply, d, (size_t)n);
+	assert_int_equal(
+		sendto(fd, d, (size_t)n, 0, (struct sockaddr *)&from, size), n);
+}
+
+static void respond_on(struct responder *r, const char *at, enum reply reply)
+{
+	struct sockaddr_storage sa;
+	struct ip a = address(at), ignored;
+	socklen_t size = ip_sockaddr(&a, 0, &sa);
+
+	r->reply = reply;
+	r->fd = socket(a.family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(r->fd, (struct sockaddr *)&sa, size), 0);
+	assert_int_equal(getsockname(r->fd, (struct sockaddr *)&sa, &size), 0);
+	ip_from_sockaddr((struct sockaddr *)&sa, &ignored, &r->port);
+	r->source = loop_add_fd(world.loop, r->fd, EPOLLIN, on_datagram, r);
+}
+
+static void responder_close(struct responder *r)
+{
+	loop_remove(r->source);
+	close(r->fd);
+}
+
+struct datagram_case {
+	const char *at;
+	enum reply reply;
+	enum probe_result result;
+	const char *detail;
+};
+
+static void check_datagrams(const struct health_spec *spec,
+			    const struct datagram_case *cases, size_t count)
+{
+	struct responder r[8];
+
+	assert_in_range(count, 1, ARRAY_SIZE(r));
+	for (size_t i = 0; i < count; i++) {
+		respond_on(&r[i], cases[i].at, cases[i].reply);
+		add(spec, cases[i].at, r[i].port, HEALTH_UP);
+	}
+	run(3, 20 * NS_PER_S);
+	for (size_t i = 0; i < count; i++) {
+		check_only(i, cases[i].result);
+		if (cases[i].detail)
+			assert_string_equal(world.seen[i].detail,
+					    cases[i].detail);
+		responder_close(&r[i]);
+	}
+}
+
+static void test_udp(void **state)
+{
+	static const struct datagram_case cases[] = {
+		{ "127.0.0.1", ECHO_BACK, PROBE_PASS, "" },
+		{ "::1", SHOUT, PROBE_PASS, "" },
+		{ "127.0.0.1", MUTTER, PROBE_BAD_ANSWER,
+		  "not what is expected" },
+		{ "127.0.0.1", BLACK_HOLE, PROBE_TIMEOUT, NULL },
+	};
+	struct bytes wanted[] = { { (const uint8_t *)"\x00ping", 5 },
+				  { (const uint8_t *)"PONG", 4 } };
+	struct health_spec spec = spec_of(HEALTH_UDP, 300, 250);
+
+	(void)state;
+	spec.send = (struct bytes){ (const uint8_t *)"\x00ping", 5 };
+	spec.wanted = wanted;
+	spec.wanted_count = ARRAY_SIZE(wanted);
+	check_datagrams(&spec, cases, ARRAY_SIZE(cases));
+}
+
+static void test_udp_errors(void **state)
+{
+	struct health_spec spec = spec_of(HEALTH_UDP, 300, 250);
+	struct responder gone;
+
+	(void)state;
+	spec.send = (struct bytes){ (const uint8_t *)"x", 1 };
+	respond_on(&gone, "127.0.0.1", ECHO_BACK);
+	responder_close(&gone);
+	add(&spec, "127.0.0.1", gone.port, HEALTH_UP);
+	add(&spec, "10.66.0.1", 80, HEALTH_UP);
+	add(&spec, "fd66::1", 80, HEALTH_UP);
+	add(&spec, "10.8.0.5", 80, HEALTH_UP);
+	run(3, 20 * NS_PER_S);
+	check_only(0, PROBE_REFUSED);
+	check_only(1, PROBE_UNREACHABLE);
+	check_only(2, PROBE_UNREACHABLE);
+	check_only(3, PROBE_TIMEOUT);
+	assert_int_equal(world.seen[0].state, HEALTH_DEAD);
+	assert_int_equal(world.seen[1].state, HEALTH_DOWN);
+}
+
+static void test_dns(void **state)
+{
+	static const struct datagram_case cases[] = {
+		{ "127.0.0.1", DNS_OK, PROBE_PASS, "" },
+		{ "::1", DNS_OK, PROBE_PASS, "" },
+		{ "127.0.0.1", DNS_OTHER_ID, PROBE_TIMEOUT, NULL },
+		{ "127.0.0.1", DNS_SERVFAIL, PROBE_BAD_STATUS, "SERVFAIL" },
+		{ "127.0.0.1", DNS_GARBAGE, PROBE_BAD_ANSWER, "not an answer" },
+		{ "127.0.0.1", DNS_OTHER_NAME, PROBE_BAD_ANSWER,
+		  "the answer to another question" },
+		{ "127.0.0.1", BLACK_HOLE, PROBE_TIMEOUT, NULL },
+	};
+	struct ip expected = address("192.0.2.77");
+	struct health_spec spec = spec_of(HEALTH_DNS, 300, 250);
+
+	(void)state;
+	spec.name = "www.example.org";
+	spec.record = DNS_A;
+	spec.rcodes = 1;
+	spec.answers = &expected;
+	spec.answer_count = 1;
+	check_datagrams(&spec, cases, ARRAY_SIZE(cases));
+}
+
+static void test_dns_unexpected(void **state)
+{
+	static const struct datagram_case cases[] = {
+		{ "127.0.0.1", DNS_OK, PROBE_BAD_ANSWER,
+		  "none of the expected answers" },
+	};
+	struct ip expected = address("192.0.2.78");
+	struct health_spec spec = spec_of(HEALTH_DNS, 300, 250);
+
+	(void)state;
+	spec.name = "www.example.org";
+	spec.record = DNS_A;
+	spec.rcodes = 1;
+	spec.answers = &expected;
+	spec.answer_count = 1;
+	check_datagrams(&spec, cases, ARRAY_SIZE(cases));
+}
+
+static void test_icmp(void **state)
+{
+	struct health_spec spec = spec_of(HEALTH_ICMP, 300, 250);
+
+	(void)state;
+	add(&spec, "127.0.0.1", 0, HEALTH_JOINING);
+	add(&spec, "::1", 0, HEALTH_JOINING);
+	add(&spec, "10.8.0.5", 0, HEALTH_UP);
+	add(&spec, "10.66.0.1", 0, HEALTH_UP);
+	add(&spec, "fd66::1", 0, HEALTH_UP);
+	run(3, 20 * NS_PER_S);
+	check_only(0, PROBE_PASS);
+	check_only(1, PROBE_PASS);
+	check_only(2, PROBE_TIMEOUT);
+	check_only(3, PROBE_UNREACHABLE);
+	check_only(4, PROBE_UNREACHABLE);
+}
+
+/* Many at once: each raw socket sees all answers, and takes its own. */
+static void test_icmp_many(void **state)
+{
+	struct health_spec spec = spec_of(HEALTH_ICMP, 200, 190);
+	char to[32];
+
+	(void)state;
+	for (int i = 0; i < 500; i++) {
+		snprintf(to, sizeof(to), "127.0.%d.%d", i / 250, 1 + i % 250);
+		add(&spec, to, 0, HEALTH_JOINING);
+	}
+	run(2, 30 * NS_PER_S);
+	for (size_t i = 0; i < 500; i++)
+		assert_true(world.seen[i].results[PROBE_PASS]);
+}
+
+/* ---- commands ---- */
+
+static struct probe_target *add_script(struct health_spec *spec,
+				       const char *script,
+				       enum health_state initial)
+{
+	static const char *words[16][3];
+	static size_t used;
+	const char **argv = words[used++ % ARRAY_SIZE(words)];
+
+	argv[0] = "/bin/sh";
+	argv[1] = "-c";
+	argv[2] = script;
+	spec->command = argv;
+	spec->command_count = 3;
+	return add(spec, "127.0.0.1", 8080, initial);
+}
+
+static void test_command(void **state)
+{
+	struct health_spec spec = spec_of(HEALTH_COMMAND, 1000, 900);
+	const char *missing = "/nowhere/at/all";
+	const char *plain[2] = { "/bin/echo", "well" };
+
+	(void)state;
+	add_script(&spec, "exit 0", HEALTH_JOINING);
+	add_script(&spec, "echo one; printf 'two\\n\\n'; exit 3", HEALTH_UP);
+	add_script(&spec, "printf 'a \"quoted\"\\033 end' >&2; exit 1",
+		   HEALTH_UP);
+	add_script(&spec, "kill -9 $$", HEALTH_UP);
+	add_script(&spec, "exit 4", HEALTH_UP);
+	add_script(&spec,
+		   "echo $XLB_SERVICE $XLB_BACKEND $XLB_ADDRESS $XLB_PORT $0 "
+		   "$(pwd) $(ls /proc/self/fd | wc -w); exit 1",
+		   HEALTH_UP);
+	add_script(&spec, "yes | head -c 300000; exit 1", HEALTH_UP);
+	spec.command = plain;
+	spec.command_count = 2;
+	add(&spec, "127.0.0.1", 1, HEALTH_UP);
+	spec.command = &missing;
+	spec.command_count = 1;
+	add(&spec, "127.0.0.1", 1, HEALTH_UP);
+	run(2, 60 * NS_PER_S);
+	check_only(0, PROBE_PASS);
+	for (size_t i = 1; i <= 6; i++)
+		assert_true(world.seen[i].results[PROBE_FAILED]);
+	assert_string_equal(world.seen[1].detail, "two");
+	assert_string_equal(world.seen[2].detail, "a 'quoted'  end");
+	assert_string_equal(world.seen[3].detail, "killed by signal 9");
+	assert_string_equal(world.seen[4].detail, "exit code 4");
+	/* Nothing of ours is open in it: 0, 1, 2, and the folder's own. */
+	assert_string_equal(world.seen[5].detail,
+			    "web b1 127.0.0.1 8080 /bin/sh / 4");
+	assert_string_equal(world.seen[6].detail, "y");
+	check_only(7, PROBE_PASS);
+	assert_string_equal(world.seen[7].detail, "well");
+	check_only(8, PROBE_LOCAL_ERROR);
+	assert_non_null(strstr(world.seen[8].detail, "/nowhere/at/all"));
+	assert_int_equal(world.seen[8].state, HEALTH_UP);
+}
+
+static unsigned int count_sleepers(const char *seconds)
+{
+	char command[64], text[16] = "";
+	FILE *f;
+
+	snprintf(command, sizeof(command), "pgrep -c -f '^sleep %s'", seconds);
+	f = popen(command, "r");
+	assert_non_null(f);
+	assert_non_null(fgets(text, sizeof(text), f));
+	pclose(f);
+	return (unsigned int)atoi(text);
+}
+
+/* The whole group goes: what it started in the background as well. */
+static void test_command_timeout(void **state)
+{
+	struct health_spec spec = spec_of(HEALTH_COMMAND, 200, 100);
+	uint64_t began;
+
+	(void)state;
+	add_script(&spec, "sleep 7001 & sleep 7001", HEALTH_UP);
+	add_script(&spec, "sleep 7002 & exit 0", HEALTH_UP);
+	run(3, 60 * NS_PER_S);
+	check_only(0, PROBE_TIMEOUT);
+	assert_true(world.seen[1].results[PROBE_PASS] ||
+		    world.seen[1].results[PROBE_TIMEOUT]);
+	prober_free(world.prober);
+	world.prober = prober_new(world.loop, on_result, NULL);
+	began = clock_ns();
+	while (count_sleepers("700[12]") && clock_ns() - began < 20 * NS_PER_S)
+		usleep(20000);
+	assert_int_equal(count_sleepers("700[12]"), 0);
+}
+
+/* 200 at once: 32 processes at a time, each in its turn. */
+static void test_command_places(void **state)
+{
+	struct health_spec spec = spec_of(HEALTH_COMMAND, 20000, 15000);
+	struct prober_figures n = { 0 };
+	struct probe_target *t;
+	unsigned int most = 0;
+
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		t = add_script(&spec, "sleep 0.05", HEALTH_UP);
+		probe_target_kick(t);
+	}
+	for (int i = 0; i < 400 && n.results[PROBE_PASS] < 200; i++) {
+		unsigned int now;
+
+		run(0, 20 * NS_PER_MS);
+		now = count_sleepers("0.05");
+		most = now > most ? now : most;
+		prober_figures(world.prober, &n);
+	}
+	assert_int_equal(n.results[PROBE_PASS], 200);
+	assert_int_equal(n.queued, 0);
+	assert_in_range(most, 1, 32);
+}
+
 static void test_running(void **state)
 {
 	struct health_spec spec = spec_of(HEALTH_RUNNING, 5, 5);
@@ -437,14 +791,12 @@ static void test_update_kick_and_remove(void **state)
 }
 
 static void remove_others(void *arg, struct probe_target *t,
-			  const struct health *h, enum probe_result result,
-			  bool changed, uint64_t took)
+			  const struct health *h,
+			  const struct probe_report *report)
 {
 	(void)arg;
 	(void)h;
-	(void)result;
-	(void)changed;
-	(void)took;
+	(void)report;
 	probe_target_remove(t);
 	if (!--world.wanted)
 		loop_stop(world.loop);
@@ -613,6 +965,15 @@ int main(void)
 		TEST(test_tcp),
 		TEST(test_http),
 		TEST(test_slow_http_times_out),
+		TEST(test_udp),
+		TEST(test_udp_errors),
+		TEST(test_dns),
+		TEST(test_dns_unexpected),
+		TEST(test_icmp),
+		TEST(test_icmp_many),
+		TEST(test_command),
+		TEST(test_command_timeout),
+		TEST(test_command_places),
 		TEST(test_running),
 		TEST(test_joining_finds_a_late_listener),
 		TEST(test_update_kick_and_remove),

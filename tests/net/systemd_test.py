@@ -4,7 +4,6 @@
 of a small machine in the balancer's namespace, xlb its service, the journal
 the real one, and traffic flows through all of it."""
 import re
-import subprocess
 
 import netlab
 import lab
@@ -25,15 +24,10 @@ def make():
     for i in range(2):
         netlab.serve(made.add_backend(f"b{i + 1}"))
     made.sd = systemd.Systemd(made)
-    install(made)
+    made.sd.install()
     made.sd.start()
     made.xlb = systemd.Installed(made.sd, netlab.services(made.backends)).start()
     return made
-
-
-def install(made):
-    subprocess.run(["make", "-s", "install", f"B={lab.BUILD}", f"DESTDIR={made.sd.root}"],
-                   cwd=lab.ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 def status_text(made):

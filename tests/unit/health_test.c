@@ -186,12 +186,14 @@ static void test_due(void **state)
 
 	(void)state;
 	health_init(&h, HEALTH_JOINING);
-	assert_int_equal(health_next_due(&h, &spec, 1000, 77),
+	assert_int_equal(health_next_due(&h, &spec, 1000, 3, 77),
 			 1000 + 50 * NS_PER_MS);
 	health_init(&h, HEALTH_UP);
 	for (uint64_t r = 0; r <= UINT32_MAX; r += 65535) {
-		uint64_t due = health_next_due(&h, &spec, 5, (uint32_t)r) - 5;
+		uint64_t due = health_next_due(&h, &spec, 7 * spec.interval + 5,
+					       5, (uint32_t)r);
 
+		due -= 7 * spec.interval + 5;
 		least = due < least ? due : least;
 		most = due > most ? due : most;
 	}
@@ -199,7 +201,40 @@ static void test_due(void **state)
 	assert_in_range(least, 1900 * NS_PER_MS, 1901 * NS_PER_MS);
 	assert_in_range(most, 2099 * NS_PER_MS, 2100 * NS_PER_MS);
 	health_init(&h, HEALTH_DOWN);
-	assert_true(health_next_due(&h, &spec, 0, 0) >= 1900 * NS_PER_MS);
+	assert_true(health_next_due(&h, &spec, 0, 0, 0) >= 1900 * NS_PER_MS);
+}
+
+/* Whenever it was probed last, joining or by hand, it finds its place again,
+ * and jitter doesn't add up. */
+static void test_place_is_kept(void **state)
+{
+	const uint64_t slack = spec.interval / 20;
+	struct health h;
+
+	(void)state;
+	srandom(7);
+	health_init(&h, HEALTH_UP);
+	for (int round = 0; round < 2000; round++) {
+		uint64_t phase = (uint64_t)random() << 32 | (uint64_t)random();
+		uint64_t last = (uint64_t)random() * 1000;
+
+		for (int i = 0; i < 20; i++) {
+			uint64_t due = health_next_due(&h, &spec, last, phase,
+						       (uint32_t)random() * 2);
+			uint64_t off = (due + slack + spec.interval -
+					phase % spec.interval) %
+				       spec.interval;
+
+			assert_in_range(off, 0, 2 * slack);
+			assert_in_range(due - last, spec.interval / 2 - slack,
+					spec.interval * 3 / 2 + slack);
+			if (i)
+				assert_in_range(due - last,
+						spec.interval - 2 * slack,
+						spec.interval + 2 * slack);
+			last = due;
+		}
+	}
 }
 
 static enum probe_result judge(const char *text, bool ended, bool *ret_final)
@@ -291,6 +326,7 @@ int main(void)
 		cmocka_unit_test(test_kill),
 		cmocka_unit_test(test_any_sequence),
 		cmocka_unit_test(test_due),
+		cmocka_unit_test(test_place_is_kept),
 		cmocka_unit_test(test_status_line),
 		cmocka_unit_test(test_status_line_in_pieces),
 		cmocka_unit_test(test_request),

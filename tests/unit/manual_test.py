@@ -25,7 +25,8 @@ SECTIONS = {
     "a hypervisor": "hypervisors", "safety": "safety", "history": "history",
     "a template": "templates", "a template's network": "templates.network",
     "a service": "services", "a port": "services.ports", "affinity": "services.affinity",
-    "a backend": "services.backends", "a pool": "services.pool", "health": "services.health",
+    "a backend": "services.backends", "sorry": "services.sorry",
+    "a pool": "services.pool", "health": "services.health",
     "scaling": "services.scaling", "a signal": "services.scaling.signals",
     "a scaling direction": "services.scaling.up and down",
 }

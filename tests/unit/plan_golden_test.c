@@ -134,15 +134,26 @@ static void refuses(struct fake *f, const char *arg)
 	probe(f, arg, TRUTH_REFUSES);
 }
 
+static void passes(struct fake *f, const char *arg)
+{
+	probe(f, arg, 0);
+}
+
+static void unresolved(struct fake *f, const char *arg)
+{
+	assert_true(ip_parse(arg, &f->unresolved[f->unresolved_count++]));
+}
+
 static const struct event {
 	const char *name;
 	void (*happen)(struct fake *f, const char *arg);
 } events[] = {
-	{ "unvip", unvip },	{ "unaddress", unaddress },
-	{ "spoil", spoil },	{ "detach", detach },
-	{ "vm-dies", vm_dies }, { "want", want },
-	{ "drain", drain },	{ "fails", fails },
-	{ "refuses", refuses }, { "reweigh", reweigh },
+	{ "unvip", unvip },	      { "unaddress", unaddress },
+	{ "spoil", spoil },	      { "detach", detach },
+	{ "vm-dies", vm_dies },	      { "want", want },
+	{ "drain", drain },	      { "fails", fails },
+	{ "refuses", refuses },	      { "passes", passes },
+	{ "unresolved", unresolved }, { "reweigh", reweigh },
 };
 
 static void happen(struct fake *f, const struct spec *spec, char *line)
@@ -155,6 +166,10 @@ static void happen(struct fake *f, const struct spec *spec, char *line)
 		fake_observe(f, spec, arena);
 		arena_free(arena);
 		fake_tick(f, spec);
+		return;
+	}
+	if (!strcmp(line, "apply")) {
+		assert_true(steps_converge(f, spec) > 0);
 		return;
 	}
 	assert_non_null(space);

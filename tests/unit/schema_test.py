@@ -47,7 +47,9 @@ SEMANTIC = re.compile("|".join((
     # several keys of one service
     r"is for source_hash$", r"is for udp services$", r"nothing is remembered of a client$",
     r"nothing to count where", r"can't change the port", r"can't have its own port$",
-    r"can have its own port only", r"the check's timeout", r"says nothing for this type", r"^a \w+ check of a udp service",
+    r"can have its own port only", r"the check's timeout", r"says nothing for this type", r"^a \w+ check (of a (udp|tcp) service|needs)",
+    r"can be asked for$", r"needs two hex digits", r"is named by its path", r"be held against$",
+    r"records don't have the address", r"is not the name of a host$", r"of the service's sorry backend$",
 )))
 
 
