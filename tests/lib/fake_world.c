@@ -1226,7 +1226,8 @@ static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 		return false;
 	/* Datagrams that become stateless go to the slot's cur at once. */
 	for (uint32_t i = 0; v->proto == IPPROTO_TCP &&
-			     (v->flags & XLB_VIP_PICKS || vip_changes(v)) &&
+			     (v->flags & XLB_VIP_PICKS ||
+			      (vip_changes(v) && service_changes(s))) &&
 			     i < 1u << (32 - v->slot_shift);
 	     i++) {
 		uint32_t word = f->slots[v->slot_base + i];

@@ -185,7 +185,8 @@ static int one_round(struct fake *f, const struct spec *spec)
 		err = steps_apply(f, spec, p, p->count);
 	if (!err && any && !vms) {
 		again = steps_plan(f, spec);
-		if (!plan_is_empty(again)) {
+		/* A VM that is out of the tables may have drained by that. */
+		if (!plan_is_empty(again) && !touches_vms(again)) {
 			complain(p, spec, "this was carried out");
 			err = complain(again, spec, "and this was left");
 		}
