@@ -28,7 +28,8 @@ def programs():
 def check(program):
     done = subprocess.run([program], cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          env=dict(os.environ, ASAN_OPTIONS="detect_leaks=1",
+                          env=dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP",
+                                   ASAN_OPTIONS="detect_leaks=1",
                                    UBSAN_OPTIONS="print_stacktrace=1"))
     assert done.returncode == 0, f"status {done.returncode}\n{done.stdout[-6000:]}"
     assert "ok 1" in done.stdout, done.stdout[-2000:]
