@@ -219,18 +219,25 @@ static void wait_with_file(struct reconciler *r, struct spec *spec,
 	reconcile_soon(r);
 }
 
+/* More of the file may be on its way. */
+static bool may_be_half(const struct reconciler *r, const struct spec *spec)
+{
+	return !spec || (r->cache && spec_cache_shorter(r->cache));
+}
+
 void read_again(void *arg)
 {
 	static const uint64_t delays[] = { 20, 50, 100 };
 	struct reconciler *r = arg;
 	struct diag_list diags = { 0 };
 	char sha[65] = "";
-	struct spec *spec = spec_read(r->opt->file, &diags, sha);
+	struct spec *spec = spec_read(r->opt->file, r->cache, &diags, sha);
 	struct draft draft;
 	int64_t before;
 
-	if (!spec && r->read_tries < ARRAY_SIZE(delays)) {
-		/* It may be half written: look again before saying so. */
+	if (may_be_half(r, spec) && r->read_tries < ARRAY_SIZE(delays)) {
+		/* Look again before it is said, or done. */
+		spec_free(spec);
 		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
 		diag_list_release(&diags);
 		return;
@@ -274,6 +281,8 @@ void reconciler_saved(void *arg)
 {
 	struct reconciler *r = arg;
 
+	if (!r->cache)
+		r->cache = spec_cache_new();
 	r->read_tries = 0;
 	r->saved_at = clock_ns();
 	loop_disarm(r->retry_read);
@@ -303,7 +312,7 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	struct arena *arena;
 	struct world *world;
 	struct plan *plan;
-	struct spec *spec = spec_read(file, diags, NULL);
+	struct spec *spec = spec_read(file, NULL, diags, NULL);
 
 	if (!spec)
 		return NULL;

@@ -28,8 +28,10 @@ struct gather {
 	bool looks; /* only: probes and drains stay as they are */
 	bool everywhere; /* look for programs left on any interface */
 	const struct datapath_view *view; /* NULL: nothing loaded */
-	struct world_owner **by_service; /* owners by service id, then name */
-	size_t by_service_count; /* those in quarantine aren't there */
+	/* Owners by service id, but for those in quarantine: service S's are
+	 * by_service[first_owner[S]] up to by_service[first_owner[S + 1] - 1]. */
+	struct world_owner **by_service;
+	uint32_t *first_owner;
 	bool *owner_used; /* by index in w->kernel.owners */
 	struct strmap names; /* of services, to struct world_service */
 };
@@ -54,14 +56,33 @@ static int by_id(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static int by_service_name(const void *a, const void *b)
+static bool counts(const struct world_owner *o)
 {
-	const struct world_owner *x = *(const struct world_owner *const *)a;
-	const struct world_owner *y = *(const struct world_owner *const *)b;
+	return o->owner.kind != XLB_OWNER_QUARANTINE &&
+	       o->owner.service < XLB_SERVICES;
+}
 
-	if (x->owner.service != y->owner.service)
-		return x->owner.service < y->owner.service ? -1 : 1;
-	return strcmp(x->owner.name, y->owner.name);
+static void group_owners(struct gather *g)
+{
+	const struct world_kernel *k = &g->w->kernel;
+	struct world_owner *owners = (struct world_owner *)k->owners;
+	uint32_t *first =
+		arena_alloc(g->arena, (XLB_SERVICES + 2) * sizeof(*first));
+
+	g->owner_used = arena_alloc(g->arena, k->owner_count + 1);
+	g->by_service = arena_alloc(g->arena, (k->owner_count + 1) *
+						      sizeof(*g->by_service));
+	for (size_t i = 0; i < k->owner_count; i++)
+		if (counts(&owners[i]))
+			first[owners[i].owner.service + 2]++;
+	for (size_t i = 2; i < XLB_SERVICES + 2; i++)
+		first[i] += first[i - 1];
+	/* Each moves its start to where the next one's is. */
+	for (size_t i = 0; i < k->owner_count; i++)
+		if (counts(&owners[i]))
+			g->by_service[first[owners[i].owner.service + 1]++] =
+				&owners[i];
+	g->first_owner = first;
 }
 
 /* It follows this host's addresses, so that only we know who wrote it last. */
@@ -78,7 +99,6 @@ static void watch_direct(struct gather *g)
 static void gather_kernel(struct gather *g)
 {
 	struct world_kernel *k = &g->w->kernel;
-	struct world_owner *owners;
 	int err;
 
 	if (!g->r->dp)
@@ -107,18 +127,7 @@ static void gather_kernel(struct gather *g)
 	err = datapath_owners(g->r->dp, add_owner, g);
 	if (err)
 		log_error("owners", "err=%d", err);
-	owners = (struct world_owner *)k->owners;
-	if (k->owner_count)
-		qsort(owners, k->owner_count, sizeof(*owners), by_id);
-	g->owner_used = arena_alloc(g->arena, k->owner_count + 1);
-	g->by_service = arena_alloc(g->arena, (k->owner_count + 1) *
-						      sizeof(*g->by_service));
-	for (size_t i = 0; i < k->owner_count; i++)
-		if (owners[i].owner.kind != XLB_OWNER_QUARANTINE)
-			g->by_service[g->by_service_count++] = &owners[i];
-	if (g->by_service_count)
-		qsort(g->by_service, g->by_service_count,
-		      sizeof(*g->by_service), by_service_name);
+	group_owners(g);
 	err = datapath_sets(g->r->dp, &g->w->replies, &g->w->reply_count,
 			    &g->w->directs, &g->w->direct_count);
 	if (err)
@@ -243,29 +252,12 @@ static bool line_is_of(const struct xlb_backend *line, const struct ip a[2])
 	       !memcmp(line->addr6, a[1].bytes, 16);
 }
 
-static size_t first_owner(const struct gather *g, uint32_t service)
-{
-	size_t lo = 0, hi = g->by_service_count;
-
-	while (lo < hi) {
-		size_t mid = (lo + hi) / 2;
-
-		if (g->by_service[mid]->owner.service < service)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
 static uint32_t owner_id(struct gather *g, const struct world_service *s,
 			 const char *name, const struct ip addresses[2])
 {
-	if (!s->id)
+	if (!s->id || !g->first_owner)
 		return 0;
-	for (size_t i = first_owner(g, s->id);
-	     i < g->by_service_count &&
-	     g->by_service[i]->owner.service == s->id;
+	for (size_t i = g->first_owner[s->id]; i < g->first_owner[s->id + 1];
 	     i++) {
 		const struct world_owner *o = g->by_service[i];
 
@@ -318,7 +310,7 @@ static uint32_t member_id(struct gather *g, const struct world_service *s,
 {
 	uint32_t id = owner_id(g, s, m->name, m->addresses);
 
-	if (!id && s->id && g->w->verify)
+	if (!id && s->id && g->view && g->w->verify)
 		id = disowned_id(g, s->id, m->addresses);
 	return id;
 }
@@ -339,34 +331,69 @@ static bool operator_drains(const struct reconciler *r, const char *service,
 	return false;
 }
 
+static bool is_run_of(const struct member_run *run,
+		      const struct world_service *s,
+		      const struct world_member *m)
+{
+	return !strcmp(run->name, m->name) && !strcmp(run->service, s->name) &&
+	       !memcmp(run->addresses, m->addresses, sizeof(run->addresses));
+}
+
+static void forget_run(struct reconciler *r, const struct member_run *run)
+{
+	if (r->run_by_id && r->run_by_id[run->remembered_as] == run)
+		r->run_by_id[run->remembered_as] = NULL;
+}
+
+/* Where the id leads to is remembered, so that no text needs to be made. */
+static void remember_run(struct reconciler *r, struct member_run *run,
+			 uint32_t id)
+{
+	if (!id || id >= XLB_BACKENDS)
+		return;
+	if (!r->run_by_id)
+		r->run_by_id = mem_array(XLB_BACKENDS, sizeof(*r->run_by_id));
+	forget_run(r, run);
+	r->run_by_id[id] = run;
+	run->remembered_as = id;
+}
+
+static struct member_run *new_member_run(struct gather *g, char *key,
+					 const struct world_service *s,
+					 const struct world_member *m)
+{
+	struct member_run *run = mem_alloc(sizeof(*run));
+
+	run->key = key;
+	run->service = mem_dup(s->name);
+	run->name = mem_dup(m->name);
+	memcpy(run->addresses, m->addresses, sizeof(run->addresses));
+	run->r = g->r;
+	strmap_put(&g->r->members, run->key, run);
+	return run;
+}
+
 static struct member_run *member_run_get(struct gather *g,
 					 const struct world_service *s,
 					 const struct world_member *m)
 {
 	char a[IP_STRLEN], b[IP_STRLEN];
-	char *key = mem_printf("%s/%s/%s/%s", s->name, m->name,
-			       ip_format(&m->addresses[0], a),
-			       ip_format(&m->addresses[1], b));
-	struct member_run *run;
+	struct member_run *run = NULL;
+	char *key;
 
-	if (m->twin) {
-		char *own = mem_printf("%s#%u", key, m->id);
-
-		free(key);
-		key = own;
-	}
-	run = strmap_get(&g->r->members, key);
-
-	if (run) {
-		free(key);
+	if (g->r->run_by_id && m->id && m->id < XLB_BACKENDS)
+		run = g->r->run_by_id[m->id];
+	if (run && is_run_of(run, s, m))
 		return run;
-	}
-	run = mem_alloc(sizeof(*run));
-	run->key = key;
-	run->service = mem_dup(s->name);
-	run->name = mem_dup(m->name);
-	run->r = g->r;
-	strmap_put(&g->r->members, run->key, run);
+	key = mem_printf(m->twin ? "%s/%s/%s/%s#%u" : "%s/%s/%s/%s", s->name,
+			 m->name, ip_format(&m->addresses[0], a),
+			 ip_format(&m->addresses[1], b), m->id);
+	run = strmap_get(&g->r->members, key);
+	if (run)
+		free(key);
+	else
+		run = new_member_run(g, key, s, m);
+	remember_run(g->r, run, m->id);
 	return run;
 }
 
@@ -404,13 +431,14 @@ static void update_drain(struct gather *g, const struct world_service *s,
 	m->finished = run->finished;
 }
 
+/* name: as long-lived as the world. */
 static struct world_member *
 add_member(struct gather *g, struct world_service *s, const char *name)
 {
 	struct world_member *m =
 		ARENA_PUSH(g->arena, s->members, s->member_count);
 
-	m->name = arena_dup(g->arena, name);
+	m->name = name;
 	return m;
 }
 
@@ -520,7 +548,7 @@ static struct world_vm *add_vm(struct gather *g, struct vm_run *v)
 static void gather_vm(struct gather *g, struct vm_run *v)
 {
 	struct world_service *s = strmap_get(&g->names, v->service);
-	struct world_member *m = add_member(g, s, v->name);
+	struct world_member *m = add_member(g, s, arena_dup(g->arena, v->name));
 	bool alive = v->observed && v->seen.state == VM_RUNNING && !v->failed &&
 		     v->op != VM_OP_REMOVE && v->op != VM_OP_SHUTDOWN;
 	struct member_run *run;
@@ -577,10 +605,8 @@ static bool has_twin(const struct gather *g, const struct world_owner *o)
 {
 	const struct xlb_backend *line = &g->view->backends[o->id];
 
-	for (size_t i = first_owner(g, o->owner.service);
-	     i < g->by_service_count &&
-	     g->by_service[i]->owner.service == o->owner.service;
-	     i++) {
+	for (size_t i = g->first_owner[o->owner.service];
+	     i < g->first_owner[o->owner.service + 1]; i++) {
 		const struct world_owner *other = g->by_service[i];
 		const struct xlb_backend *l = &g->view->backends[other->id];
 
@@ -599,7 +625,8 @@ static void gather_ghost(struct gather *g, struct world_service *s,
 	const struct xlb_backend *line = &g->view->backends[o->id];
 	bool fixed = o->owner.kind == XLB_OWNER_FIXED;
 	bool unknown = !fixed && !hypervisors_read(g->r);
-	struct world_member *m = add_member(g, s, o->owner.name);
+	struct world_member *m =
+		add_member(g, s, arena_dup(g->arena, o->owner.name));
 
 	m->id = o->id;
 	m->twin = has_twin(g, o);
@@ -622,11 +649,9 @@ static void gather_ghost(struct gather *g, struct world_service *s,
  */
 static void gather_ghosts(struct gather *g, struct world_service *s)
 {
-	if (!s->id)
+	if (!s->id || !g->first_owner)
 		return;
-	for (size_t i = first_owner(g, s->id);
-	     i < g->by_service_count &&
-	     g->by_service[i]->owner.service == s->id;
+	for (size_t i = g->first_owner[s->id]; i < g->first_owner[s->id + 1];
 	     i++)
 		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners]) {
 			gather_ghost(g, s, g->by_service[i]);
@@ -641,6 +666,18 @@ static int by_member_name(const void *a, const void *b)
 	int c = strcmp(x->name, y->name);
 
 	return c ? c : x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* They mostly are in order. */
+static void sort_members(struct world_service *s)
+{
+	for (size_t i = 1; i < s->member_count; i++) {
+		if (by_member_name(&s->members[i - 1], &s->members[i]) <= 0)
+			continue;
+		qsort(s->members, s->member_count, sizeof(*s->members),
+		      by_member_name);
+		return;
+	}
 }
 
 static int by_vm_name(const void *a, const void *b)
@@ -670,9 +707,7 @@ static void gather_services(struct gather *g)
 	i = 0;
 	while ((s = strmap_next(&g->names, &i))) {
 		gather_ghosts(g, s);
-		if (s->member_count)
-			qsort(s->members, s->member_count, sizeof(*s->members),
-			      by_member_name);
+		sort_members(s);
 		*ARENA_PUSH(g->arena, g->w->services, g->w->service_count) = *s;
 	}
 	if (g->w->service_count)
@@ -896,6 +931,7 @@ static void gather_node(struct gather *g)
 static void free_member(struct reconciler *r, struct member_run *m)
 {
 	strmap_remove(&r->members, m->key);
+	forget_run(r, m);
 	probing_stop(m);
 	free(m->key);
 	free(m->service);

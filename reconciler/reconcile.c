@@ -413,21 +413,30 @@ static bool tables_may_follow(const struct plan *p)
 	return events || !others;
 }
 
+static bool needs_word(const struct change *c, bool follow)
+{
+	return !c->held && !c->waits &&
+	       !(follow && (is_table(c) || c->kind == CHANGE_SHOW));
+}
+
+/*
+ * A sum of what is held back.  What nobody would be shown isn't: it keeps what
+ * was applied as it was.
+ */
 static uint64_t hold_back(const struct plan *p)
 {
 	bool follow = tables_may_follow(p);
 	uint64_t sum = 0;
 
 	for (size_t i = 0; i < p->count; i++) {
-		struct change *c = p->changes[i];
+		const struct change *c = p->changes[i];
 
-		if (c->held || c->waits || (follow && is_table(c)) ||
-		    (follow && c->kind == CHANGE_SHOW))
-			continue;
-		c->held = &not_asked_for;
-		if (!c->hidden)
+		if (!c->hidden && needs_word(c, follow))
 			sum = add_text(add_text(sum + 1, c->object), c->detail);
 	}
+	for (size_t i = 0; sum && i < p->count; i++)
+		if (needs_word(p->changes[i], follow))
+			p->changes[i]->held = &not_asked_for;
 	return sum;
 }
 
@@ -532,7 +541,7 @@ int reconciler_look(struct reconciler *r, struct diag_list *diags)
 	int64_t last = 0;
 	char applied[65] = "";
 
-	r->spec = spec_read(r->opt->file, diags, r->file_sha256);
+	r->spec = spec_read(r->opt->file, NULL, diags, r->file_sha256);
 	if (!r->spec)
 		return -EBADMSG;
 	apply_flags(r->spec, r->opt);
@@ -624,6 +633,7 @@ static void close_members(struct reconciler *r)
 		free(m);
 	}
 	strmap_release(&r->members);
+	free(r->run_by_id);
 }
 
 void reconciler_close(struct reconciler *r)
@@ -655,5 +665,6 @@ void reconciler_close(struct reconciler *r)
 	store_overrides_free(r->overrides, r->override_count);
 	diag_list_release(&r->file_diags);
 	spec_free(r->spec);
+	spec_cache_free(r->cache);
 	spec_free(r->applied);
 }

@@ -116,11 +116,13 @@ struct member_run {
 	char *key; /* service/name/address */
 	char *service;
 	char *name;
+	struct ip addresses[2];
 	struct reconciler *r;
 	struct probe_target *targets[2]; /* IPv4, IPv6 */
 	bool was_alive;
 	uint64_t seen_since; /* by this process */
 	uint32_t id; /* in the kernel at the last pass */
+	uint32_t remembered_as; /* its place in run_by_id */
 	uint64_t asked_at[2]; /* its next hop, by family */
 	bool vm;
 	bool used; /* mark and sweep */
@@ -164,6 +166,7 @@ struct reconciler {
 	struct loop *loop;
 	bool read_only; /* plan and status without a daemon */
 	struct spec *spec; /* last good one; NULL: none yet */
+	struct spec_cache *cache; /* of the file; NULL until it is watched */
 	/* The one before it, while this one isn't wholly applied; or NULL. */
 	struct spec *applied;
 	char kept_sha256[65]; /* of what is kept as last applied */
@@ -205,6 +208,7 @@ struct reconciler {
 
 	struct strmap vms; /* struct vm_run by name */
 	struct strmap members; /* struct member_run by key */
+	struct member_run **run_by_id; /* as last seen, or NULL */
 	struct strmap services; /* struct service_run by name */
 	struct store_override *overrides;
 	size_t override_count;

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <linux/membarrier.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -375,16 +376,40 @@ struct owner_entry {
 	struct xlb_owner owner;
 };
 
+static int by_id(const void *a, const void *b)
+{
+	const struct owner_entry *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* What was written is known without reading all of them again. */
+static bool note_owner(struct datapath *d, uint32_t id,
+		       const struct xlb_owner *owner)
+{
+	struct owner_entry key = { .id = id }, *found = NULL;
+
+	if (d->owners.valid && d->owners.count)
+		found = bsearch(&key, d->owners.entries, d->owners.count,
+				sizeof(key), by_id);
+	if (found)
+		found->owner = *owner;
+	return found;
+}
+
 int datapath_owners(struct datapath *d,
 		    void (*fn)(void *arg, uint32_t id,
 			       const struct xlb_owner *owner),
 		    void *arg)
 {
-	const struct owner_entry *entries;
+	bool fresh = !d->owners.valid;
+	struct owner_entry *entries;
 	int err = map_copy_read(&d->owners, d->map_fd[MAP_OWNERS],
 				sizeof(uint32_t), sizeof(struct xlb_owner));
 
-	entries = (const struct owner_entry *)d->owners.entries;
+	entries = (struct owner_entry *)d->owners.entries;
+	if (fresh && !err && d->owners.count)
+		qsort(entries, d->owners.count, sizeof(*entries), by_id);
 	for (size_t i = 0; !err && i < d->owners.count; i++)
 		fn(arg, entries[i].id, &entries[i].owner);
 	return err;
@@ -396,10 +421,13 @@ int datapath_set_owner(struct datapath *d, uint32_t id,
 	int fd = d->map_fd[MAP_OWNERS];
 
 	seam_change("datapath_set_owner");
-	d->owners.valid = false;
+	if (owner && bpf_map_update_elem(fd, &id, owner, BPF_ANY)) {
+		d->owners.valid = false;
+		return -errno;
+	}
+	d->owners.valid = owner && note_owner(d, id, owner);
 	if (owner)
-		return bpf_map_update_elem(fd, &id, owner, BPF_ANY) ? -errno
-								    : 0;
+		return 0;
 	return bpf_map_delete_elem(fd, &id) && errno != ENOENT ? -errno : 0;
 }
 

@@ -143,16 +143,57 @@ int map_sync(const struct map_set *want, bool keep, size_t *ret_changed)
 	return err;
 }
 
-int map_copy_read(struct map_copy *copy, int fd, size_t key_size,
-		  size_t value_size)
+#define BATCH 4096u /* entries a system call */
+
+/*
+ * Thousands of entries with a few system calls.  0 or -errno; a hash map's
+ * last batch ends with -ENOENT, and kernels before 5.6 know no batches.
+ */
+static int read_batches(struct map_copy *copy, int fd, size_t key_size,
+			size_t value_size)
+{
+	size_t stride = key_size + value_size, room = 0;
+	AUTO_FREE char *keys = mem_array(BATCH, key_size);
+	AUTO_FREE char *values = mem_array(BATCH, value_size);
+	char token[64] = "";
+	bool more = true;
+
+	copy->count = 0;
+	for (int n = 0; more; n++) {
+		uint32_t count = BATCH;
+
+		if (bpf_map_lookup_batch(fd, n ? token : NULL, token, keys,
+					 values, &count, NULL)) {
+			if (errno != ENOENT)
+				return -errno;
+			more = false;
+		}
+		if (copy->count + count >= room) {
+			room = (copy->count + count + 1) * 2;
+			copy->entries = mem_resize(copy->entries, room, stride);
+		}
+		for (uint32_t i = 0; i < count; i++, copy->count++) {
+			char *entry = copy->entries + copy->count * stride;
+
+			memcpy(entry, keys + i * key_size, key_size);
+			memcpy(entry + key_size, values + i * value_size,
+			       value_size);
+		}
+	}
+	copy->entries = mem_resize(copy->entries, copy->count + 1, stride);
+	if (copy->count)
+		qsort_r(copy->entries, copy->count, stride, compare_bytes,
+			&key_size);
+	return 0;
+}
+
+static int read_singly(struct map_copy *copy, int fd, size_t key_size,
+		       size_t value_size)
 {
 	struct key_list keys = { 0 };
 	size_t stride = key_size + value_size;
-	int err;
+	int err = keys_read(fd, key_size, &keys);
 
-	if (copy->valid)
-		return 0;
-	err = keys_read(fd, key_size, &keys);
 	copy->entries = mem_resize(copy->entries, keys.count + 1, stride);
 	copy->count = 0;
 	for (size_t i = 0; !err && i < keys.count; i++) {
@@ -163,6 +204,20 @@ int map_copy_read(struct map_copy *copy, int fd, size_t key_size,
 			copy->count++;
 	}
 	mem_free_ptr(&keys.keys);
+	return err;
+}
+
+int map_copy_read(struct map_copy *copy, int fd, size_t key_size,
+		  size_t value_size)
+{
+	int err;
+
+	if (copy->valid)
+		return 0;
+	err = key_size > 64 ? -EINVAL
+			    : read_batches(copy, fd, key_size, value_size);
+	if (err)
+		err = read_singly(copy, fd, key_size, value_size);
 	copy->valid = !err;
 	return err;
 }

@@ -5,7 +5,7 @@ int cmd_check(const struct options *opt)
 {
 	struct diag_list diags = { 0 };
 	struct buf out = BUF_INIT;
-	struct spec *spec = spec_read(opt->file, &diags, NULL);
+	struct spec *spec = spec_read(opt->file, NULL, &diags, NULL);
 
 	diag_list_print(&diags, &out);
 	fputs(buf_str(&out), stderr);

@@ -20,13 +20,17 @@
 #define NS_HOUR (60 * NS_MINUTE)
 #define NS_DAY (24 * NS_HOUR)
 
-/* What is known while files are being read. */
+/* Blocks that may stand in one of a folder's files only; hypervisors in all. */
+enum block { BLOCK_NODE, BLOCK_SAFETY, BLOCK_HISTORY, BLOCK_HYPERVISORS };
+#define BLOCK_COUNT 4
+
+/* What is known while a file is being read, or files are merged. */
 struct reader {
 	struct arena *arena; /* the spec's */
 	struct spec *spec;
 	struct diag_list *diags;
 	const char *dir; /* where relative paths start */
-	struct source blocks[3]; /* where node, safety, history stand */
+	struct source blocks[BLOCK_COUNT]; /* where they stand */
 	struct pool_ref *refs; /* names to resolve when all files are read */
 	size_t ref_count;
 	bool has_services; /* some file has the key */

@@ -5,11 +5,15 @@
 #include <string.h>
 
 #include "desired/names.h"
+#include "desired/piece.h"
 
 void spec_free(struct spec *s)
 {
-	if (s)
-		arena_free(s->arena);
+	if (!s)
+		return;
+	for (size_t i = 0; i < s->piece_count; i++)
+		piece_free(s->pieces[i]);
+	arena_free(s->arena);
 }
 
 size_t service_vip_ports(const struct service_spec *s)

@@ -270,6 +270,9 @@ struct spec {
 	size_t template_count;
 	struct service_spec *services; /* sorted by name */
 	size_t service_count;
+	/* What it shares with others that were read from the same files. */
+	struct piece **pieces;
+	size_t piece_count;
 };
 
 /* What the checks allow; also what `check` says when it is exceeded. */

@@ -13,6 +13,8 @@ struct builder {
 	const struct spec_text *text;
 	struct diag_list *diags;
 	size_t nodes;
+	int first_line; /* of the text in its file */
+	int first_depth;
 	bool stop; /* what follows makes no sense any more */
 };
 
@@ -46,14 +48,14 @@ const struct node *node_get(const struct node *mapping, const char *key)
 
 static struct source place(const struct builder *b, const yaml_mark_t *mark)
 {
-	return (struct source){ b->file, (int)mark->line + 1,
+	return (struct source){ b->file, (int)mark->line + b->first_line,
 				(int)mark->column + 1 };
 }
 
 /* libyaml gives no line for bytes it can't read, only their offset. */
 static struct source place_of_offset(const struct builder *b, size_t offset)
 {
-	struct source src = { b->file, 1, 1 };
+	struct source src = { b->file, b->first_line, 1 };
 
 	for (size_t i = 0; i < offset && i < b->text->len; i++) {
 		unsigned char c = (unsigned char)b->text->data[i];
@@ -210,6 +212,8 @@ static void build_node(struct builder *b, const yaml_event_t *e, struct node *n,
 		refuse_properties(b, &n->src, e->data.sequence_start.anchor,
 				  e->data.sequence_start.tag);
 		n->kind = NODE_SEQUENCE;
+		n->block = e->data.sequence_start.style ==
+			   YAML_BLOCK_SEQUENCE_STYLE;
 		build_members(b, n, YAML_SEQUENCE_END_EVENT, depth);
 	} else if (e->type == YAML_MAPPING_START_EVENT) {
 		refuse_properties(b, &n->src, e->data.mapping_start.anchor,
@@ -257,7 +261,7 @@ static struct node *build_stream(struct builder *b)
 		else if (!end && e.type != YAML_STREAM_START_EVENT &&
 			 e.type != YAML_DOCUMENT_END_EVENT) {
 			root = arena_alloc(b->arena, sizeof(*root));
-			build_node(b, &e, root, 1);
+			build_node(b, &e, root, b->first_depth);
 		}
 		yaml_event_delete(&e);
 	}
@@ -272,12 +276,16 @@ static const char *skip_bom(const struct spec_text *t, size_t *ret_len)
 	return bom ? t->data + 3 : t->data;
 }
 
-struct node *node_parse(struct arena *arena, const char *file,
-			const struct spec_text *text, struct diag_list *diags)
+static struct node *parse_from(struct arena *arena, const char *file,
+			       const struct spec_text *text, int line,
+			       int depth, struct diag_list *diags)
 {
-	struct builder b = {
-		.arena = arena, .file = file, .text = text, .diags = diags
-	};
+	struct builder b = { .arena = arena,
+			     .file = file,
+			     .text = text,
+			     .diags = diags,
+			     .first_line = line,
+			     .first_depth = depth };
 	struct source top = { file, 1, 1 };
 	struct node *root;
 	const char *data;
@@ -304,4 +312,17 @@ struct node *node_parse(struct arena *arena, const char *file,
 			"to remove all services on purpose, write \"version: 1\" and \"services: []\"",
 			"the file is empty");
 	return root;
+}
+
+struct node *node_parse(struct arena *arena, const char *file,
+			const struct spec_text *text, struct diag_list *diags)
+{
+	return parse_from(arena, file, text, 1, 1, diags);
+}
+
+struct node *node_parse_at(struct arena *arena, const char *file,
+			   const struct spec_text *text, int line,
+			   struct diag_list *diags)
+{
+	return parse_from(arena, file, text, line, 2, diags);
 }

@@ -26,6 +26,7 @@ enum node_kind {
 struct node {
 	enum node_kind kind;
 	bool plain; /* scalar: not quoted, nor a block */
+	bool block; /* sequence: its members begin with "- " */
 	struct source src;
 	const char *text; /* scalar; never holds a NUL */
 	struct node *items; /* members; of a mapping key, value, key, value */
@@ -38,6 +39,14 @@ struct node {
  */
 struct node *node_parse(struct arena *arena, const char *file,
 			const struct spec_text *text, struct diag_list *diags);
+
+/*
+ * The same of a part that begins at the line `line` of its file, two levels
+ * deep in it.
+ */
+struct node *node_parse_at(struct arena *arena, const char *file,
+			   const struct spec_text *text, int line,
+			   struct diag_list *diags);
 
 /* The value of a mapping's key, or NULL. */
 const struct node *node_get(const struct node *mapping, const char *key);

@@ -3,9 +3,11 @@
  * services.yaml to the model, top level:
  *
  *   bytes --node.c--> tree --keys.c, by the tables here and in parse_*.c-->
- *   model --resolve.c--> names become pointers --check*.c--> a spec, or NULL
+ *   pieces --merge.c, resolve.c--> one model, names become pointers
+ *   --check*.c--> a spec, or NULL
  *
- * All files are read before anything is said to be missing.
+ * cache.c keeps pieces, so that only what changed is read again.  All files
+ * are read before anything is said to be missing.
  */
 #include "desired/desired.h"
 
@@ -18,9 +20,8 @@
 #include "desired/complain.h"
 #include "desired/names.h"
 #include "desired/parse.h"
+#include "desired/piece.h"
 #include "desired/value.h"
-
-enum block { BLOCK_NODE, BLOCK_SAFETY, BLOCK_HISTORY };
 
 static void read_version(struct reader *r, const struct key *k,
 			 const struct node *v, void *field)
@@ -130,27 +131,13 @@ static const struct key history_keys[] = {
 };
 KEY_TABLE(history_table, "history", history_keys);
 
-/* A block that may stand in one of a folder's files only. */
-static bool first_block(struct reader *r, enum block which, const char *name,
-			const struct node *v)
-{
-	if (r->blocks[which].line) {
-		complain(r->diags, &v->src, "keep one of them",
-			 "\"%s\" stands at " PLACE_FMT " already", name,
-			 PLACE_ARG(&r->blocks[which]));
-		return false;
-	}
-	r->blocks[which] = v->src;
-	return true;
-}
-
 static void read_node(struct reader *r, const struct key *k,
 		      const struct node *v, void *field)
 {
 	struct spec *s = field;
 
-	if (!first_block(r, BLOCK_NODE, k->name, v))
-		return;
+	(void)k;
+	r->blocks[BLOCK_NODE] = v->src;
 	s->node.src = v->src;
 	read_mapping(r, &node_table, v, &s->node);
 }
@@ -160,15 +147,17 @@ static void read_safety(struct reader *r, const struct key *k,
 {
 	struct spec *s = field;
 
-	if (first_block(r, BLOCK_SAFETY, k->name, v))
-		read_mapping(r, &safety_table, v, &s->safety);
+	(void)k;
+	r->blocks[BLOCK_SAFETY] = v->src;
+	read_mapping(r, &safety_table, v, &s->safety);
 }
 
 static void read_history(struct reader *r, const struct key *k,
 			 const struct node *v, void *field)
 {
-	if (first_block(r, BLOCK_HISTORY, k->name, v))
-		read_mapping(r, &history_table, v, field);
+	(void)k;
+	r->blocks[BLOCK_HISTORY] = v->src;
+	read_mapping(r, &history_table, v, field);
 }
 
 /* hypervisors */
@@ -195,11 +184,7 @@ static void read_hypervisors(struct reader *r, const struct key *k,
 
 	if (!expect_list(r, k->name, v))
 		return;
-	if (v->count + s->hypervisor_count > SPEC_MAX_HYPERVISORS) {
-		complain(r->diags, &v->src, NULL, "more than %d hypervisors",
-			 SPEC_MAX_HYPERVISORS);
-		return;
-	}
+	r->blocks[BLOCK_HYPERVISORS] = v->src;
 	for (size_t i = 0; i < v->count; i++) {
 		struct hypervisor_spec h = { .src = v->items[i].src };
 
@@ -244,100 +229,105 @@ static const char *folder_of(struct arena *arena, const struct spec_text *t)
 	return arena_printf(arena, "%.*s", (int)(slash - t->path), t->path);
 }
 
-/* False: the text has no tree, so that nothing can be said about the rest. */
-static bool read_text_file(struct reader *r, const struct spec_text *t,
-			   struct arena *trees)
-{
-	const char *file = arena_dup(r->arena, t->path);
-	const struct node *root = node_parse(trees, file, t, r->diags);
-
-	if (!root)
-		return false;
-	r->dir = folder_of(r->arena, t);
-	r->has_services |= root->kind != NODE_MAPPING ||
-			   node_get(root, "services") != NULL;
-	read_mapping(r, &top_table, root, r->spec);
-	return true;
-}
-
-static struct spec *new_spec(const char *path)
+static struct piece *new_piece(void)
 {
 	struct arena *arena = arena_new();
-	struct spec *s = arena_alloc(arena, sizeof(*s));
+	struct piece *p = arena_alloc(arena, sizeof(*p));
 
-	s->arena = arena;
-	s->path = arena_dup(arena, path);
-	s->node.resync = 10 * NS_SECOND;
-	s->history_retention = 30 * NS_DAY;
-	return s;
+	p->users = 1;
+	p->arena = arena;
+	p->spec = arena_alloc(arena, sizeof(*p->spec));
+	p->spec->node.resync = 10 * NS_SECOND;
+	p->spec->history_retention = 30 * NS_DAY;
+	return p;
 }
 
-static int compare_services(const void *a, const void *b)
+struct piece *piece_use(struct piece *p)
 {
-	const struct service_spec *x = a, *y = b;
-	int order = strcmp(x->name, y->name);
-
-	return order ? order : x->src.line - y->src.line;
+	p->users++;
+	return p;
 }
 
-static void require_services(struct reader *r)
+void piece_free(struct piece *p)
 {
-	struct source src = { r->spec->path, 0, 0 };
-
-	if (!r->has_services)
-		complain(r->diags, &src,
-			 "write \"services: []\" if none are wanted",
-			 "no \"services\"");
+	if (p && !--p->users)
+		arena_free(p->arena);
 }
 
-static void finish(struct reader *r, size_t before)
+static struct reader reader_of(struct piece *p, const struct spec_text *t,
+			       struct diag_list *diags)
 {
-	struct spec *s = r->spec;
-
-	resolve_pools(r);
-	if (s->service_count)
-		qsort(s->services, s->service_count, sizeof(*s->services),
-		      compare_services);
-	check_spec(s, r->diags->errors == before, r->diags);
-	check_addresses(s, r->diags->errors == before, r->diags);
-	for (size_t i = 0; i < s->template_count; i++)
-		template_hash(&s->templates[i]);
+	return (struct reader){ .arena = p->arena,
+				.spec = p->spec,
+				.diags = diags,
+				.dir = folder_of(p->arena, t) };
 }
 
+struct piece *piece_parse(const struct spec_text *text, struct arena *trees,
+			  const struct node **layout, struct diag_list *diags)
+{
+	struct piece *p = new_piece();
+	struct reader r = reader_of(p, text, diags);
+	const char *file = arena_dup(p->arena, text->path);
+	const struct node *root = node_parse(trees, file, text, diags);
+	const struct node *services;
+
+	*layout = NULL;
+	if (root) {
+		services = node_get(root, "services");
+		if (services && services == &root->items[root->count - 1])
+			*layout = services;
+		p->readable = true;
+		p->has_services = root->kind != NODE_MAPPING || services;
+		read_mapping(&r, &top_table, root, p->spec);
+	}
+	memcpy(p->blocks, r.blocks, sizeof(p->blocks));
+	p->refs = r.refs;
+	return p;
+}
+
+struct piece *piece_parse_services(const struct spec_text *text, int line,
+				   int column, struct arena *trees,
+				   const struct node **layout,
+				   struct diag_list *diags)
+{
+	struct piece *p = new_piece();
+	struct reader r = reader_of(p, text, diags);
+	const char *file = arena_dup(p->arena, text->path);
+	struct node *root = node_parse_at(trees, file, text, line, diags);
+
+	if (!root || root->kind != NODE_SEQUENCE || !root->block ||
+	    root->src.column != column) {
+		piece_free(p);
+		return NULL;
+	}
+	*layout = root;
+	read_services(&r, table_key(&top_table, "services"), root, p->spec);
+	p->refs = r.refs;
+	return p;
+}
+
+/* A hash of one file is that of its bytes; of more, of their names, too. */
 void texts_sha256(const struct spec_text *texts, size_t count, char ret[65])
 {
 	uint8_t digest[SHA256_DIGEST_SIZE];
 	struct sha256_ctx ctx;
 
 	sha256_init(&ctx);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		const char *slash = strrchr(texts[i].path, '/');
+		const char *name = slash ? slash + 1 : texts[i].path;
+		uint64_t len = texts[i].len;
+
+		if (count > 1) {
+			sha256_update(&ctx, strlen(name) + 1,
+				      (const uint8_t *)name);
+			sha256_update(&ctx, sizeof(len), (const uint8_t *)&len);
+		}
 		sha256_update(&ctx, texts[i].len,
 			      (const uint8_t *)texts[i].data);
+	}
 	sha256_digest(&ctx, sizeof(digest), digest);
 	for (size_t i = 0; i < sizeof(digest); i++)
 		snprintf(ret + i * 2, 3, "%02x", digest[i]);
-}
-
-struct spec *spec_parse(const char *path, const struct spec_text *texts,
-			size_t count, struct diag_list *diags)
-{
-	struct spec *s = new_spec(path);
-	struct reader r = { .arena = s->arena, .spec = s, .diags = diags };
-	struct arena *trees = arena_new();
-	size_t before = diags->errors, first = diags->count;
-	bool readable = true;
-
-	for (size_t i = 0; i < count; i++)
-		readable &= read_text_file(&r, &texts[i], trees);
-	if (readable) {
-		require_services(&r);
-		finish(&r, before);
-		texts_sha256(texts, count, s->sha256);
-	}
-	arena_free(trees);
-	complain_sort(diags, first);
-	if (diags->errors == before)
-		return s;
-	spec_free(s);
-	return NULL;
 }

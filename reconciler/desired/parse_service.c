@@ -423,10 +423,8 @@ static void read_service(struct reader *r, const struct node *n, struct spec *s)
 	read_policies(r, &sr, before);
 	if (!sr.s.name)
 		return;
-	sr.ref.service = s->service_count;
 	*ARENA_PUSH(r->arena, s->services, s->service_count) = sr.s;
-	if (sr.ref.template)
-		*ARENA_PUSH(r->arena, r->refs, r->ref_count) = sr.ref;
+	*ARENA_PUSH(r->arena, r->refs, r->ref_count) = sr.ref;
 }
 
 void read_services(struct reader *r, const struct key *k, const struct node *v,

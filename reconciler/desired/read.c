@@ -172,8 +172,8 @@ static void check_files(const struct spec *s, struct diag_list *diags)
 	}
 }
 
-struct spec *spec_read(const char *path, struct diag_list *diags,
-		       char ret_sha256[65])
+struct spec *spec_read(const char *path, struct spec_cache *cache,
+		       struct diag_list *diags, char ret_sha256[65])
 {
 	struct files f = { 0 };
 	size_t before = diags->errors;
@@ -191,7 +191,7 @@ struct spec *spec_read(const char *path, struct diag_list *diags,
 	if (ret_sha256 && diags->errors == before)
 		texts_sha256(f.texts, f.count, ret_sha256);
 	if (diags->errors == before)
-		s = spec_parse(path, f.texts, f.count, diags);
+		s = spec_parse_again(cache, path, f.texts, f.count, diags);
 	if (s)
 		check_files(s, diags);
 	release_files(&f);

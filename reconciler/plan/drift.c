@@ -18,6 +18,12 @@ static bool is_edit(const struct change *c)
 	return !c->hidden && !c->drift && c->file;
 }
 
+/* What an event calls for may turn out to be drift, too. */
+static bool is_open(const struct change *c)
+{
+	return !c->hidden && !c->drift;
+}
+
 /* ---- the world as the applied file would have it seen ---- */
 
 static const struct backend_spec *find_backend(const struct service_spec *s,
@@ -91,7 +97,10 @@ static int by_name(const void *name, const void *item)
 	return strcmp(name, ((const struct world_service *)item)->name);
 }
 
-/* By index in the world: which services the plan changes. */
+/*
+ * By index in the world: which services the plan changes; all of them, where
+ * events change the node, as those come from any of them.
+ */
 static bool *find_touched(const struct plan *p)
 {
 	const struct world *w = p->world;
@@ -101,7 +110,11 @@ static bool *find_touched(const struct plan *p)
 		const struct change *c = p->changes[i];
 		const struct world_service *s = NULL;
 
-		if (c->service && is_edit(c) && w->service_count)
+		if (!is_open(c))
+			continue;
+		if (!c->service && !c->file)
+			memset(touched, true, w->service_count);
+		if (c->service && w->service_count)
 			s = bsearch(c->service, w->services, w->service_count,
 				    sizeof(*s), by_name);
 		if (s)
@@ -229,11 +242,11 @@ void plan_tell_drift(struct plan *p, const struct spec *applied)
 	struct strmap objects = { 0 };
 	struct spec spec;
 	struct world *w;
-	bool edits = false;
+	bool open = false;
 
-	for (size_t i = 0; i < p->count && !edits; i++)
-		edits = is_edit(p->changes[i]);
-	if (!applied || !edits)
+	for (size_t i = 0; i < p->count && !open; i++)
+		open = is_open(p->changes[i]);
+	if (!applied || !open)
 		return;
 	w = rewind_world(p, applied, &spec);
 	p->baseline = plan_make(&spec, w);

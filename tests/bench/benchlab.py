@@ -16,7 +16,6 @@ import sandbox  # noqa: E402
 from lab import wait_for  # noqa: E402
 
 SERVICES, BACKENDS = 100, 10
-SHARED = 4
 STATE = lab.BUILD / "bench" / "state"  # on a disk: history is waited for there
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -87,53 +86,82 @@ def say(text):
     print(text, flush=True)
 
 
-def address(service, backend):
-    """SHARED services run on each machine: the kernel's neighbour table, of
-    1,024 entries, is shared by all that happens on this one."""
-    return f"10.77.{1 + service // SHARED}.{1 + backend}"
+class Shape:
+    """What a farm serves: `services` of BACKENDS, on `shared` services a
+    machine, probed every `interval`, declared in one file or in `files`."""
 
+    def __init__(self, services=SERVICES, shared=4, interval="2s", files=1):
+        self.services, self.shared, self.interval, self.files = services, shared, interval, files
 
-def port(service):
-    return 8000 + service % SHARED
+    def address(self, service, backend):
+        """The kernel's neighbour table, of 1,024 entries, is shared by all that
+        happens on this machine: so services share machines."""
+        return f"10.77.{1 + service // self.shared}.{1 + backend}"
 
+    def port(self, service):
+        return 8000 + service % self.shared
 
-def services_text(weights):
-    """weights: (service, backend) to weight, where it isn't 10."""
-    lines = ["version: 1", "node:", "  interfaces: [uplink]", "services:"]
-    for i in range(SERVICES):
-        lines += [f"  - name: s{i}", f"    vips: [198.18.0.{1 + i}]", "    protocol: tcp",
-                  f"    ports: [{{listen: 80, target: {port(i)}}}]",
-                  "    health: {type: tcp, interval: 2s, timeout: 1s}",
-                  "    backends:"]
-        lines += [f"      - {{name: s{i}-b{k}, addresses: [{address(i, k)}], "
-                  f"weight: {weights.get((i, k), 10)}}}" for k in range(BACKENDS)]
-    return "\n".join(lines) + "\n"
+    def vip(self, service):
+        return f"198.18.{service // 250}.{1 + service % 250}"
+
+    def service(self, i, weights):
+        """weights: (service, backend) to weight, where it isn't 10."""
+        lines = [f"  - name: s{i}", f"    vips: [{self.vip(i)}]", "    protocol: tcp",
+                 f"    ports: [{{listen: 80, target: {self.port(i)}}}]",
+                 f"    health: {{type: tcp, interval: {self.interval}, timeout: 1s}}",
+                 "    backends:"]
+        return lines + [f"      - {{name: s{i}-b{k}, addresses: [{self.address(i, k)}], "
+                        f"weight: {weights.get((i, k), 10)}}}" for k in range(BACKENDS)]
+
+    def file_of(self, service):
+        """Which of the files it stands in."""
+        return service * self.files // self.services
+
+    def text(self, weights, file=0):
+        lines = ["version: 1"] + ([] if file else ["node:", "  interfaces: [uplink]"])
+        lines.append("services:")
+        for i in range(self.services):
+            if self.file_of(i) == file:
+                lines += self.service(i, weights)
+        return "\n".join(lines) + "\n"
 
 
 class Farm:
     """The lab, its server and the daemon, all backends admitted."""
 
-    def __init__(self, made):
+    def __init__(self, made, shape=None):
         self.made = made
+        self.shape = shape = shape or Shape()
         self.weights = {}
         host = made.add_backend("farm")
         made.lb.ip("address add 10.77.0.1/16 dev br0")
         host.ns.ip("address add 10.77.0.11/16 dev eth0",
-                   *(f"address add {address(i, k)}/16 dev eth0"
-                     for i in range(0, SERVICES, SHARED) for k in range(BACKENDS)))
+                   *(f"address add {shape.address(i, k)}/16 dev eth0"
+                     for i in range(0, shape.services, shape.shared) for k in range(BACKENDS)))
         host.ns.start([lab.BUILD / "xlb-backend", "-n", "farm",
-                       *(word for i in range(SHARED) for word in ("-p", port(i)))], log="server")
-        self.xlb = made.reconciler(services_text(self.weights))
+                       *(word for i in range(shape.shared) for word in ("-p", shape.port(i)))],
+                      log="server")
+        self.xlb = made.reconciler(shape.text(self.weights))
+        if shape.files > 1:
+            self.xlb.file = self.xlb.file.with_name("parts")
+            self.xlb.file.mkdir()
+            for i in range(shape.files):
+                self.file(i).write_text(shape.text(self.weights, i))
         self.xlb.state = STATE
         began = time.monotonic()
         self.xlb.start()
-        wait_for(self.all_up, f"{SERVICES * BACKENDS} backends to be healthy", 90, 0.05)
+        wait_for(self.all_up, f"{shape.services * BACKENDS} backends to be healthy", 90,
+                 0.0005 * shape.services)
         self.xlb.wait_converged()
         self.start_ms = (time.monotonic() - began) * 1e3
 
+    def file(self, i):
+        """The i-th one."""
+        return self.xlb.file / f"{i:02}.yaml" if self.shape.files > 1 else self.xlb.file
+
     def all_up(self):
         self.xlb.alive()
-        return self.healthy() == SERVICES * BACKENDS
+        return self.healthy() == self.shape.services * BACKENDS
 
     def healthy(self):
         status = self.xlb.status()

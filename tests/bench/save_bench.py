@@ -18,14 +18,16 @@ PAUSE = 0.25  # a person saves when the daemon is at rest
 
 
 def save(farm, round_):
-    service, backend = round_ * 7 % SERVICES, round_ * 3 % BACKENDS
+    shape = farm.shape
+    service, backend = round_ * 7 % shape.services, round_ * 3 % BACKENDS
+    file = farm.file(shape.file_of(service))
     how = "rename" if round_ % 2 else "write"
     farm.weights[service, backend] = 5 + round_ % 4
-    new = farm.xlb.file.with_suffix(".new")
-    new.write_text(benchlab.services_text(farm.weights))
+    new = farm.made.scratch / "new"
+    new.write_text(shape.text(farm.weights, shape.file_of(service)))
     ran, waited = farm.scheduled()
     done = subprocess.run([lab.BUILD / "bench" / "save_bench", farm.xlb.bpffs, f"s{service}",
-                           farm.xlb.file, new, how], capture_output=True, text=True, timeout=60)
+                           file, new, how], capture_output=True, text=True, timeout=60)
     if done.returncode:
         raise AssertionError(f"round {round_} ({how}): {done.stderr}")
     result = json.loads(done.stdout)

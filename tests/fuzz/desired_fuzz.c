@@ -48,9 +48,50 @@ static void check_print(const struct spec *s)
 	buf_release(&twice);
 }
 
+/* A NUL byte parts two texts: the second one is read again after the first. */
+static void check_again(const char *data, size_t size)
+{
+	const char *end = memchr(data, 0, size);
+	size_t len = end ? (size_t)(end - data) : size;
+	struct spec_text one = { "fuzz.yaml", data, len, "/etc/xlb" };
+	struct buf anew = BUF_INIT, again = BUF_INIT;
+	struct diag_list diags = { 0 };
+	struct spec_cache *cache;
+	struct spec_text two = one;
+	struct spec *s;
+
+	if (!end)
+		return;
+	two.data = end + 1;
+	two.len = size - len - 1;
+	cache = spec_cache_new();
+	spec_free(spec_parse_again(cache, "fuzz.yaml", &one, 1, &diags));
+	diag_list_release(&diags);
+	s = spec_parse_again(cache, "fuzz.yaml", &two, 1, &diags);
+	diag_list_print(&diags, &again);
+	if (s)
+		spec_print(s, &again);
+	spec_free(s);
+	diag_list_release(&diags);
+	s = spec_parse("fuzz.yaml", &two, 1, &diags);
+	diag_list_print(&diags, &anew);
+	if (s)
+		spec_print(s, &anew);
+	if (!strstr(buf_str(&again), "looks cut off") &&
+	    strcmp(buf_str(&anew), buf_str(&again)) != 0)
+		abort();
+	spec_free(s);
+	diag_list_release(&diags);
+	buf_release(&anew);
+	buf_release(&again);
+	spec_cache_free(cache);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct spec *s = parse((const char *)data, size);
+
+	check_again((const char *)data, size);
 
 	if (s)
 		check_print(s);

@@ -301,6 +301,47 @@ def git(made):
 
 
 @tap.test
+def commented(made):
+    """an edit that changes nothing leaves drift what it is, also that of events"""
+    converge(made, made.text)
+    lose_vip(made)
+    made.lb.run(["tc", "qdisc", "del", "dev", "br0", "clsact"])
+    made.xlb.write("# nothing new\n" + made.text)
+    values = plan(made, "--detailed-exitcode", code=CHANGES)
+    assert objects(values["drift"]) == Counter({("node/address/192.0.2.10", "add"): 1,
+                                                ("node/replies/br0", "add"): 1}), values
+    assert values["changes"] == [], values
+    row = last_row(made)
+    xlb(made, "apply", saved(made))
+    assert {r["action"] for r in rows_since(made, row)} == {"repair"}, rows_since(made, row)
+
+
+@tap.test
+def folder(made):
+    """in a folder of files each change says which file it comes from"""
+    made.xlb.write(made.text)
+    folder = made.scratch / "folder"
+    folder.mkdir()
+    (folder / "a.yaml").write_text(weighted(made, 9))
+    (folder / "b.yaml").write_text(
+        "version: 1\nservices:\n  - {name: more, vips: [192.0.2.30], protocol: tcp, ports: [81],"
+        " backends: [{address: 10.77.0.11}]}\n")
+    file, made.xlb.file = made.xlb.file, folder
+    try:
+        values = plan(made)
+        path = saved(made)
+        sources = {c["object"]: (Path(c["source"]["file"]).name, c["source"]["line"])
+                   for c in values["changes"] if c["source"]}
+        assert sources["service.more"] == ("b.yaml", 3), sources
+        assert sources["service.web/backend/b1"][0] == "a.yaml", sources
+        assert values["config"]["path"] == str(folder), values["config"]
+        (folder / "c.yaml").write_text("version: 1\nservices: []\n")
+        assert "the file has changed" in xlb(made, "apply", path, code=STALE).stderr
+    finally:
+        made.xlb.file = file
+
+
+@tap.test
 def approved_alone(made):
     """without a daemon: a held plan is shown with 4, and approved once"""
     converge(made, made.text)

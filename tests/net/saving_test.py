@@ -3,8 +3,10 @@
 """All the ways in which a file is saved: applied at once, or refused and the
 traffic untouched."""
 import hashlib
+import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -157,6 +159,40 @@ def bare_write(made):
     assert good != text
 
 
+def answers_for(made):
+    """Which backend has each slot, and the addresses that are answered at.
+    What slots had before may come to rest meanwhile."""
+    dump = json.loads(made.lb.out(["bpftool", "-j", "map", "dump", "pinned",
+                                   made.xlb.bpffs / "slots"]))
+    lines = [bytes(int(b, 16) for b in e["value"]) for e in dump]
+    owners = [word & 0x7fff for line in lines for word, in struct.iter_unpack("<I", line)]
+    return owners, made.lb.out(["ip", "-o", "address", "show", "uplink"])
+
+
+@tap.test
+def cut_off(made):
+    """every beginning of a file that ends with "..." changes nothing live"""
+    text = text_for(made, made.now) + "...\n"
+    made.xlb.apply(text)
+    made.xlb.wait_converged()
+    revision, before = made.xlb.status()["revision"], answers_for(made)
+    load = netlab.new_connections(made, TARGETS["nat v4"], 100)
+    # In between, where less would be valid, it is left as it is for longer.
+    lines = {i for i, c in enumerate(text) if c == "\n"}
+    for length in range(len(text) - 1):
+        made.xlb.file.write_text(text[:length])
+        netlab.settle(0.3 if length in lines and length % 5 == 0 else 0.002)
+    wait_for(lambda: "looks cut off" in str(made.xlb.status()["file"]), "the cut to be told", 30)
+    assert made.xlb.status()["revision"] == revision
+    assert answers_for(made) == before and any(before[0])
+    rows = made.xlb.query("SELECT DISTINCT result FROM revisions WHERE id > ?", revision)
+    assert [row["result"] for row in rows] == ["invalid"], rows
+    made.xlb.file.write_text(text)
+    wait_for(lambda: made.xlb.verb("status", "--check").returncode == 0,
+             "status to be well again", 30)
+    check(load.stop(), "traffic around a file that is cut off")
+
+
 def restart_on(made, path):
     """From now on it runs with that file."""
     assert made.xlb.stop() == 0
@@ -194,6 +230,111 @@ def git_checkout(made):
     run("checkout", "-q", "one")
     made.now = now
     applied(made, now, "git checkout back")
+
+
+def folder_texts(made, name):
+    """The same as text_for(), in three files."""
+    top, *services = text_for(made, name).split("  - name: ")
+    half = len(services) // 2
+    head = "version: 1\nservices:\n"
+    return {"00-node.yaml": top.replace("services:", "services: []"),
+            "10-some.yaml": head + "".join("  - name: " + s for s in services[:half]),
+            "20-more.yaml": head + "".join("  - name: " + s for s in services[half:])}
+
+
+@tap.test
+def folder_in_git(made):
+    """a checkout that changes several files of a folder is one revision"""
+    top = made.scratch / "fleet"
+    place = top / "xlb"
+    place.mkdir(parents=True)
+    now, later = made.now, "b2" if made.now == "b1" else "b1"
+    env = dict(os.environ, HOME=str(made.scratch), GIT_CONFIG_NOSYSTEM="1")
+
+    def git(*words):
+        return subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example", "-C",
+                               str(top), *words], check=True, env=env, text=True,
+                              capture_output=True).stdout.strip()
+
+    def write(name):
+        for file, text in folder_texts(made, name).items():
+            (place / file).write_text(text)
+
+    git("init", "-q", "-b", "one"), write(now), git("add", "."), git("commit", "-qm", "one")
+    git("checkout", "-qb", "two"), write(later), git("commit", "-qam", "two")
+    git("checkout", "-q", "one")
+    restart_on(made, place)
+    known = made.xlb.revisions()
+    # As a checkout of many files does: one after the other, under the lock.
+    (top / ".git" / "index.lock").touch()
+    write(later)
+    netlab.settle(0.3)
+    assert made.xlb.revisions() == known, "it didn't wait for index.lock"
+    write(now)
+    (top / ".git" / "index.lock").unlink()
+    git("checkout", "-q", "two")
+    made.now = later
+    wait_for(lambda: serves(made, later), "the checkout to be applied", 30)
+    made.xlb.wait_converged()
+    wait_for(lambda: last_revision(made)["git_revision"], "the commit to be recorded", 30)
+    row = last_revision(made)
+    assert row["git_revision"] == git("rev-parse", "HEAD") and not row["git_dirty"], row
+    assert row["sha256"] == folder_hash(place), row
+    assert made.xlb.revisions() == known + 1, made.xlb.query("SELECT * FROM revisions")
+    # One of the files edited by hand, and not committed; it is the cause by line.
+    lines = (place / "20-more.yaml").read_text().splitlines()
+    line = max(i for i, text in enumerate(lines) if f"name: {later}," in text)
+    lines[line] = lines[line].replace("}", ", weight: 7}")
+    (place / "20-more.yaml").write_text("# by hand\n" + "\n".join(lines) + "\n")
+    wait_for(lambda: made.xlb.revisions() == known + 2 and last_revision(made)["git_dirty"],
+             "the edit to be recorded as dirty", 30)
+    wait_for(lambda: made.xlb.query("SELECT file, line FROM change_history WHERE revision_id = ?"
+                                    " AND file = ? AND line = ?", last_revision(made)["id"],
+                                    str(place / "20-more.yaml"), line + 2),
+             "the change to be recorded with its file and line", 30)
+
+
+def last_revision(made):
+    return made.xlb.query("SELECT * FROM revisions ORDER BY id DESC LIMIT 1")[0]
+
+
+def folder_hash(place):
+    """Of each file its name, a NUL byte, its length (8 bytes) and its bytes."""
+    total = hashlib.sha256()
+    for path in sorted(place.glob("*.yaml")):
+        data = path.read_bytes()
+        total.update(path.name.encode() + b"\0" + len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()
+
+
+def said(made):
+    return str((made.xlb.status() or {"file": ""})["file"])
+
+
+@tap.test
+def folder_mistakes(made):
+    """names and blocks twice are refused with both places; a file renamed is no change"""
+    place = made.xlb.file
+    text = (place / "20-more.yaml").read_text()
+    for extra, words in (
+            (text, ["30-twice.yaml:", "20-more.yaml:", "duplicate service"]),
+            ("version: 1\nnode: {resync: 5s}\n", ["30-twice.yaml:2:", "00-node.yaml:", '"node" stands at']),
+            ("version: 2\n", ["30-twice.yaml:1:10"])):
+        (place / "30-twice.yaml").write_text(extra)
+        wait_for(lambda w=words: all(word in said(made) for word in w), f"{words} to be told", 30)
+        assert serves(made, made.now)
+    done = made.xlb.verb("check")
+    assert done.returncode == 3 and "30-twice.yaml:1:10" in done.stdout + done.stderr, done
+    (place / "30-twice.yaml").unlink()
+    wait_for(lambda: made.xlb.verb("status", "--check").returncode == 0, "it to be well again", 30)
+    known = made.xlb.revisions()
+    os.rename(place / "20-more.yaml", place / "25-more.yaml")
+    wait_for(lambda: made.xlb.revisions() == known + 1, "the new name to be recorded", 30)
+    made.xlb.wait_converged()
+    assert made.xlb.plan_is_empty() and serves(made, made.now)
+    changes = made.xlb.query("SELECT * FROM change_history WHERE revision_id = ?",
+                             last_revision(made)["id"])
+    assert not changes, changes
 
 
 @tap.test

@@ -481,12 +481,14 @@ def live_rate(made):
 @tap.test
 def live_ends(made):
     """it ends with its time, with its client, and with the daemon; two don't do it at once"""
-    first = Live(made, "--for", "2s")
+    first = Live(made)
     done = made.xlb.verb("trace", "--live")
     assert done.returncode == 1 and "already" in done.stderr, done
     assert "trace" in made.xlb.status()["features"]
-    first.process.wait(30)
     first.finish()
+    timed = Live(made, "--for", "2s")
+    timed.process.wait(30)
+    timed.finish()
     second = Live(made)
     second.process.kill()
     wait_for(lambda: not Live.on(made), "sampling to end with its client", 30)

@@ -424,7 +424,7 @@ static void read_folder(void **state)
 	char sha[65], *image;
 	struct spec *s;
 
-	assert_null(spec_read(dir, &diags, sha));
+	assert_null(spec_read(dir, NULL, &diags, sha));
 	assert_true(mentions(&diags, "no *.yaml file"));
 	diag_list_release(&diags);
 
@@ -436,7 +436,7 @@ static void read_folder(void **state)
 	put(dir, "c.yml", "not: ours\n");
 	put(dir, ".d.yaml", "not: ours\n");
 	put(dir, "here.qcow2", "");
-	s = spec_read(dir, &diags, sha);
+	s = spec_read(dir, NULL, &diags, sha);
 	assert_non_null(s);
 	assert_string_equal(s->path, dir);
 	assert_string_equal(s->sha256, sha);
@@ -456,13 +456,13 @@ static void read_file(void **state)
 	char *path = mem_printf("%s/a.yaml", (char *)*state), sha[65];
 	struct spec *s;
 
-	assert_null(spec_read(path, &diags, sha));
+	assert_null(spec_read(path, NULL, &diags, sha));
 	assert_true(mentions(&diags, "No such file"));
 	assert_string_equal(sha, "");
 	diag_list_release(&diags);
 
 	put(*state, "a.yaml", "abc");
-	assert_null(spec_read(path, &diags, sha));
+	assert_null(spec_read(path, NULL, &diags, sha));
 	/* FIPS 180-2, appendix B.1 */
 	assert_string_equal(
 		sha,
@@ -473,7 +473,7 @@ static void read_file(void **state)
 	    "version: 1\nservices: []\n"
 	    "templates: [{name: a, image: x, network: default}]\n");
 	assert_int_equal(chdir(*state), 0);
-	s = spec_read("./a.yaml", &diags, NULL);
+	s = spec_read("./a.yaml", NULL, &diags, NULL);
 	assert_non_null(s);
 	assert_int_equal(s->templates[0].image[0], '/');
 	assert_null(strstr(s->templates[0].image, "./"));

@@ -30,7 +30,7 @@ BASE = ["base/buf.c", "base/diag.c", "base/ip.c", "base/mem.c", "base/strmap.c"]
 NOT_FROM_BASE = {"buf_read_file"}
 
 MEMORY = """malloc calloc realloc reallocarray free memcpy memmove memset memcmp memchr memrchr
-    __memcpy_chk __memset_chk __memmove_chk __explicit_bzero_chk explicit_bzero"""
+    memmem __memcpy_chk __memset_chk __memmove_chk __explicit_bzero_chk explicit_bzero"""
 STRINGS = """strlen strnlen strcmp strncmp strcasecmp strncasecmp strchr strchrnul strrchr strstr
     strspn strcspn strpbrk strdup strndup strcpy strncpy stpcpy strtol strtoul strtoll strtoull strtod
     __isoc23_strtol __isoc23_strtoul __isoc23_strtoll __isoc23_strtoull
