@@ -2,6 +2,7 @@
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "reconcile.h"
@@ -124,5 +125,11 @@ int main(int argc, char **argv)
 			code = no_such_verb(opt.verb);
 	}
 	options_release(&opt);
+	/* A thread that hangs in a call of libvirt's would trip over what
+	 * exit() takes down. */
+	if (!workers_wait(0)) {
+		fflush(NULL);
+		_exit(code);
+	}
 	return code;
 }

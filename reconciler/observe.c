@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "reconcile.h"
+#include "pipeline.h"
 
 /*
  * An unresolved next hop is asked for so often and no more: with a thousand of
@@ -698,9 +698,12 @@ static void gather_services(struct gather *g)
 	struct vm_run *v;
 	size_t i = 0;
 
-	while ((s = strmap_next(&g->names, &i)))
+	while ((s = strmap_next(&g->names, &i))) {
 		if (s->spec)
 			gather_fixed(g, s);
+		if (g->r->prober)
+			prober_turn(g->r->prober);
+	}
 	i = 0;
 	while ((v = strmap_next(&g->r->vms, &i)))
 		gather_vm(g, v);
@@ -963,6 +966,18 @@ static bool same_interfaces(const struct spec *a, const struct spec *b)
 	return true;
 }
 
+/* All of them for one who only looks. */
+static void choose_verified(struct gather *g)
+{
+	size_t from = g->looks ? 0 : g->r->verify_at;
+	size_t most = g->looks ? SIZE_MAX : VERIFY_AT_ONCE;
+
+	if (g->looks && !g->r->verify)
+		return;
+	for (size_t i = from; i < g->w->service_count && i - from < most; i++)
+		g->w->services[i].verify = true;
+}
+
 static struct world *gather_all(struct gather *g)
 {
 	struct reconciler *r = g->r;
@@ -981,6 +996,7 @@ static struct world *gather_all(struct gather *g)
 	gather_pools(g);
 	gather_strays(g);
 	gather_node(g);
+	choose_verified(g);
 	strmap_release(&g->names);
 	return g->w;
 }
@@ -990,6 +1006,8 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 {
 	struct gather g = { .r = r, .spec = spec, .arena = arena };
 
+	if (r->verify)
+		r->verify_at = 0;
 	gather_all(&g);
 	sweep_members(r);
 	return g.w;

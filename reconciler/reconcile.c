@@ -164,6 +164,8 @@ static int apply(struct reconciler *r, const struct plan *p)
 			o->err = -ENOLINK;
 		else
 			o->err = apply_change(r, p->changes[done], &o->diags);
+		if (r->prober)
+			prober_turn(r->prober);
 		after = clock_ns();
 		o->took = after - before;
 		before = after;
@@ -338,7 +340,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	sweep_update(r);
 	systemd_serving(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);
-	if (r->converged)
+	if (r->converged && r->verify_at == SIZE_MAX)
 		end_once(r, EXIT_DONE);
 }
 
@@ -455,6 +457,18 @@ static void wait_for_word(struct reconciler *r, const struct plan *p)
 	r->waiting = sum || r->file_waits;
 }
 
+/* The next services' slots, in a pass of their own. */
+static void verify_on(struct reconciler *r, const struct world *w)
+{
+	if (r->verify_at == SIZE_MAX)
+		return;
+	r->verify_at += VERIFY_AT_ONCE;
+	if (r->verify_at < w->service_count)
+		reconcile_soon(r);
+	else
+		r->verify_at = SIZE_MAX;
+}
+
 void carry_out(struct reconciler *r, const struct draft *d)
 {
 	int err = -EPERM;
@@ -467,6 +481,7 @@ void carry_out(struct reconciler *r, const struct draft *d)
 	if (r->dp)
 		datapath_set_next_backend(r->dp, d->plan->next_id);
 	r->verify = false;
+	verify_on(r, d->world);
 	after_pass(r, d->world, d->plan, err);
 }
 
@@ -642,6 +657,8 @@ void reconciler_close(struct reconciler *r)
 	applied_keep(r);
 	close_git(r);
 	close_hypervisors(r);
+	if (!hypervisor_end())
+		log_warn("stopping", "hypervisor_calls=under_way");
 	strmap_release(&r->vms);
 	close_members(r);
 	close_services(r);

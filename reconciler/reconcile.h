@@ -186,7 +186,8 @@ struct reconciler {
 	uint64_t flow_seed;
 	uint64_t direct_sum; /* of the direct map as last seen or written */
 	bool settled;
-	bool verify;
+	bool verify; /* the next pass reads everything again */
+	size_t verify_at; /* whose slots a pass looks through next */
 	char failing[320]; /* the first change that failed in the last pass */
 	bool converged; /* the last plan was empty and nothing is under way */
 	double applied_ms; /* from the save to its tables, last revision */

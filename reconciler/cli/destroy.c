@@ -50,7 +50,8 @@ static struct plan *make_plan(struct reconciler *r, struct arena *arena,
 	size_t kept = 0;
 
 	r->verify = true;
-	w = observe(r, r->spec, arena);
+	w = r->read_only ? observe_as_if(r, r->spec, arena)
+			 : observe(r, r->spec, arena);
 	w->settled = false;
 	p = plan_make(r->spec, w);
 	for (size_t i = 0; i < p->count; i++)

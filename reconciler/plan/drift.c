@@ -24,14 +24,6 @@ static bool is_open(const struct change *c)
 	return !c->hidden && !c->drift;
 }
 
-static bool any_open(const struct plan *p)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (is_open(p->changes[i]))
-			return true;
-	return false;
-}
-
 /* ---- the world as the applied file would have it seen ---- */
 
 static const struct backend_spec *find_backend(const struct service_spec *s,
@@ -107,16 +99,12 @@ static int by_name(const void *name, const void *item)
 
 /*
  * By index in the world: which services the plan changes; all of them, where
- * events change the node, as those come from any of them, or where nothing is
- * shown.
+ * events change the node, as those come from any of them.
  */
 static bool *find_touched(const struct plan *p)
 {
 	const struct world *w = p->world;
 	bool *touched = arena_alloc(p->arena, w->service_count + 1);
-
-	if (!any_open(p))
-		memset(touched, true, w->service_count);
 
 	for (size_t i = 0; i < p->count; i++) {
 		const struct change *c = p->changes[i];
@@ -135,12 +123,16 @@ static bool *find_touched(const struct plan *p)
 	return touched;
 }
 
-static struct world *rewind_world(struct plan *p, const struct spec *applied)
+static struct world *rewind_world(struct plan *p, const struct spec *applied,
+				  struct spec *ret_spec)
 {
 	const bool *touched = find_touched(p);
 	struct world *w = arena_alloc(p->arena, sizeof(*w));
+	struct service_spec *specs = NULL;
 
 	*w = *p->world;
+	*ret_spec = *applied;
+	ret_spec->service_count = 0;
 	w->settled = true;
 	w->services = NULL;
 	w->service_count = 0;
@@ -159,7 +151,9 @@ static struct world *rewind_world(struct plan *p, const struct spec *applied)
 		s->pool.wanted = s->pool.wanted_before;
 		s->pool.cause = NULL;
 		rewind_members(p->arena, s);
+		*ARENA_PUSH(p->arena, specs, ret_spec->service_count) = *spec;
 	}
+	ret_spec->services = specs;
 	rewind_vms(p->arena, w);
 	return w;
 }
@@ -173,13 +167,11 @@ struct entry { /* a visible change of the new plan, and those of its object */
 
 static void index_changes(struct plan *p, struct strmap *objects)
 {
-	bool open = any_open(p);
-
 	for (size_t i = 0; i < p->count; i++) {
 		struct change *c = p->changes[i];
 		struct entry *e;
 
-		if (c->hidden && open)
+		if (c->hidden)
 			continue;
 		e = arena_alloc(p->arena, sizeof(*e));
 		e->change = c;
@@ -231,14 +223,6 @@ static void tell(struct plan *p, const struct strmap *objects,
 	     e = e->next) {
 		struct change *c = e->change;
 
-		if (c->hidden && c->kind == b->kind) {
-			/* Nothing else explains it: somebody wrote it. */
-			c->hidden = false;
-			c->drift = true;
-			c->detail = b->detail;
-			c->cause = b->cause;
-			return;
-		}
 		if (is_same(c, b)) {
 			c->drift = true;
 			return;
@@ -253,55 +237,19 @@ static void tell(struct plan *p, const struct strmap *objects,
 		split(p, edit, b);
 }
 
-/* ---- what still takes its time, and was asked for before ---- */
-
-static const struct world_member *waiting_member(const struct plan *p,
-						 const struct change *c)
-{
-	const struct world *w = p->world;
-	const struct world_service *s =
-		w->service_count
-			? bsearch(c->service, w->services, w->service_count,
-				  sizeof(*s), by_name)
-			: NULL;
-
-	for (size_t i = 0; s && i < s->member_count; i++)
-		if (!strcmp(s->members[i].name, c->name) &&
-		    s->members[i].leaving == (c->action == ACTION_DESTROY))
-			return &s->members[i];
-	return NULL;
-}
-
-static bool was_asked_for(const struct plan *p, const struct change *c,
-			  const struct spec *applied)
-{
-	const struct service_spec *s = spec_find_service(applied, c->service);
-	const struct world_member *m = waiting_member(p, c);
-	const struct backend_spec *b = s && m ? find_backend(s, m) : NULL;
-
-	if (c->action == ACTION_DESTROY)
-		return s && m && !b;
-	return b && b->weight && b->state == BACKEND_ACTIVE;
-}
-
-static void hide_known(struct plan *p, const struct spec *applied)
-{
-	for (size_t i = 0; i < p->count; i++) {
-		struct change *c = p->changes[i];
-
-		if (c->waits && !c->hidden && c->kind == CHANGE_SHOW)
-			c->hidden = was_asked_for(p, c, applied);
-	}
-}
-
 void plan_tell_drift(struct plan *p, const struct spec *applied)
 {
 	struct strmap objects = { 0 };
+	struct spec spec;
+	struct world *w;
+	bool open = false;
 
-	if (!applied || !p->count)
+	for (size_t i = 0; i < p->count && !open; i++)
+		open = is_open(p->changes[i]);
+	if (!applied || !open)
 		return;
-	hide_known(p, applied);
-	p->baseline = plan_make(applied, rewind_world(p, applied));
+	w = rewind_world(p, applied, &spec);
+	p->baseline = plan_make(&spec, w);
 	index_changes(p, &objects);
 	for (size_t i = 0; i < p->baseline->count; i++) {
 		const struct change *b = p->baseline->changes[i];

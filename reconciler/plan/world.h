@@ -137,6 +137,7 @@ struct world_service {
 	const char *name;
 	const struct service_spec *spec; /* NULL: gone from the file */
 	uint32_t id; /* in the kernel; 0: none */
+	bool verify; /* hold every slot against its table, not just the changed */
 	struct world_member *members; /* sorted by name */
 	size_t member_count;
 	struct world_pool pool;
@@ -146,7 +147,7 @@ struct world {
 	uint64_t now; /* CLOCK_MONOTONIC ns */
 	bool settled; /* the file is the one last applied: differences are drift */
 	bool approved; /* by the operator: guards hold nothing back */
-	bool verify; /* hold every slot against its table, not just the changed */
+	bool verify; /* everything was read again, not just what changed */
 	bool forwards6_all; /* net.ipv6.conf.all.forwarding */
 	uint32_t next_id; /* where the search for a free backend id starts */
 	struct world_kernel kernel;

@@ -36,6 +36,7 @@ PARTS = {
     "http": ([HERE / "http_bench.py"], {"XLB_BENCH_ROUNDS": "1", "XLB_BENCH_MS": "100"}, []),
     "save": ([HERE / "save_bench.py"], {"XLB_BENCH_ROUNDS": "20"}, []),
     "idle": ([HERE / "idle_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
+    "probe": ([HERE / "probe_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
     "first_request": ([HERE / "first_request_bench.py"], {"XLB_BENCH_ROUNDS": "1"}, []),
 }
 

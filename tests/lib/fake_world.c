@@ -581,6 +581,8 @@ struct world *fake_observe(struct fake *f, const struct spec *spec,
 	gather_services(g);
 	gather_pools(g);
 	gather_node(g);
+	for (size_t i = 0; i < w->service_count; i++)
+		w->services[i].verify = f->verify;
 	sweep_runs(f);
 	free(g);
 	return w;
@@ -1217,15 +1219,10 @@ static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 		return false;
 	if (!region_is_sound(f, v->service, v->slot_base, v->slot_shift))
 		return false;
-	/*
-	 * Datagrams that become stateless go to the slot's cur at once.  What
-	 * the service's line says is so of the region that it says.
-	 */
-	for (uint32_t i = 0;
-	     v->proto == IPPROTO_TCP &&
-	     (v->flags & XLB_VIP_PICKS ||
-	      (service_changes(s) && s->slot_base == v->slot_base)) &&
-	     i < 1u << (32 - v->slot_shift);
+	/* Datagrams that become stateless go to the slot's cur at once. */
+	for (uint32_t i = 0; v->proto == IPPROTO_TCP &&
+			     (v->flags & XLB_VIP_PICKS || service_changes(s)) &&
+			     i < 1u << (32 - v->slot_shift);
 	     i++) {
 		uint32_t word = f->slots[v->slot_base + i];
 

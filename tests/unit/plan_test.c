@@ -547,121 +547,6 @@ static void storm(struct fake *f, struct model *m, struct model *good)
 	f->verify = true;
 }
 
-/* ---- drift and edits apart ---- */
-
-/* The plan for spec in a copy of that world, where `applied` was applied. */
-static struct plan *told_plan(const struct fake *f, const struct spec *spec,
-			      const struct spec *applied)
-{
-	struct fake *copy = fake_copy(f);
-	struct arena *arena = arena_new();
-	struct plan *p;
-
-	copy->settled = spec == applied;
-	copy->verify = true;
-	p = plan_make(spec, fake_observe(copy, spec, arena));
-	if (spec != applied)
-		plan_tell_drift(p, applied);
-	/* It keeps the world, but for the tables: look at no values. */
-	p->world_arena = arena;
-	fake_free(copy);
-	return p;
-}
-
-static bool has_drift(const struct plan *p, const char *object)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (p->changes[i]->drift && !p->changes[i]->hidden &&
-		    !strcmp(p->changes[i]->object, object))
-			return true;
-	return false;
-}
-
-static bool has_hidden(const struct plan *p, const char *object)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (p->changes[i]->hidden &&
-		    !strcmp(p->changes[i]->object, object))
-			return true;
-	return false;
-}
-
-static bool has_edit(const struct plan *p)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (!p->changes[i]->drift && !p->changes[i]->hidden &&
-		    p->changes[i]->file)
-			return true;
-	return false;
-}
-
-static const char *drift_text(const struct plan *p)
-{
-	static const struct spec none = { .path = "services.yaml" };
-
-	return steps_text(p, &none);
-}
-
-static void assert_same_drift(const struct plan *some, const struct plan *all)
-{
-	for (size_t i = 0; i < some->count; i++)
-		if (some->changes[i]->drift && !some->changes[i]->hidden &&
-		    !has_drift(all, some->changes[i]->object) &&
-		    !has_hidden(all, some->changes[i]->object))
-			fail_msg("%s is drift in one plan and not in the "
-				 "other:\n%s\n%s",
-				 some->changes[i]->object, drift_text(some),
-				 drift_text(all));
-}
-
-/* A file that differs in nothing that counts: all is drift, as it was. */
-static void check_commented(const struct fake *f, const struct spec *spec,
-			    const struct model *m)
-{
-	struct spec *same = model_spec(m);
-	struct plan *p = told_plan(f, same, spec);
-	struct plan *settled = told_plan(f, spec, spec);
-
-	assert_same_drift(p, settled);
-	assert_same_drift(settled, p);
-	assert_int_equal(plan_summarize(p).drift,
-			 plan_summarize(settled).drift);
-	if (has_edit(p) != has_edit(settled))
-		fail_msg("drift is called an edit:\n%s\n%s", drift_text(p),
-			 drift_text(settled));
-	plan_free(settled);
-	plan_free(p);
-	spec_free(same);
-}
-
-static void check_told(const struct fake *f, const struct spec *spec,
-		       const struct model *m)
-{
-	struct model other = *m;
-	struct fake *spoilt = fake_copy(f);
-	struct spec *edited;
-	struct plan *p, *q, *settled;
-
-	check_commented(f, spec, m);
-	drift(spoilt);
-	check_commented(spoilt, spec, m);
-	edit(&other);
-	edited = model_spec(&other);
-	if (edited) {
-		p = told_plan(f, edited, spec);
-		if (plan_summarize(p).drift)
-			fail_msg("an edit is called drift:\n%s", drift_text(p));
-		q = told_plan(spoilt, edited, spec);
-		settled = told_plan(spoilt, spec, spec);
-		assert_same_drift(q, settled);
-		plan_free(settled);
-		plan_free(q);
-		plan_free(p);
-	}
-	spec_free(edited);
-	fake_free(spoilt);
-}
-
 static void one_step(struct fake *f, const struct spec *spec)
 {
 	struct fake *before;
@@ -691,8 +576,6 @@ static void one_history(uint32_t number)
 
 		if (spec && !is_refused(f, spec)) {
 			one_step(f, spec);
-			if (step % 20 == 7)
-				check_told(f, spec, &m);
 			good = m;
 			parsed++;
 		} else {
