@@ -61,6 +61,8 @@ static void keep_overrides(struct reconciler *r)
 	r->overrides = NULL;
 	r->override_count = 0;
 	store_overrides(r->store, &r->overrides, &r->override_count);
+	guards_open(r);
+	keeping_open(r);
 	r->overrides_read = true;
 }
 
