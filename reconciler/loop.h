@@ -23,6 +23,7 @@ typedef void (*loop_fn)(void *arg);
 /* CLOCK_MONOTONIC, and wall-clock milliseconds since 1970. */
 uint64_t clock_ns(void);
 int64_t clock_wall_ms(void);
+void clock_text(int64_t wall_ms, char ret[32]); /* 2026-07-01T10:00:00Z */
 
 int loop_new(struct loop **ret); /* 0 or -errno */
 void loop_free(struct loop *l);

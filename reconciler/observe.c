@@ -735,6 +735,8 @@ static void gather_pools(struct gather *g)
 		const struct hypervisor *h;
 		struct service_run *run;
 
+		s->paused = s->spec && service_pauses(g->r, s->spec);
+		s->unprotected = find_override(g->r, "unprotect", s->name);
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		run = service_run_get(g->r, s->name);
@@ -742,6 +744,7 @@ static void gather_pools(struct gather *g)
 		/* Another hypervisor may have been declared under its name. */
 		s->pool.known = run->pool_known && h && hypervisor_is_read(h);
 		s->pool.wanted = run->wanted;
+		s->pool.allowed = pool_allowed(run, s->spec);
 		s->pool.wanted_before =
 			run->previews ? run->previewed : run->wanted;
 		s->pool.view = run->view[0] ? run->view : NULL;
@@ -962,6 +965,7 @@ static struct world *gather_all(struct gather *g)
 	g->w = arena_alloc(g->arena, sizeof(*g->w));
 	g->w->now = clock_ns();
 	g->w->settled = r->settled;
+	g->w->accepted = g->spec == r->spec && (!r->read_only || r->settled);
 	g->w->approved = r->approved;
 	g->w->verify = r->verify;
 	gather_kernel(g);
@@ -969,6 +973,7 @@ static struct world *gather_all(struct gather *g)
 	gather_services(g);
 	gather_pools(g);
 	gather_strays(g);
+	guards_observe(r, g->spec, g->arena, g->w, g->looks);
 	gather_node(g);
 	choose_verified(g);
 	strmap_release(&g->names);
