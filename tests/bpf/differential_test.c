@@ -56,6 +56,7 @@ struct service {
 	uint32_t members[MEMBERS];
 	uint8_t log2;
 	uint8_t families; /* of its backends' addresses */
+	uint8_t rehashed; /* low byte of now when it began to hash otherwise */
 };
 
 /* A client's side of a connection. */
@@ -112,7 +113,7 @@ struct world {
 	uint8_t frame[PACKET_MAX], out[PACKET_MAX];
 	struct model_due due;
 	/* Of all histories. */
-	uint64_t packets, changes, opened;
+	uint64_t packets, changes, opened, rehashed;
 	uint64_t drops[XLB_DROP_MAX], events[XLB_EVENT_MAX];
 };
 
@@ -275,12 +276,17 @@ static void make_backend(struct world *w, uint32_t id, uint8_t generation,
 	w->lab.tables->loads[id] = w->model.loads[id];
 }
 
-static bool tracks_all(const struct service *s)
+/* From clients' slots to flows' or back: the old flows are found otherwise. */
+static bool rehashes(const struct service *s)
 {
 	uint16_t clients = s->vip.flags & XLB_VIP_CLIENT;
 
-	return s->vip.flags & (XLB_VIP_STICKY | XLB_VIP_PICKS) ||
-	       (clients && clients != XLB_VIP_CLIENT);
+	return clients && clients != XLB_VIP_CLIENT;
+}
+
+static bool tracks_all(const struct service *s)
+{
+	return s->vip.flags & (XLB_VIP_STICKY | XLB_VIP_PICKS) || rehashes(s);
 }
 
 static uint32_t any_member(struct world *w, const struct service *s)
@@ -530,7 +536,8 @@ static void plan_word(struct world *w, const struct service *s, uint32_t slot,
 	uint32_t old = w->model.slots[slot];
 	uint32_t word = slot_next(old, want, &rules);
 
-	if (word_moves(word) && !word_moves(old))
+	/* While it is held new flows at prev aren't remembered. */
+	if (word_moves(word) && XLB_SLOT_STATE(word) != XLB_SLOT_STATE(old))
 		w->moved[slot] = (uint8_t)w->model.now;
 	set_word(w, slot, word);
 }
@@ -687,8 +694,21 @@ static void sweep_slot(struct world *w, const struct service *s, uint32_t i)
 		set_word(w, slot, XLB_SLOT(cur, cur, XLB_REST));
 }
 
+/* Every flow of before has spoken, and is remembered, or has run out. */
+static int end_rehash(struct world *w, struct service *s)
+{
+	if (!rehashes(s) || (uint8_t)(w->model.now - s->rehashed) <= IDLE + 1)
+		return 0;
+	s->vip.flags ^= XLB_VIP_CLIENT_OLD;
+	w->rehashed++;
+	return flip(w);
+}
+
 static int change_sweep(struct world *w)
 {
+	for (unsigned int n = 0; w->kind->lawful && n < w->service_count; n++)
+		if (end_rehash(w, &w->services[n]))
+			return -1;
 	sweep_memories(w);
 	for (unsigned int n = 0; w->kind->lawful && n < w->service_count; n++)
 		for (uint32_t i = 0; i < 1U << w->services[n].log2; i++)
@@ -732,8 +752,9 @@ static int change_growth(struct world *w)
 	uint32_t from = s->vip.slot_base, to = from ^ (REGION / 2);
 
 	if (s->log2 >= 8 ||
+	    (s->vip.flags & XLB_VIP_CLIENT && w->kind->lawful) ||
 	    (s->style == STYLE_SOURCE_HASH &&
-	     (w->kind->lawful || w->kind->flow_log2 <= s->log2 + 1)))
+	     w->kind->flow_log2 <= s->log2 + 1))
 		return 0;
 	for (uint32_t i = 0; i < 2U << s->log2; i++) {
 		set_word(w, to + i, w->model.slots[from + (i >> 1)]);
@@ -771,7 +792,8 @@ static int change_style(struct world *w)
 {
 	struct service *s = any_service(w);
 
-	if (s->style == STYLE_SOURCE_HASH || s->vip.proto == IPPROTO_UDP)
+	if (s->style == STYLE_SOURCE_HASH || s->vip.proto == IPPROTO_UDP ||
+	    (w->kind->lawful && rehashes(s)))
 		return 0;
 	s->style = s->style == STYLE_MAGLEV ? any_pick(w) : STYLE_MAGLEV;
 	for (uint32_t i = 0; s->style != STYLE_MAGLEV && i < 1U << s->log2;
@@ -789,6 +811,28 @@ static int change_style(struct world *w)
 	if (!w->kind->lawful)
 		fill_slots(w, s);
 	choose_sources(w);
+	return flip(w);
+}
+
+/*
+ * From maglev to source_hash or back, also before the last such change is
+ * over: first the words are made ready, then new flows go by the other hash.
+ */
+static int change_hash(struct world *w)
+{
+	struct service *s = any_service(w);
+
+	if (!w->kind->lawful || s->vip.proto == IPPROTO_UDP ||
+	    s->style > STYLE_SOURCE_HASH)
+		return 0;
+	s->style = s->style == STYLE_MAGLEV ? STYLE_SOURCE_HASH : STYLE_MAGLEV;
+	s->vip.flags ^= XLB_VIP_CLIENT_HASH;
+	s->rehashed = (uint8_t)w->model.now;
+	for (uint32_t i = 0; i < 1U << s->log2; i++) {
+		uint32_t slot = s->vip.slot_base + i;
+
+		plan_word(w, s, slot, XLB_SLOT_CUR(w->model.slots[slot]), 0);
+	}
 	return flip(w);
 }
 
@@ -814,6 +858,7 @@ static int change_any(struct world *w)
 		change_death, change_sweep,   change_time,  change_time,
 		change_time,  change_backend, change_load,  change_load,
 		change_flip,  change_growth,  change_style, change_sources,
+		change_hash,
 	};
 
 	w->changes++;
@@ -1360,7 +1405,9 @@ static bool run_kind(const struct kind *kind, double seconds)
 	       (unsigned long long)w.packets, (unsigned long long)w.changes,
 	       (unsigned long long)n);
 	if (kind->lawful)
-		printf(", %llu connections", (unsigned long long)w.opened);
+		printf(", %llu connections, hashed otherwise %llu times",
+		       (unsigned long long)w.opened,
+		       (unsigned long long)w.rehashed);
 	puts("");
 	model_release(&w.model);
 	bpf_lab_close(&w.lab);
