@@ -152,7 +152,7 @@ class Farm:
         self.xlb.state = STATE
         began = time.monotonic()
         self.xlb.start()
-        wait_for(self.all_up, f"{shape.services * BACKENDS} backends to be healthy", 90,
+        wait_for(self.all_up, f"{shape.services * BACKENDS} backends to be healthy", 240,
                  0.0005 * shape.services)
         self.xlb.wait_converged()
         self.start_ms = (time.monotonic() - began) * 1e3
