@@ -327,6 +327,7 @@ struct xlb_tables {
 	0x01 /* every flow is remembered: no slot comes to rest */
 #define XLB_SERVICE_CLIENT_HASH 0x02 /* its VIPs' flags of these names */
 #define XLB_SERVICE_CLIENT_OLD 0x04
+#define XLB_SERVICE_PROTECTED 0x08 /* for a reconciler without a history */
 
 /* Value of the services map (array by service id); only user space reads it. */
 struct xlb_service {

@@ -77,6 +77,9 @@ int verb_on_reconciler(struct reconciler *r, const struct options *opt,
 		{ "drain", override_verb, false },
 		{ "undrain", override_verb, false },
 		{ "refresh", override_verb, false },
+		{ "pause", keep_verb, false },
+		{ "resume", keep_verb, false },
+		{ "unprotect", keep_verb, false },
 		{ "trace", trace_verb, true },
 	};
 

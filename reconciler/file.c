@@ -68,12 +68,14 @@ static bool acceptable(struct reconciler *r, const struct spec *spec,
 	return ok;
 }
 
-/* The revision under which this file was applied before a restart, or 0. */
+/* The revision under which this file was applied before, or 0. */
 static int64_t applied_before(struct reconciler *r)
 {
 	int64_t last = 0;
 	char sha[65] = "";
 
+	if (r->spec && r->reread && !strcmp(r->spec->sha256, r->file_sha256))
+		return r->revision;
 	if (r->spec || !r->store)
 		return 0;
 	store_last_applied(r->store, &last, sha);
@@ -127,14 +129,15 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 		old = NULL;
 	}
 	r->file_waits = false;
-	r->settled = revision != 0;
+	r->settled = revision != 0 && !r->reread;
+	r->reread = false;
 	set_revision(r, revision);
 	r->restless = 0;
 	r->told_failures = 0;
 	diag_list_release(&r->file_diags);
 	connect_hypervisors(r, spec);
 	r->spec = spec;
-	if (!r->settled) {
+	if (!revision) {
 		record_revision(r, "applying");
 		set_revision(r, r->last_revision);
 	}
@@ -145,6 +148,7 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	} else {
 		reconcile_pass(r);
 	}
+	keeping_remember(r);
 	if (!revision)
 		record_commit(r);
 	if (group && store_commit(r->store))
@@ -242,7 +246,7 @@ void read_again(void *arg)
 		diag_list_release(&diags);
 		return;
 	}
-	if (spec && r->spec && !strcmp(sha, r->spec->sha256)) {
+	if (spec && r->spec && !r->reread && !strcmp(sha, r->spec->sha256)) {
 		/* Back to what runs. */
 		diag_list_release(&r->file_diags);
 		r->held = r->file_waits = false;
@@ -261,12 +265,13 @@ void read_again(void *arg)
 		goto out;
 	}
 	apply_flags(spec, r->opt);
+	keeping_merge(r, spec);
 	before = applied_before(r);
 	if (!r->spec && !before && !r->applied)
 		r->applied = applied_read(r);
 	draft.arena = arena_new();
 	draft.world = observe_as_if(r, spec, draft.arena);
-	draft.world->settled = before != 0;
+	draft.world->settled = draft.world->accepted = before != 0;
 	draft_plan(r, &draft, spec);
 	if (before || may_adopt(r, sha) || draft.plan->diags.errors)
 		take(r, spec, before, &draft);
@@ -317,12 +322,15 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 	if (!spec)
 		return NULL;
 	apply_flags(spec, r->opt);
+	keeping_merge(r, spec);
 	arena = arena_new();
 	scaling_preview(r, spec);
 	world = look_closely(r, spec, arena, true);
 	/* What an edit asks for isn't drift. */
 	world->settled =
 		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
+	world->accepted = r->spec && (!r->read_only || r->settled) &&
+			  !strcmp(r->spec->sha256, spec->sha256);
 	plan = plan_make(spec, world);
 	if (!world->settled)
 		plan_tell_drift(plan, baseline_of(r));

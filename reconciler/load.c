@@ -216,8 +216,10 @@ static void decide(struct service_run *s, const struct service_spec *spec)
 			tally_vm(&t, s, v, spec, now);
 	s->measured_at = now;
 	fill_samples(s, &t, in.samples);
-	if (!s->pool_known || !spec->scaling.signal_count)
+	if (!s->pool_known || !spec->scaling.signal_count ||
+	    spec->kept == KEPT_LEAVING)
 		return;
+	in.paused = service_pauses(s->r, spec);
 	in.ready = t.ready;
 	in.warming = t.warming;
 	in.starting = s->wanted > t.ready_any ? s->wanted - t.ready_any : 0;
@@ -297,6 +299,12 @@ static void interval_over(void *arg)
 	hypervisor_stats(h, got_stats, s);
 }
 
+/* Its count isn't the scaler's. */
+static bool rests(const struct reconciler *r, const struct service_spec *spec)
+{
+	return spec->kept == KEPT_LEAVING || service_pauses(r, spec);
+}
+
 /*
  * The file moved the bounds: that needs no signal, window or cooldown.  The
  * scaler decides all the same, so that it knows of the action under way.
@@ -315,7 +323,7 @@ static void keep_bounds(struct reconciler *r, struct service_run *s,
 	/* Without signals the count is the minimum. */
 	if (!spec->scaling.signal_count)
 		fits = s->wanted == spec->pool.min;
-	if (!s->pool_known || fits)
+	if (!s->pool_known || fits || rests(r, spec))
 		return;
 	scale_decide(&in, &s->memory, &d);
 	if (d.to == s->wanted)
@@ -351,6 +359,25 @@ static void learn_pool(struct reconciler *r, struct service_run *s,
 				  clock_wall_ms());
 	s->pool_known = true;
 	s->wanted = active && s->memory.count ? s->memory.count : active;
+	s->inherited = s->wanted;
+}
+
+uint32_t pool_allowed(struct service_run *s, const struct service_spec *spec)
+{
+	uint32_t most = spec->scaling.signal_count ? spec->pool.max : s->wanted;
+	uint32_t staying = 0;
+	struct vm_run *v;
+	size_t i = 0;
+
+	while (s->inherited < most && (v = strmap_next(&s->r->vms, &i))) {
+		enum vm_phase phase = vm_run_phase(v);
+
+		staying += !strcmp(v->service, s->name) &&
+			   phase != PHASE_STOPPING && phase != PHASE_DRAINING;
+	}
+	if (staying <= s->inherited)
+		s->inherited = UINT32_MAX;
+	return s->inherited < most ? s->inherited : most;
 }
 
 /* The answers it owes won't come. */
@@ -455,6 +482,8 @@ void scaling_preview(struct reconciler *r, const struct spec *spec)
 		learn_pool(r, s, pool);
 		s->previewed = s->wanted;
 		s->previews = true;
+		if (rests(r, &spec->services[i]))
+			continue;
 		if (s->wanted < pool->min)
 			s->wanted = pool->min;
 		if (s->wanted > pool->max)

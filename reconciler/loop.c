@@ -72,6 +72,15 @@ int64_t clock_wall_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+void clock_text(int64_t wall_ms, char ret[32])
+{
+	time_t t = (time_t)(wall_ms / 1000);
+	struct tm tm = { 0 };
+
+	gmtime_r(&t, &tm);
+	strftime(ret, 32, "%Y-%m-%dT%H:%M:%SZ", &tm);
+}
+
 static int add_to_epoll(struct loop *l, int fd, uint32_t events, void *ptr)
 {
 	struct epoll_event ev = { .events = events, .data.ptr = ptr };

@@ -23,6 +23,7 @@ typedef void (*loop_fn)(void *arg);
 /* CLOCK_MONOTONIC, and wall-clock milliseconds since 1970. */
 uint64_t clock_ns(void);
 int64_t clock_wall_ms(void);
+void clock_text(int64_t wall_ms, char ret[32]); /* 2026-07-01T10:00:00Z */
 
 int loop_new(struct loop **ret); /* 0 or -errno */
 void loop_free(struct loop *l);
@@ -58,5 +59,13 @@ struct worker *worker_new(struct loop *l, const char *name);
 void worker_submit(struct worker *w, loop_fn run, loop_fn done, void *arg);
 unsigned int worker_pending(const struct worker *w); /* submitted, not done */
 void worker_free(struct worker *w);
+/*
+ * Without waiting: the thread ends the job under way, however long that takes,
+ * then runs last(arg), and that was all of it.  No done() is called any more,
+ * and the loop may go.
+ */
+void worker_retire(struct worker *w, loop_fn last, void *arg);
+/* Until all retired ones have ended; false: `limit` ns were not enough. */
+bool workers_wait(uint64_t limit);
 
 #endif

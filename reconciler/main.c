@@ -2,6 +2,7 @@
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "reconcile.h"
@@ -37,6 +38,11 @@ static const struct verb verbs[] = {
 	  "take that back" },
 	{ "refresh", cmd_override, "[--dry-run]",
 	  "read the file, the kernel and the hypervisors again" },
+	{ "pause", cmd_keep, "SERVICE [--dry-run]",
+	  "a service stays as it is: VMs, count and declaration" },
+	{ "resume", cmd_keep, "SERVICE [--dry-run]", "take that back" },
+	{ "unprotect", cmd_keep, "SERVICE [--dry-run]",
+	  "let a protected service go that the file no longer declares" },
 	{ "trace", cmd_trace,
 	  "--vip A:P --from B:Q[-R] [--protocol tcp|udp] [--length N]\n"
 	  "           [--ttl N] [--json], or --live [--vip A[:P]] [--from B[:Q]]\n"
@@ -44,12 +50,11 @@ static const struct verb verbs[] = {
 	  "           [--for D] [--json]",
 	  "why packets of that client go where they go; --live: as they come" },
 	{ "destroy", cmd_destroy, "[--yes] [--dry-run] [--timeout D]",
-	  "remove all that xlb made: VMs, VIPs, programs" },
+	  "remove all that xlb made, but for protected services" },
 };
 
 /* Verbs of the contract whose feature is still to come. */
-static const char *const later[] = { "explain", "top",	 "pause",
-				     "resume",	"adopt", "unprotect" };
+static const char *const later[] = { "explain", "top", "adopt" };
 
 static void usage(FILE *out)
 {
@@ -124,5 +129,11 @@ int main(int argc, char **argv)
 			code = no_such_verb(opt.verb);
 	}
 	options_release(&opt);
+	/* A thread that hangs in a call of libvirt's would trip over what
+	 * exit() takes down. */
+	if (!workers_wait(0)) {
+		fflush(NULL);
+		_exit(code);
+	}
 	return code;
 }

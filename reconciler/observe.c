@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "reconcile.h"
+#include "pipeline.h"
 
 /*
  * An unresolved next hop is asked for so often and no more: with a thousand of
@@ -672,9 +672,12 @@ static void gather_services(struct gather *g)
 	struct vm_run *v;
 	size_t i = 0;
 
-	while ((s = strmap_next(&g->names, &i)))
+	while ((s = strmap_next(&g->names, &i))) {
 		if (s->spec)
 			gather_fixed(g, s);
+		if (g->r->prober)
+			prober_turn(g->r->prober);
+	}
 	i = 0;
 	while ((v = strmap_next(&g->r->vms, &i)))
 		gather_vm(g, v);
@@ -732,6 +735,8 @@ static void gather_pools(struct gather *g)
 		const struct hypervisor *h;
 		struct service_run *run;
 
+		s->paused = s->spec && service_pauses(g->r, s->spec);
+		s->unprotected = find_override(g->r, "unprotect", s->name);
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		run = service_run_get(g->r, s->name);
@@ -739,6 +744,7 @@ static void gather_pools(struct gather *g)
 		/* Another hypervisor may have been declared under its name. */
 		s->pool.known = run->pool_known && h && hypervisor_is_read(h);
 		s->pool.wanted = run->wanted;
+		s->pool.allowed = pool_allowed(run, s->spec);
 		s->pool.wanted_before =
 			run->previews ? run->previewed : run->wanted;
 		s->pool.view = run->view[0] ? run->view : NULL;
@@ -937,6 +943,18 @@ static bool same_interfaces(const struct spec *a, const struct spec *b)
 	return true;
 }
 
+/* All of them for one who only looks. */
+static void choose_verified(struct gather *g)
+{
+	size_t from = g->looks ? 0 : g->r->verify_at;
+	size_t most = g->looks ? SIZE_MAX : VERIFY_AT_ONCE;
+
+	if (g->looks && !g->r->verify)
+		return;
+	for (size_t i = from; i < g->w->service_count && i - from < most; i++)
+		g->w->services[i].verify = true;
+}
+
 static struct world *gather_all(struct gather *g)
 {
 	struct reconciler *r = g->r;
@@ -947,6 +965,7 @@ static struct world *gather_all(struct gather *g)
 	g->w = arena_alloc(g->arena, sizeof(*g->w));
 	g->w->now = clock_ns();
 	g->w->settled = r->settled;
+	g->w->accepted = g->spec == r->spec && (!r->read_only || r->settled);
 	g->w->approved = r->approved;
 	g->w->verify = r->verify;
 	gather_kernel(g);
@@ -954,7 +973,9 @@ static struct world *gather_all(struct gather *g)
 	gather_services(g);
 	gather_pools(g);
 	gather_strays(g);
+	guards_observe(r, g->spec, g->arena, g->w, g->looks);
 	gather_node(g);
+	choose_verified(g);
 	strmap_release(&g->names);
 	return g->w;
 }
@@ -964,6 +985,8 @@ struct world *observe(struct reconciler *r, const struct spec *spec,
 {
 	struct gather g = { .r = r, .spec = spec, .arena = arena };
 
+	if (r->verify)
+		r->verify_at = 0;
 	gather_all(&g);
 	sweep_members(r);
 	return g.w;

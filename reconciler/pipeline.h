@@ -12,6 +12,12 @@ struct draft {
 	struct plan *plan;
 };
 
+/*
+ * A pass that looks through slots takes so many services, and the next one the
+ * next of them: computing all tables at once would keep probes waiting.
+ */
+#define VERIFY_AT_ONCE 32
+
 /* reconcile.c */
 void draft_plan(const struct reconciler *r, struct draft *d,
 		const struct spec *spec);

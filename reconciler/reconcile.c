@@ -177,10 +177,14 @@ static int apply(struct reconciler *r, const struct plan *p)
 
 		if (p->changes[done]->held)
 			continue;
+		if (p->changes[done]->counted)
+			guards_count(r, p->changes[done]);
 		if (lacks_program(p, outcomes, done))
 			o->err = -ENOLINK;
 		else
 			o->err = apply_change(r, p->changes[done], &o->diags);
+		if (r->prober)
+			prober_turn(r->prober);
 		after = clock_ns();
 		o->took = after - before;
 		before = after;
@@ -336,6 +340,7 @@ static void after_pass(struct reconciler *r, const struct world *w,
 {
 	bool under_way =
 		members_joining(w) || vms_under_way(w) || pools_unknown(w);
+	bool still; /* but for what is held back */
 
 	if (!err && !r->settled && !pools_unknown(w)) {
 		r->settled = true;
@@ -346,8 +351,9 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	} else if (err && !r->settled) {
 		set_result(r, "failed");
 	}
-	r->converged = !err && plan_is_empty(p) && !under_way && !r->waiting &&
-		       !r->file_diags.errors;
+	still = !err && plan_is_empty(p) && !under_way && !r->file_diags.errors;
+	r->converged = still && !r->waiting && !p->guard_count;
+	guards_after_pass(r, w, p);
 	/* Backends that join may never do so, and need nobody's word. */
 	if (!err && plan_is_empty(p) && !vms_under_way(w) && !pools_unknown(w))
 		r->approved = r->released = false;
@@ -355,8 +361,8 @@ static void after_pass(struct reconciler *r, const struct world *w,
 	sweep_update(r);
 	systemd_serving(r);
 	pass_again(r, err != 0, !plan_is_empty(p), under_way);
-	if (r->converged)
-		end_once(r, EXIT_DONE);
+	if (still && !r->waiting && r->verify_at == SIZE_MAX)
+		end_once(r, p->guard_count ? EXIT_HELD : EXIT_DONE);
 }
 
 const struct spec *baseline_of(const struct reconciler *r)
@@ -472,6 +478,18 @@ static void wait_for_word(struct reconciler *r, const struct plan *p)
 	r->waiting = sum || r->file_waits;
 }
 
+/* The next services' slots, in a pass of their own. */
+static void verify_on(struct reconciler *r, const struct world *w)
+{
+	if (r->verify_at == SIZE_MAX)
+		return;
+	r->verify_at += VERIFY_AT_ONCE;
+	if (r->verify_at < w->service_count)
+		reconcile_soon(r);
+	else
+		r->verify_at = SIZE_MAX;
+}
+
 void carry_out(struct reconciler *r, const struct draft *d)
 {
 	int err = -EPERM;
@@ -484,6 +502,7 @@ void carry_out(struct reconciler *r, const struct draft *d)
 	if (r->dp)
 		datapath_set_next_backend(r->dp, d->plan->next_id);
 	r->verify = false;
+	verify_on(r, d->world);
 	after_pass(r, d->world, d->plan, err);
 }
 
@@ -496,6 +515,7 @@ void reconcile_pass(void *arg)
 		return;
 	net_catch_up(r->net);
 	expire_overrides(r);
+	keeping_step(r);
 	scaling_update(r, r->spec);
 	d.arena = arena_new();
 	d.world = observe(r, r->spec, d.arena);
@@ -554,13 +574,16 @@ static void resync(void *arg)
 
 int reconciler_look(struct reconciler *r, struct diag_list *diags)
 {
+	struct spec *spec =
+		spec_read(r->opt->file, NULL, diags, r->file_sha256);
 	int64_t last = 0;
 	char applied[65] = "";
 
-	r->spec = spec_read(r->opt->file, NULL, diags, r->file_sha256);
-	if (!r->spec)
+	if (!spec)
 		return -EBADMSG;
-	apply_flags(r->spec, r->opt);
+	apply_flags(spec, r->opt);
+	keeping_merge(r, spec);
+	r->spec = spec;
 	if (r->store)
 		store_last_applied(r->store, &last, applied);
 	r->settled = last && !strcmp(applied, r->spec->sha256);
@@ -616,6 +639,11 @@ static int open_state(struct reconciler *r, struct diag_list *diags)
 	return 0;
 }
 
+static void on_thaw(void *arg)
+{
+	reconcile_soon(arg);
+}
+
 int reconciler_open(struct reconciler *r, const struct options *opt,
 		    struct loop *loop, bool read_only, struct diag_list *diags)
 {
@@ -630,6 +658,8 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 		      r->run_id);
 	log_set_run(r->run_id);
 	err = open_state(r, diags);
+	guards_open(r);
+	keeping_open(r);
 	if (!err)
 		err = net_open(loop, on_network, r, &r->net);
 	if (!err)
@@ -644,6 +674,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	r->housekeeping = loop_add_timer(loop, housekeeping, r);
 	r->retry_read = loop_add_timer(loop, read_again, r);
 	r->expiry = loop_add_timer(loop, on_expiry, r);
+	r->thaw = loop_add_timer(loop, on_thaw, r);
 	r->keep = loop_add_timer(loop, applied_keep, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
@@ -682,6 +713,8 @@ void reconciler_close(struct reconciler *r)
 	applied_keep(r);
 	close_git(r);
 	close_hypervisors(r);
+	if (!hypervisor_end())
+		log_warn("stopping", "hypervisor_calls=under_way");
 	strmap_release(&r->vms);
 	close_members(r);
 	close_services(r);
@@ -696,6 +729,9 @@ void reconciler_close(struct reconciler *r)
 	loop_remove(r->expiry);
 	loop_remove(r->keep);
 	loop_remove(r->watchdog);
+	loop_remove(r->thaw);
+	guards_close(r);
+	keeping_close(r);
 	if (r->dp)
 		datapath_close(r->dp);
 	if (r->net)

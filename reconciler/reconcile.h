@@ -18,6 +18,7 @@
 #include "desired/desired.h"
 #include "health/health.h"
 #include "loop.h"
+#include "plan/ledger.h"
 #include "plan/plan.h"
 #include "scale/scale.h"
 #include "state/store.h"
@@ -144,6 +145,11 @@ struct service_run {
 	uint64_t interval;
 	bool pool_known;
 	uint32_t wanted;
+	/*
+	 * `wanted` at the start, while more than that are there: what the
+	 * scaler remembered may be old, so that those aren't its decision.
+	 */
+	uint32_t inherited; /* UINT32_MAX: no more of that */
 	uint32_t previewed; /* what `wanted` was before a preview */
 	bool previews;
 	char view[256]; /* the last decision, in words; "" none */
@@ -186,7 +192,8 @@ struct reconciler {
 	uint64_t flow_seed;
 	uint64_t direct_sum; /* of the direct map as last seen or written */
 	bool settled;
-	bool verify;
+	bool verify; /* the next pass reads everything again */
+	size_t verify_at; /* whose slots a pass looks through next */
 	char failing[320]; /* the first change that failed in the last pass */
 	bool converged; /* the last plan was empty and nothing is under way */
 	double applied_ms; /* from the save to its tables, last revision */
@@ -212,6 +219,12 @@ struct reconciler {
 	struct strmap services; /* struct service_run by name */
 	struct store_override *overrides;
 	size_t override_count;
+	struct ledger ledger;
+	int64_t wall_ms; /* at clock_ns() 0, for all times of guards */
+	struct strmap declarations; /* keeping.c */
+	bool reread; /* the file counts anew, though it is the same */
+	char **told_holds; /* "GUARD OBJECT" of the last pass, sorted */
+	size_t told_hold_count;
 
 	struct loop_source *pass; /* the next pass */
 	struct loop_source *resync;
@@ -219,6 +232,7 @@ struct reconciler {
 	struct loop_source *retry_read;
 	struct loop_source *deadline; /* of --once */
 	struct loop_source *expiry; /* of the next override that ends */
+	struct loop_source *thaw; /* when a guard may let go */
 	struct loop_source *keep; /* the applied file, when there is time */
 	struct loop_source *watchdog; /* systemd.c; NULL: nobody asks */
 	uint64_t watchdog_every; /* ns */
@@ -309,12 +323,43 @@ void vm_order_start(struct reconciler *r, const struct change *c);
 void vm_order_remove(struct reconciler *r, const struct change *c,
 		     bool replace);
 
+/* guards.c: what guards remember, and telling what they hold back. */
+void guards_open(struct reconciler *r);
+void guards_close(struct reconciler *r);
+int64_t guards_now(const struct reconciler *r); /* wall clock ms, no jumps */
+/* How many VMs may go, and which. */
+void guards_observe(struct reconciler *r, const struct spec *spec,
+		    struct arena *arena, struct world *w, bool looks);
+/* Before a change with `counted`: on disk before its VM is touched. */
+void guards_count(struct reconciler *r, const struct change *c);
+void guards_after_pass(struct reconciler *r, const struct world *w,
+		       const struct plan *p);
+
+/* keeping.c: services that stay as they were declared before. */
+void keeping_open(struct reconciler *r);
+void keeping_close(struct reconciler *r);
+/* r->spec is in force: what its services are is kept, others are forgotten. */
+void keeping_remember(struct reconciler *r);
+/* Services that stay come back into a file that was read. */
+void keeping_merge(struct reconciler *r, struct spec *spec);
+/* Before a pass: those that need not stay any more go out of r->spec. */
+void keeping_step(struct reconciler *r);
+/* No longer protected: out of r->spec as soon as its VMs may go. */
+void keeping_release(struct reconciler *r, const char *name);
+/* Protected, though nothing but the kernel knows of it any more. */
+bool kept_by_kernel(const struct reconciler *r, const char *name);
+bool service_pauses(const struct reconciler *r, const struct service_spec *s);
+const struct store_override *find_override(const struct reconciler *r,
+					   const char *kind, const char *key);
+
 /* load.c: samples to decisions. */
 void scaling_forget(struct reconciler *r, const struct hypervisor *h);
 void scaling_update(struct reconciler *r, const struct spec *spec);
 /* `plan`: what the pool counts would be under spec, nothing recorded. */
 void scaling_preview(struct reconciler *r, const struct spec *spec);
 void scaling_preview_end(struct reconciler *r, const struct spec *spec);
+/* VMs above so many are there against the file: see struct world_pool. */
+uint32_t pool_allowed(struct service_run *s, const struct service_spec *spec);
 void scaling_check_done(struct reconciler *r, struct service_run *s);
 void scaling_record(struct reconciler *r, struct service_run *s,
 		    const struct scale_decision *d);
@@ -372,6 +417,7 @@ int cmd_check(const struct options *opt);
 int cmd_status(const struct options *opt);
 int cmd_history(const struct options *opt);
 int cmd_override(const struct options *opt);
+int cmd_keep(const struct options *opt);
 int cmd_destroy(const struct options *opt);
 int cmd_trace(const struct options *opt);
 int cmd_apply(const struct options *opt);
@@ -382,6 +428,7 @@ int status_verb(struct reconciler *r, const struct options *opt,
 		struct buf *out);
 int override_verb(struct reconciler *r, const struct options *opt,
 		  struct buf *out);
+int keep_verb(struct reconciler *r, const struct options *opt, struct buf *out);
 int trace_verb(struct reconciler *r, const struct options *opt,
 	       struct buf *out);
 bool parse_duration(const char *s, uint64_t *ret_ns);

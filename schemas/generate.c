@@ -108,11 +108,15 @@ static const struct {
 	key_fn read;
 	enum key_form form;
 } readers[] = {
-	{ read_text, FORM_TEXT },	{ read_name, FORM_NAME },
-	{ read_bool, FORM_BOOL },	{ read_duration, FORM_DURATION },
-	{ read_size, FORM_SIZE },	{ read_count, FORM_COUNT },
-	{ read_percent, FORM_PERCENT }, { read_port, FORM_PORT },
-	{ read_false, FORM_FALSE },	{ read_address_pair, FORM_ADDRESS },
+	{ read_text, FORM_TEXT },
+	{ read_name, FORM_NAME },
+	{ read_bool, FORM_BOOL },
+	{ read_duration, FORM_DURATION },
+	{ read_size, FORM_SIZE },
+	{ read_count, FORM_COUNT },
+	{ read_percent, FORM_PERCENT },
+	{ read_port, FORM_PORT },
+	{ read_address_pair, FORM_ADDRESS },
 };
 
 static enum key_form form_of(const struct key *k)
@@ -136,8 +140,6 @@ static json_t *single(const struct key *k)
 		return pattern("^[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?$");
 	case FORM_BOOL:
 		return of_type("boolean");
-	case FORM_FALSE:
-		return json_pack("{s: [b]}", "enum", 0);
 	case FORM_DURATION:
 		return pattern("^" DECIMAL "(ms|s|m|h|d)$");
 	case FORM_SIZE:

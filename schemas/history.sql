@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: GPL-2.0-or-later
--- history.db, version 1: what happened and why.  Read the views; the tables
+-- history.db, version 2: what happened and why.  Read the views; the tables
 -- may change with a version, the views keep their columns.  Times are wall
 -- clock, milliseconds since 1970, and shown as ISO-8601 in UTC.
 
@@ -115,6 +115,26 @@ CREATE TABLE operator_override (
 	PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;
 
+-- Deletions of VMs that an edit or drift asked for, which are limited by time;
+-- open: it may go, and is still there.  The row without a VM says since when
+-- they are known (0: always).
+CREATE TABLE vm_deletion (
+	id INTEGER PRIMARY KEY,
+	time_ms INTEGER NOT NULL,
+	vm TEXT NOT NULL,
+	approved INTEGER NOT NULL,
+	open INTEGER NOT NULL
+) STRICT;
+
+-- Services that stay when their block is edited away, as they were declared
+-- last: protected ones, ones that pause, ones whose VMs may not all go at once.
+CREATE TABLE declaration (
+	service TEXT PRIMARY KEY,
+	time_ms INTEGER NOT NULL,
+	protect INTEGER NOT NULL,
+	text TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE VIEW scaling_history AS
 SELECT strftime('%Y-%m-%dT%H:%M:%S', time_ms / 1000, 'unixepoch')
 		|| printf('.%03dZ', time_ms % 1000) AS time,
@@ -198,4 +218,4 @@ SELECT time, time_ms, 'revision', NULL,
 		|| CASE git_dirty WHEN 0 THEN '' ELSE ' (dirty)' END, '')
 FROM revisions;
 
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

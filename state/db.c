@@ -104,6 +104,22 @@ static const char *const sql_text[SQL_COUNT] = {
 		" WHERE time_ms >= ?3 AND (?1 IS NULL OR service = ?1)"
 		" AND (?2 IS NULL OR kind = ?2)"
 		" ORDER BY time_ms DESC LIMIT ?4) ORDER BY time_ms",
+	[SQL_ADD_DELETION] =
+		"INSERT INTO vm_deletion (time_ms, vm, approved, open)"
+		" VALUES (?1, ?2, ?3, ?4)",
+	[SQL_CLOSE_DELETION] = "UPDATE vm_deletion SET open = 0 WHERE id = ?1",
+	[SQL_DELETIONS] = "SELECT id, time_ms, vm, approved, open"
+			  " FROM vm_deletion ORDER BY time_ms, id",
+	[SQL_OLD_DELETION] = "DELETE FROM vm_deletion WHERE id IN (SELECT id"
+			     " FROM vm_deletion WHERE time_ms < ?1"
+			     " AND open = 0 AND vm <> '' LIMIT ?2)",
+	[SQL_KEEP_DECLARATION] =
+		"INSERT INTO declaration (service, time_ms, protect, text)"
+		" VALUES (?1, ?2, ?3, ?4) ON CONFLICT (service) DO"
+		" UPDATE SET time_ms = ?2, protect = ?3, text = ?4",
+	[SQL_DROP_DECLARATION] = "DELETE FROM declaration WHERE service = ?1",
+	[SQL_DECLARATIONS] = "SELECT service, protect, text FROM declaration"
+			     " ORDER BY service",
 };
 
 int db_errno(int rc)

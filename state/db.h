@@ -11,7 +11,7 @@
 #include "base/diag.h"
 #include "state/store.h"
 
-#define STORE_VERSION 1 /* of schemas/history.sql */
+#define STORE_VERSION 2 /* of schemas/history.sql */
 #define STORE_BUSY_MS 250 /* how long a write waits for another writer */
 
 extern const char history_sql[]; /* made from schemas/history.sql */
@@ -46,6 +46,13 @@ enum statement {
 	SQL_OLD_REVISION,
 	SQL_OLD_SCALER,
 	SQL_HISTORY,
+	SQL_ADD_DELETION,
+	SQL_CLOSE_DELETION,
+	SQL_DELETIONS,
+	SQL_OLD_DELETION,
+	SQL_KEEP_DECLARATION,
+	SQL_DROP_DECLARATION,
+	SQL_DECLARATIONS,
 	SQL_COUNT,
 };
 

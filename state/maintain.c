@@ -11,6 +11,8 @@
 #define HOUR_MS (60 * MINUTE_MS)
 #define KEEP_RAW_MS (2 * HOUR_MS)
 #define KEEP_MINUTES_MS (48 * HOUR_MS)
+#define KEEP_DELETIONS_MS \
+	(31LL * 24 * HOUR_MS) /* more than max_vm_deletes.per */
 #define MAX_ROLLED 8000 /* rows read a call, plus what is left of one bucket */
 #define MAX_BUCKETS 32
 #define MAX_DELETED 500 /* rows a table and call */
@@ -94,6 +96,18 @@ static int delete_old(struct store *s, int64_t before)
 	return err;
 }
 
+/* They count for longer than history may be kept. */
+static int delete_deletions(struct store *s, int64_t now_ms)
+{
+	sqlite3_stmt *st = db_statement(s, SQL_OLD_DELETION);
+
+	if (st) {
+		sqlite3_bind_int64(st, 1, now_ms - KEEP_DELETIONS_MS);
+		sqlite3_bind_int(st, 2, MAX_DELETED);
+	}
+	return db_write(s, st, false);
+}
+
 static int maintain(struct store *s, int64_t now_ms, int64_t retention_ms)
 {
 	int64_t before = now_ms - retention_ms;
@@ -103,7 +117,9 @@ static int maintain(struct store *s, int64_t now_ms, int64_t retention_ms)
 		err = shrink_level(s, 1, HOUR_MS, now_ms - KEEP_MINUTES_MS);
 	if (!err)
 		err = shrink_level(s, 2, HOUR_MS, before);
-	return err ? err : delete_old(s, before);
+	if (!err)
+		err = delete_old(s, before);
+	return err ? err : delete_deletions(s, now_ms);
 }
 
 int store_maintain(struct store *s, int64_t now_ms, int64_t retention_ms)

@@ -9,9 +9,14 @@
 #include "base/mem.h"
 #include "state/db.h"
 
-/* Version 1 is the first; the step to 2 goes here as { 2, "ALTER ..." }. */
 static const struct migration steps_current[] = {
 	{ 1, NULL },
+	{ 2, "CREATE TABLE vm_deletion (id INTEGER PRIMARY KEY,"
+	     " time_ms INTEGER NOT NULL, vm TEXT NOT NULL,"
+	     " approved INTEGER NOT NULL, open INTEGER NOT NULL) STRICT;"
+	     "CREATE TABLE declaration (service TEXT PRIMARY KEY,"
+	     " time_ms INTEGER NOT NULL, protect INTEGER NOT NULL,"
+	     " text TEXT NOT NULL) STRICT, WITHOUT ROWID;" },
 };
 
 static int read_int(sqlite3 *db, const char *sql, int *ret)

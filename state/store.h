@@ -102,6 +102,30 @@ int store_overrides(struct store *s, struct store_override **ret,
 		    size_t *ret_count); /* store_overrides_free() */
 void store_overrides_free(struct store_override *o, size_t count);
 
+/* VM deletions that count; store_deletions() gives them by time. */
+struct store_deletion {
+	int64_t id, time_ms;
+	const char *vm; /* "": since when they are known */
+	bool approved, open;
+};
+typedef void (*store_deletion_fn)(void *arg, const struct store_deletion *d);
+int64_t store_add_deletion(struct store *s, const struct store_deletion *d);
+int store_close_deletion(struct store *s, int64_t id);
+int store_deletions(struct store *s, store_deletion_fn fn, void *arg);
+
+/* Services as they were declared last, by name. */
+struct store_declaration {
+	const char *service;
+	int64_t time_ms; /* of store_keep_declaration() */
+	bool protect;
+	const char *text; /* a file of its own, in canonical form */
+};
+typedef void (*store_declaration_fn)(void *arg,
+				     const struct store_declaration *d);
+int store_keep_declaration(struct store *s, const struct store_declaration *d);
+int store_drop_declaration(struct store *s, const char *service);
+int store_declarations(struct store *s, store_declaration_fn fn, void *arg);
+
 /* Roll up and delete what is older than retention_ms; bounded work a call. */
 int store_maintain(struct store *s, int64_t now_ms, int64_t retention_ms);
 

@@ -42,11 +42,14 @@ GROUPS = {
     "fuzz": (2, 60, 120),
 }
 
-# These take both processors by themselves, or drive traffic for as long as
-# they last: with another beside them they would only wait for each other.
+# These take both processors by themselves (emulated guests do), or drive
+# traffic for as long as they last: with another beside them they would only
+# wait for each other.
 ALONE = {
     "bpf/loader_test", "bpf/table_flip_test", "net/bench_test.py",
     "net/consistency_test.py", "net/traffic_test.py", "vm/demo_test.py",
+    "vm/domains_test", "vm/kernel_test.py", "vm/network_pool_test.py",
+    "vm/pool_test.py", "vm/signals_test.py",
 }
 
 

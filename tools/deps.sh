@@ -11,7 +11,7 @@ linux-libc-dev libbpf-dev libvirt-dev libyaml-dev libinotifytools0-dev
 libsqlite3-dev libcmocka-dev libmnl-dev libjansson-dev nettle-dev
 libcurl4-openssl-dev libclang-rt-dev libarchive-dev libgit2-dev libxml2-dev libsystemd-dev lz4 sqlite3 python3 python3-scapy
 python3-jsonschema python3-yaml
-qemu-system-x86 qemu-utils
+qemu-system-x86 qemu-utils openssl
 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
 libvirt-daemon-system libvirt-clients dnsmasq-base tini busybox-static cpio zstd ethtool iproute2 curl
 util-linux procps strace mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils

@@ -15,6 +15,9 @@ history --json --since --kind @service
 drain --for --dry-run --json --drift-only --detailed-exitcode @backend
 undrain --dry-run --json --drift-only --detailed-exitcode @backend
 refresh --dry-run --json --drift-only --detailed-exitcode
+pause --dry-run --json --drift-only --detailed-exitcode @service
+resume --dry-run --json --drift-only --detailed-exitcode @service
+unprotect --dry-run --json --drift-only --detailed-exitcode @service
 trace --vip --from --protocol --length --ttl --json --live --service --rate --count --for
 destroy --dry-run --yes --timeout
 '

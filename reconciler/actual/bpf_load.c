@@ -30,6 +30,11 @@
 #include "bpf/xdp_trace.skel.h"
 #pragma GCC diagnostic pop
 
+/*
+ * 2 MiB, which is in the second-level cache with all else.  With four times as
+ * much a remembered flow of 64 thousand costs 65 ns instead of 35, and a
+ * million flows that find room take longer than the same that find none.
+ */
 #define FLOW_LINES_DEFAULT 32768
 
 const char *const map_names[MAP_COUNT] = {

@@ -87,6 +87,7 @@ struct hypervisor {
 	bool lost_meanwhile; /* while connecting */
 	uint64_t generation; /* of the connection; counts attempts */
 	bool reading; /* an OP_LIST is under way */
+	bool retired; /* nobody listens any more */
 	bool read_again; /* something happened since it was asked */
 
 	struct place place; /* the worker's */
@@ -279,6 +280,8 @@ static int on_lifecycle(virConnectPtr conn, virDomainPtr dom, int event,
 	struct vm *v;
 
 	(void)conn;
+	if (h->retired)
+		return 0;
 	if (!strncmp(name, PROBE_PREFIX, strlen(PROBE_PREFIX)) ||
 	    !to_vm_event(event, detail, &e))
 		return 0;
@@ -359,7 +362,8 @@ static void on_close(virConnectPtr conn, int reason, void *arg)
 		    : reason == VIR_CONNECT_CLOSE_REASON_KEEPALIVE
 			    ? "libvirtd doesn't answer"
 			    : "connection lost";
-	loop_post(what->h->loop, lost, loss);
+	if (!events_post(lost, loss))
+		free(loss);
 }
 
 static void register_close(struct hypervisor *h, uint64_t generation)
@@ -678,27 +682,50 @@ struct hypervisor *hypervisor_new(struct loop *l,
 	return h;
 }
 
-void hypervisor_free(struct hypervisor *h)
+static void release(void *arg)
 {
+	struct hypervisor *h = arg;
 	struct request *r, *next;
 
-	if (!h)
-		return;
-	LIST_REMOVE(h, live);
-	loop_remove(h->retry);
-	worker_free(h->worker);
 	for (r = LIST_FIRST(&h->requests); r; r = next) {
 		next = LIST_NEXT(r, link);
 		request_free(r);
 	}
-	disconnect(h);
-	events_flush();
 	free(h->vms.items);
 	free(h->vms.strays);
 	free(h->name);
 	free(h->uri);
 	free(h->owner);
 	free(h);
+}
+
+/*
+ * The worker's last job.  An event of this connection may be on its way on the
+ * loop's thread, so what it would find is released there, if there is a loop.
+ */
+static void leave(void *arg)
+{
+	disconnect(arg);
+	if (!events_post(release, arg))
+		release(arg);
+}
+
+void hypervisor_free(struct hypervisor *h)
+{
+	if (!h)
+		return;
+	LIST_REMOVE(h, live);
+	loop_remove(h->retry);
+	h->retired = true;
+	worker_retire(h->worker, leave, h);
+}
+
+bool hypervisor_end(void)
+{
+	bool all = workers_wait(NS_PER_S);
+
+	events_end();
+	return all;
 }
 
 const char *hypervisor_name(const struct hypervisor *h)

@@ -98,7 +98,13 @@ struct hypervisor *hypervisor_new(struct loop *l,
 				  const char *owner,
 				  const struct hypervisor_events *ev,
 				  void *arg);
-void hypervisor_free(struct hypervisor *h); /* domains go on */
+/* Domains go on, and so does a call that is under way; nothing waits. */
+void hypervisor_free(struct hypervisor *h);
+/*
+ * Before the loop goes, all hypervisors being freed.  False: one is still
+ * caught in a call after a second, and the process should end by _exit().
+ */
+bool hypervisor_end(void);
 const char *hypervisor_name(const struct hypervisor *h);
 const char *hypervisor_uri(const struct hypervisor *h);
 bool hypervisor_is_connected(const struct hypervisor *h);

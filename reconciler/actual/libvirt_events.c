@@ -185,7 +185,7 @@ static void apply(void *arg)
 static void changed(struct entry *e)
 {
 	e->dirty = true;
-	if (ev.posted)
+	if (ev.posted || !ev.loop)
 		return;
 	ev.posted = true;
 	loop_post(ev.loop, apply, NULL);
@@ -306,4 +306,33 @@ int events_init(struct loop *l)
 void events_flush(void)
 {
 	apply(NULL);
+}
+
+bool events_post(loop_fn fn, void *arg)
+{
+	bool there;
+
+	pthread_mutex_lock(&ev.lock);
+	there = ev.loop != NULL;
+	if (there)
+		loop_post(ev.loop, fn, arg);
+	pthread_mutex_unlock(&ev.lock);
+	return there;
+}
+
+void events_end(void)
+{
+	struct entry *e;
+
+	if (!ev.loop)
+		return;
+	apply(NULL);
+	pthread_mutex_lock(&ev.lock);
+	ev.loop = NULL;
+	LIST_FOREACH(e, &ev.entries, link)
+	{
+		loop_remove(e->source);
+		e->source = NULL;
+	}
+	pthread_mutex_unlock(&ev.lock);
 }

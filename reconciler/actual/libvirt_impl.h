@@ -148,5 +148,9 @@ int domain_cpu(struct place *p, struct cpu_readings *ret, struct why *w);
 int events_init(struct loop *l);
 /* Applies what is pending at once; on the loop's thread. */
 void events_flush(void);
+/* loop_post() from any thread; false: there is no loop any more. */
+bool events_post(loop_fn fn, void *arg);
+/* The loop goes, while there may be connections yet; on its thread. */
+void events_end(void);
 
 #endif

@@ -64,8 +64,8 @@ static int check_saved(const struct reconciler *r, const struct options *opt,
 		return stale(out, "what is running has changed");
 	if (strcmp(words, plan->id) != 0)
 		return stale(out, "what there is to do has changed");
-	if (!plan->guard_count)
-		return EXIT_DONE;
+	if (!plan->held)
+		return EXIT_DONE; /* but for single changes that are */
 	plan_text(plan, spec, out);
 	return EXIT_HELD;
 }
@@ -73,7 +73,7 @@ static int check_saved(const struct reconciler *r, const struct options *opt,
 static int check_held(const struct reconciler *r, const struct options *opt,
 		      const struct plan *plan, struct buf *out)
 {
-	bool held = plan->guard_count ||
+	bool held = plan_awaits_approval(plan) ||
 		    (r->opt->manual && !plan_shows_nothing(plan));
 
 	if (!held) {

@@ -22,16 +22,29 @@ struct destroying {
 	bool found; /* anything to remove */
 };
 
-/* The file's node and hypervisors, and none of its services. */
+/*
+ * The file's node and hypervisors, and of its services those that are
+ * protected; with any of these the node's programs stay, too.
+ */
 static struct spec *emptied(struct reconciler *r)
 {
 	struct spec *s = r->spec;
+	size_t kept = 0;
 
 	r->settled = false;
-	s->service_count = 0;
-	s->node.interface_count = 0;
+	for (size_t i = 0; i < s->service_count; i++)
+		if (s->services[i].protect)
+			s->services[kept++] = s->services[i];
+	s->service_count = kept;
+	if (!kept)
+		s->node.interface_count = 0;
 	s->safety.allow_empty = true;
 	return s;
+}
+
+static bool is_protected(const struct reconciler *r, const char *service)
+{
+	return service && spec_find_service(r->spec, service);
 }
 
 /* Without programs in the kernel only these are left to be done. */
@@ -39,6 +52,22 @@ static bool outside_kernel(const struct change *c)
 {
 	return c->kind == CHANGE_VM_REMOVE || c->kind == CHANGE_DRAIN ||
 	       c->kind == CHANGE_ADDRESS_DEL;
+}
+
+/* VMs of protected services stay as they are, and none is made. */
+static bool leaves_alone(const struct reconciler *r, const struct change *c)
+{
+	return c->kind >= CHANGE_DRAIN && c->kind <= CHANGE_VM_REMOVE &&
+	       is_protected(r, c->service);
+}
+
+static size_t count_vms(const struct reconciler *r, const struct world *w)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < w->vm_count; i++)
+		n += !is_protected(r, w->vms[i].service);
+	return n;
 }
 
 /* The plan for a file that declares nothing, and loads nothing first. */
@@ -50,14 +79,18 @@ static struct plan *make_plan(struct reconciler *r, struct arena *arena,
 	size_t kept = 0;
 
 	r->verify = true;
-	w = observe(r, r->spec, arena);
+	w = r->read_only ? observe_as_if(r, r->spec, arena)
+			 : observe(r, r->spec, arena);
 	w->settled = false;
+	w->budget.left = UINT32_MAX; /* it was asked for in so many words */
 	p = plan_make(r->spec, w);
 	for (size_t i = 0; i < p->count; i++)
-		if (r->dp || outside_kernel(p->changes[i]))
+		if ((r->dp || outside_kernel(p->changes[i])) &&
+		    !leaves_alone(r, p->changes[i]))
 			p->changes[kept++] = p->changes[i];
 	p->count = kept;
-	*ret_vms = w->vm_count;
+	p->guard_count = 0;
+	*ret_vms = count_vms(r, w);
 	return p;
 }
 
@@ -161,6 +194,37 @@ static void restore_sysctls(struct reconciler *r, struct buf *out)
 	}
 }
 
+/* Nothing but the kernel knows of them any more; they can't be left out. */
+static bool complain_of_lost(const struct reconciler *r, struct buf *out)
+{
+	struct arena *arena = arena_new();
+	struct world *w = observe_as_if((struct reconciler *)r, r->spec, arena);
+	bool any = false;
+
+	for (size_t i = 0; i < w->service_count; i++) {
+		const struct world_service *s = &w->services[i];
+
+		if (s->spec || s->unprotected || !kept_by_kernel(r, s->name))
+			continue;
+		any = true;
+		buf_addf(out,
+			 "error: service %s is protected, and neither the file "
+			 "nor the history knows any more what it is\n    hint: "
+			 "put its block back, or run `xlb-reconcile unprotect "
+			 "%s`\n",
+			 s->name, s->name);
+	}
+	arena_free(arena);
+	return any;
+}
+
+static void say_protected(const struct reconciler *r, struct buf *out)
+{
+	for (size_t i = 0; i < r->spec->service_count; i++)
+		buf_addf(out, "Kept: service %s is protected.\n",
+			 r->spec->services[i].name);
+}
+
 static void forget_file(struct reconciler *r)
 {
 	struct store_revision rev = { .time_ms = clock_wall_ms(),
@@ -180,10 +244,12 @@ static void print_plan(struct reconciler *r, struct buf *out)
 	size_t vms;
 	struct plan *p = make_plan(r, arena, &vms);
 
-	restore_sysctls(r, &rest);
-	if (r->dp)
+	if (!r->spec->service_count)
+		restore_sysctls(r, &rest);
+	if (r->dp && !r->spec->service_count)
 		buf_addf(&rest, "    - programs and maps in %s\n",
 			 r->opt->bpffs);
+	say_protected(r, out);
 	if (rest.len)
 		buf_addf(out, "At the end:\n%s\n", buf_str(&rest));
 	else if (plan_shows_nothing(p))
@@ -202,6 +268,8 @@ static int dry_run_verb(struct reconciler *r, const struct options *opt,
 	(void)opt;
 	if (complain_of_hypervisors(r, "error", "its VMs are not known", out))
 		return EXIT_FAILED;
+	if (complain_of_lost(r, out))
+		return EXIT_HELD;
 	emptied(r);
 	print_plan(r, out);
 	return EXIT_DONE;
@@ -242,10 +310,15 @@ static void complain_of_rest(struct reconciler *r)
 static int destroy_all(struct destroying *d, struct diag_list *diags)
 {
 	struct reconciler *r = &d->r;
-	int err;
+	AUTO_BUF struct buf text = BUF_INIT;
+	int err = 0;
 
 	if (reconciler_look(r, diags))
 		return EXIT_INVALID;
+	if (complain_of_lost(r, &text)) {
+		fputs(buf_str(&text), stderr);
+		return EXIT_HELD;
+	}
 	emptied(r);
 	/* Nothing but the rounds carries out anything: no pass may load anew. */
 	loop_remove(r->pass);
@@ -260,9 +333,15 @@ static int destroy_all(struct destroying *d, struct diag_list *diags)
 		complain_of_rest(r);
 		return EXIT_FAILED;
 	}
-	restore_sysctls(r, NULL);
-	d->found |= r->dp != NULL;
-	err = r->dp ? datapath_destroy(r->dp) : 0;
+	keeping_remember(r);
+	if (r->spec->service_count) {
+		say_protected(r, &text);
+		fputs(buf_str(&text), stdout);
+	} else {
+		restore_sysctls(r, NULL);
+		d->found |= r->dp != NULL;
+		err = r->dp ? datapath_destroy(r->dp) : 0;
+	}
 	if (err)
 		fprintf(stderr, "error: %s can't be removed: %s\n",
 			r->opt->bpffs, strerror(-err));
@@ -293,8 +372,10 @@ int cmd_destroy(const struct options *opt)
 		diag_list_print(&diags, &text);
 	fputs(buf_str(&text), stderr);
 	if (code == EXIT_DONE)
-		puts(d.found ? "Removed all of this installation."
-			     : "Nothing of this installation was there.");
+		puts(d.r.spec->service_count
+			     ? "Removed all else of this installation."
+		     : d.found ? "Removed all of this installation."
+			       : "Nothing of this installation was there.");
 	reconciler_close(&d.r);
 	loop_free(loop);
 	close(lock);

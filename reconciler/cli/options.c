@@ -110,6 +110,9 @@ static const struct grammar grammars[] = {
 	{ "drain", PREVIEWS | BIT(OPT_FOR), 1, 1, "SERVICE/BACKEND" },
 	{ "undrain", PREVIEWS, 1, 1, "SERVICE/BACKEND" },
 	{ "refresh", PREVIEWS, 0, 0, "no words" },
+	{ "pause", PREVIEWS, 1, 1, "SERVICE" },
+	{ "resume", PREVIEWS, 1, 1, "SERVICE" },
+	{ "unprotect", PREVIEWS, 1, 1, "SERVICE" },
 	{ "trace",
 	  BIT(OPT_VIP) | BIT(OPT_FROM) | BIT(OPT_PROTOCOL) | BIT(OPT_LENGTH) |
 		  BIT(OPT_TTL) | BIT(OPT_JSON) | BIT(OPT_LIVE) |

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "cli/override.h"
 #include "cli/standalone.h"
 
 static bool backend_exists(const struct reconciler *r, const char *key)
@@ -23,7 +24,7 @@ static bool backend_exists(const struct reconciler *r, const char *key)
 	return false;
 }
 
-static void reload_overrides(struct reconciler *r)
+void overrides_reload(struct reconciler *r)
 {
 	store_overrides_free(r->overrides, r->override_count);
 	r->overrides = NULL;
@@ -41,26 +42,29 @@ static struct store_override *find_drain(const struct reconciler *r,
 	return NULL;
 }
 
-/* The plan as it would be with the override, which is taken back after. */
-static int preview(struct reconciler *r, const struct options *opt, bool drain,
-		   struct buf *out)
+int overrides_preview(struct reconciler *r, const struct options *opt,
+		      const char *kind, const char *key, bool set,
+		      struct buf *out)
 {
 	struct store_override *old = r->overrides, *o;
 	size_t count = r->override_count;
 	struct options plan = *opt;
-	char kind[] = "drain", none[] = "";
+	AUTO_FREE char *kind_copy = mem_dup(kind);
+	AUTO_FREE char *key_copy = mem_dup(key);
+	char none[] = "";
 	int code;
 
 	o = mem_array(count + 1, sizeof(*o));
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
 		o[i] = old[i];
+		if (!set && !strcmp(o[i].kind, kind) && !strcmp(o[i].key, key))
+			o[i].kind = none;
+	}
 	r->overrides = o;
-	if (drain)
+	if (set)
 		o[r->override_count++] =
-			(struct store_override){ .kind = kind,
-						 .key = (char *)opt->args[0] };
-	else
-		find_drain(r, opt->args[0])->kind = none;
+			(struct store_override){ .kind = kind_copy,
+						 .key = key_copy };
 	plan.verb = "plan";
 	plan.file_given = false;
 	code = plan_verb(r, &plan, out);
@@ -71,22 +75,29 @@ static int preview(struct reconciler *r, const struct options *opt, bool drain,
 	return code;
 }
 
+void overrides_record(struct reconciler *r, const char *verb,
+		      const char *object)
+{
+	struct store_change row = { .time_ms = clock_wall_ms(),
+				    .revision_id = r->revision,
+				    .run_id = r->run_id,
+				    .object = object,
+				    .action = verb,
+				    .cause = "operator",
+				    .result = "done" };
+
+	store_add_change(r->store, &row);
+}
+
 static void record_override(struct reconciler *r, const struct options *opt)
 {
 	AUTO_FREE char *service = mem_dup(opt->args[0]);
 	char *slash = strchr(service, '/');
 	AUTO_FREE char *object = NULL;
-	struct store_change row = { .time_ms = clock_wall_ms(),
-				    .revision_id = r->revision,
-				    .run_id = r->run_id,
-				    .action = opt->verb,
-				    .cause = "operator",
-				    .result = "done" };
 
 	*slash = '\0';
 	object = mem_printf("service.%s/backend/%s", service, slash + 1);
-	row.object = object;
-	store_add_change(r->store, &row);
+	overrides_record(r, opt->verb, object);
 }
 
 static void say_override(const struct options *opt, bool drain,
@@ -129,7 +140,7 @@ static int set_drain(struct reconciler *r, const struct options *opt,
 		return EXIT_FAILED;
 	}
 	record_override(r, opt);
-	reload_overrides(r);
+	overrides_reload(r);
 	reconcile_soon(r);
 	say_override(opt, drain, o.until_ms, out);
 	return EXIT_DONE;
@@ -175,7 +186,8 @@ int override_verb(struct reconciler *r, const struct options *opt,
 		return EXIT_DONE;
 	}
 	if (opt->dry_run)
-		return preview(r, opt, drain, out);
+		return overrides_preview(r, opt, "drain", opt->args[0], drain,
+					 out);
 	return set_drain(r, opt, drain, out);
 }
 

@@ -219,6 +219,9 @@ static json_t *service_json(struct reconciler *r, const struct world *w,
 	if (!s->spec)
 		return j;
 	json_object_set_new(j, "vips", vips_json(s->spec));
+	json_object_set_new(j, "paused", json_boolean(s->paused));
+	json_object_set_new(j, "protected", json_boolean(s->spec->protect));
+	json_object_set_new(j, "declared", json_boolean(!s->spec->undeclared));
 	json_object_set_new(j, "algorithm",
 			    json_string(algorithm_name(s->spec->algorithm)));
 	json_object_set_new(j, "forwarding",
@@ -389,8 +392,28 @@ static json_t *features_json(const struct world *w)
 	return j;
 }
 
+static json_t *held_json(const struct plan *p)
+{
+	json_t *list = json_array();
+	char until[32];
+
+	for (size_t i = 0; i < p->guard_count; i++) {
+		const struct held *h = p->guards[i];
+		json_t *j = json_pack("{s:s, s:s, s:s}", "guard", h->guard,
+				      "object", h->object ? h->object : "plan",
+				      "why", h->why);
+
+		if (h->until_ms) {
+			clock_text(h->until_ms, until);
+			json_object_set_new(j, "until", json_string(until));
+		}
+		json_array_append_new(list, j);
+	}
+	return list;
+}
+
 static json_t *status_json(struct reconciler *r, const struct spec *spec,
-			   const struct world *w)
+			   const struct world *w, const struct plan *p)
 {
 	json_t *j = json_pack("{s:b, s:b, s:I, s:f, s:s, s:o, s:[]}", "running",
 			      !r->read_only, "converged", r->converged,
@@ -410,6 +433,7 @@ static json_t *status_json(struct reconciler *r, const struct spec *spec,
 	json_object_set_new(j, "hypervisors", hypervisors_json(r));
 	json_object_set_new(j, "interfaces", interfaces_json(w));
 	json_object_set_new(j, "failing", json_string(r->failing));
+	json_object_set_new(j, "held", held_json(p));
 	json_object_set_new(j, "notes", status_notes(r, spec, w));
 	json_object_set_new(j, "manual", json_boolean(r->opt->manual));
 	json_object_set_new(j, "waiting", json_boolean(r->waiting));
@@ -442,7 +466,7 @@ static int check_code(const struct reconciler *r, const struct world *w,
 	if (r->file_diags.errors || r->held || r->waiting || r->failing[0] ||
 	    services_degraded(w) || hypervisors_gone(r))
 		return EXIT_FAILED;
-	return p && !plan_is_empty(p) ? EXIT_FAILED : EXIT_DONE;
+	return !plan_is_empty(p) || p->guard_count ? EXIT_FAILED : EXIT_DONE;
 }
 
 int status_verb(struct reconciler *r, const struct options *opt,
@@ -452,11 +476,13 @@ int status_verb(struct reconciler *r, const struct options *opt,
 	const struct spec *spec = r->spec ? r->spec : &nothing;
 	struct arena *arena = arena_new();
 	struct world *w = look_closely(r, spec, arena, opt->check);
-	struct plan *plan = opt->check ? plan_make(spec, w) : NULL;
-	json_t *j = status_json(r, spec, w);
+	struct plan *plan = plan_make(spec, w);
+	json_t *j;
 	char *text;
 	int code = opt->check ? check_code(r, w, plan) : EXIT_DONE;
 
+	plan_guard(plan, spec, w);
+	j = status_json(r, spec, w, plan);
 	if (opt->json) {
 		text = json_dumps(j, JSON_INDENT(2));
 		buf_addf(out, "%s\n", text ? text : "{}");

@@ -181,6 +181,22 @@ static void print_node(const json_t *j, struct buf *out)
 	print_events(j, out);
 }
 
+static void print_held(const json_t *j, struct buf *out)
+{
+	json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(j, "held"), i, item)
+	{
+		const char *until = text_of(item, "until");
+
+		buf_addf(out, "%-13s %s: %s: %s%s%s\n", i ? "" : "held back",
+			 text_of(item, "object"), text_of(item, "guard"),
+			 text_of(item, "why"), until[0] ? "; until " : "",
+			 until);
+	}
+}
+
 static void print_notes(const json_t *j, struct buf *out)
 {
 	json_t *item;
@@ -222,7 +238,10 @@ static void add_service(struct table *t, const json_t *s)
 	size_t i;
 
 	cell(t, text_of(s, "name"));
-	cell(t, text_of(s, "state"));
+	buf_addf(&text, "%s%s", text_of(s, "state"),
+		 is_true(s, "paused") ? ", paused" : "");
+	cell(t, buf_str(&text));
+	buf_reset(&text);
 	buf_addf(&text, "%lld of %lld up", (long long)int_of(s, "up"),
 		 (long long)int_of(s, "active"));
 	cell(t, buf_str(&text));
@@ -403,6 +422,7 @@ static void print_drops(json_t *j, struct buf *out)
 void status_text(const json_t *status, struct buf *out)
 {
 	print_node(status, out);
+	print_held(status, out);
 	print_notes(status, out);
 	print_services(status, out);
 	print_backends(status, out);

@@ -245,18 +245,6 @@ void read_bool(struct reader *r, const struct key *k, const struct node *v,
 			 v->text);
 }
 
-void read_false(struct reader *r, const struct key *k, const struct node *v,
-		void *field)
-{
-	bool set = false;
-
-	(void)field;
-	read_bool(r, k, v, &set);
-	if (set)
-		complain(r->diags, &v->src, "remove the key",
-			 "\"%s: true\" is not supported yet", k->name);
-}
-
 static void complain_form(struct reader *r, const struct key *k,
 			  const struct node *v, const char *what,
 			  const char *hint)

@@ -67,7 +67,6 @@ enum key_form {
 	FORM_NAME,
 	FORM_SERVICE_NAME,
 	FORM_BOOL,
-	FORM_FALSE,
 	FORM_DURATION,
 	FORM_SIZE,
 	FORM_COUNT,
@@ -190,9 +189,6 @@ void read_keep(struct reader *r, const struct key *k, const struct node *v,
 	       void *field);
 /* the struct of k->inner */
 void read_table(struct reader *r, const struct key *k, const struct node *v,
-		void *field);
-/* nothing: only false is accepted */
-void read_false(struct reader *r, const struct key *k, const struct node *v,
 		void *field);
 
 /* read_count() without a field: a whole number within min..max. */

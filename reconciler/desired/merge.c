@@ -17,7 +17,7 @@
 #define KNOWN_SIZE(type, size)                 \
 	_Static_assert(sizeof(type) == (size), \
 		       "does the new field of " #type " hold a source?")
-KNOWN_SIZE(struct service_spec, 568);
+KNOWN_SIZE(struct service_spec, 584);
 KNOWN_SIZE(struct vip_spec, 40);
 KNOWN_SIZE(struct port_spec, 24);
 KNOWN_SIZE(struct backend_spec, 88);
@@ -194,6 +194,7 @@ static struct spec *new_spec(const char *path, const struct file_model *files,
 	s->path = arena_dup(arena, path);
 	s->node = (struct node_spec){ .resync = 10 * NS_SECOND };
 	s->history_retention = 30 * NS_DAY;
+	safety_defaults(&s->safety);
 	s->services = arena_alloc(arena, (services + 1) * sizeof(*s->services));
 	return s;
 }

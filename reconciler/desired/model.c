@@ -11,6 +11,12 @@ void spec_free(struct spec *s)
 {
 	if (!s)
 		return;
+	while (s->kept) {
+		struct spec *kept = s->kept;
+
+		s->kept = kept->next;
+		spec_free(kept);
+	}
 	for (size_t i = 0; i < s->piece_count; i++)
 		piece_free(s->pieces[i]);
 	arena_free(s->arena);

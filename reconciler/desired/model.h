@@ -101,7 +101,14 @@ struct hypervisor_spec {
 	uint32_t max_vms; /* 0: no limit */
 };
 
+struct vm_deletes_spec { /* that an edit or drift may ask for */
+	uint32_t count;
+	uint64_t per;
+};
+
 struct safety_spec {
+	struct vm_deletes_spec max_vm_deletes;
+	double max_service_removals; /* percent of the services that run */
 	bool allow_empty;
 };
 
@@ -233,6 +240,14 @@ struct scaling_spec {
 	enum missing_policy missing;
 };
 
+/* Why a service isn't what the file says of it, but what it was before. */
+enum kept_why {
+	KEPT_NOT, /* it is */
+	KEPT_PROTECTED, /* its block is gone */
+	KEPT_PAUSED,
+	KEPT_LEAVING, /* its block is gone, and not all its VMs may go yet */
+};
+
 struct service_spec {
 	struct source src;
 	const char *name;
@@ -248,6 +263,10 @@ struct service_spec {
 	uint64_t idle_timeout;
 	uint64_t drain;
 	uint64_t drain_quiet; /* 0: off */
+	bool protect; /* not removed with its block */
+	bool paused; /* stays exactly as it is */
+	enum kept_why kept;
+	bool undeclared; /* it has no block in the file */
 	struct backend_spec *backends;
 	size_t backend_count;
 	/* Serves while no other can; not probed.  name NULL: there is none. */
@@ -255,6 +274,13 @@ struct service_spec {
 	struct pool_spec pool;
 	struct health_spec health;
 	struct scaling_spec scaling;
+};
+
+/* A service that has to stay and can't, beside what the file declares. */
+struct conflict {
+	const char *service;
+	enum kept_why kept;
+	const char *why;
 };
 
 struct spec {
@@ -270,6 +296,10 @@ struct spec {
 	size_t template_count;
 	struct service_spec *services; /* sorted by name */
 	size_t service_count;
+	/* Of keep.h: what kept services point into; freed with this. */
+	struct spec *kept, *next;
+	struct conflict *conflicts;
+	size_t conflict_count;
 	/* What it shares with others that were read from the same files. */
 	struct piece **pieces;
 	size_t piece_count;

@@ -114,9 +114,27 @@ KEY_TABLE(node_table, "node", node_keys);
 
 /* safety, history */
 
+static const struct key deletes_keys[] = {
+	KEY("count", read_count, offsetof(struct vm_deletes_spec, count),
+	    .required = true, .max = SPEC_MAX_BACKENDS, .help = "So many VMs"),
+	KEY("per", read_duration, offsetof(struct vm_deletes_spec, per),
+	    .required = true, .min = NS_SECOND, .max = 30 * NS_DAY,
+	    .help = "In any stretch of time of this length"),
+};
+KEY_TABLE(deletes_table, "max_vm_deletes", deletes_keys);
+
 static const struct key safety_keys[] = {
-	KEY_LATER("max_vm_deletes", NULL),
-	KEY_LATER("max_service_removals", NULL),
+	KEY("max_vm_deletes", read_table,
+	    offsetof(struct safety_spec, max_vm_deletes),
+	    .inner = &deletes_table,
+	    .help = "VMs that an edit or drift may have deleted; the others "
+		    "stay until their time has come, or until it is approved",
+	    .fallback = "{count: 2, per: 10m}"),
+	KEY("max_service_removals", read_percent,
+	    offsetof(struct safety_spec, max_service_removals), .max = 100,
+	    .help = "Share of the services that run which one edit may remove; "
+		    "a single one always may, unless it is 0%",
+	    .fallback = "25%"),
 	KEY("allow_empty", read_bool, offsetof(struct safety_spec, allow_empty),
 	    .help = "A file without services may remove them all",
 	    .fallback = "false"),
@@ -229,6 +247,14 @@ static const char *folder_of(struct arena *arena, const struct spec_text *t)
 	return arena_printf(arena, "%.*s", (int)(slash - t->path), t->path);
 }
 
+void safety_defaults(struct safety_spec *ret)
+{
+	*ret = (struct safety_spec){
+		.max_vm_deletes = { .count = 2, .per = 10 * NS_MINUTE },
+		.max_service_removals = 25,
+	};
+}
+
 static struct piece *new_piece(void)
 {
 	struct arena *arena = arena_new();
@@ -238,6 +264,7 @@ static struct piece *new_piece(void)
 	p->arena = arena;
 	p->spec = arena_alloc(arena, sizeof(*p->spec));
 	p->spec->node.resync = 10 * NS_SECOND;
+	safety_defaults(&p->spec->safety);
 	p->spec->history_retention = 30 * NS_DAY;
 	return p;
 }

@@ -23,6 +23,7 @@ void health_read(struct reader *r, const struct node *v, enum protocol protocol,
 		 struct health_spec *ret);
 void health_defaults(struct reader *r, enum protocol protocol,
 		     struct health_spec *ret);
+void safety_defaults(struct safety_spec *ret);
 void scaling_read(struct reader *r, const struct node *v,
 		  struct scaling_spec *ret);
 

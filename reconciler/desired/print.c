@@ -406,7 +406,8 @@ static void print_service(struct buf *out, const struct service_spec *s)
 		print_key_duration(out, "    drain_quiet: ", s->drain_quiet);
 	else
 		buf_adds(out, "    drain_quiet: off\n");
-	buf_adds(out, "    protect: false\n    paused: false\n");
+	buf_addf(out, "    protect: %s\n    paused: %s\n",
+		 s->protect ? "true" : "false", s->paused ? "true" : "false");
 	buf_adds(out,
 		 s->backend_count ? "    backends:\n" : "    backends: []\n");
 	for (size_t i = 0; i < s->backend_count; i++)
@@ -419,13 +420,23 @@ static void print_service(struct buf *out, const struct service_spec *s)
 		print_scaling(out, &s->scaling);
 }
 
+static void print_safety(struct buf *out, const struct safety_spec *s)
+{
+	buf_addf(out, "safety:\n  max_vm_deletes: {count: %u, per: ",
+		 s->max_vm_deletes.count);
+	print_duration(out, s->max_vm_deletes.per);
+	buf_adds(out, "}\n  max_service_removals: ");
+	print_number(out, s->max_service_removals);
+	buf_addf(out, "%%\n  allow_empty: %s\n",
+		 s->allow_empty ? "true" : "false");
+}
+
 void spec_print(const struct spec *s, struct buf *out)
 {
 	buf_adds(out, "version: 1\n");
 	print_node(out, &s->node);
 	print_hypervisors(out, s);
-	buf_addf(out, "safety: {allow_empty: %s}\n",
-		 s->safety.allow_empty ? "true" : "false");
+	print_safety(out, &s->safety);
 	print_key_duration(out,
 			   "history:\n  retention: ", s->history_retention);
 	print_templates(out, s);

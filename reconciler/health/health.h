@@ -113,7 +113,13 @@ struct health *probe_target_health(struct probe_target *t);
 /* Probe now instead of waiting for the interval. */
 void probe_target_kick(struct probe_target *t);
 
-/* Lateness: from when a probe was due to when it began; of the last minute. */
+/*
+ * Starts what is due, in the middle of work that takes long; results come only
+ * from the loop, but for those of probes that can't even be started.
+ */
+void prober_turn(struct prober *p);
+
+/* Lateness: from when a probe was due to when it began; of the last 10 to 20 s. */
 struct prober_figures {
 	size_t targets;
 	size_t queued; /* wait for a place: joining ones, commands */

@@ -97,8 +97,9 @@ struct prober {
 	struct shared_spec *last; /* most targets have that of the one before */
 	struct web *web; /* web.c; NULL until first needed */
 	LIST_HEAD(, command_run) runs; /* command.c */
+	uint64_t turned; /* when prober_turn() last looked */
 	uint64_t sent, results[PROBE_RESULTS];
-	struct lateness late[2]; /* of this minute, and of the last one */
+	struct lateness late[2]; /* of the span under way, and of the last */
 };
 
 uint32_t probe_random(struct prober *p);

@@ -36,6 +36,7 @@ struct planning {
 	size_t vip_count;
 	struct ip *used; /* addresses that no new VM may get, sorted */
 	size_t used_count;
+	uint32_t deletes_left; /* of the world's budget */
 };
 
 /* A new change in the plan, zeroed but for kind, action and object. */

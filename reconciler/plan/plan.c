@@ -110,6 +110,7 @@ struct plan *plan_make(const struct spec *spec, const struct world *world)
 	p.compiled = arena_alloc(p.arena, (world->service_count + 1) *
 						  sizeof(*p.compiled));
 	p.tick = spec_tick(spec);
+	p.deletes_left = world->budget.left;
 	plan_node(&p);
 	plan_tables(&p);
 	plan_vips(&p);

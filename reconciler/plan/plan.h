@@ -76,6 +76,7 @@ struct change {
 	bool hidden;
 	bool waits; /* shown, but to come by itself later: nothing is done */
 	const struct held *held; /* shown, but not carried out; or NULL */
+	bool counted; /* of safety.max_vm_deletes */
 	/* Drift of the same object, that an edit changes as well: what this
 	 * one starts from once that is repaired.  Or NULL. */
 	const struct change *base;
@@ -182,6 +183,8 @@ void plan_guard(struct plan *p, const struct spec *spec,
 /* Another guard of the plan, which change.held may point to; texts are kept. */
 struct held *plan_hold(struct plan *p, const char *guard, const char *object,
 		       const char *why, int64_t until_ms);
+/* Does an approval let go of anything?  Not of what has a verb of its own. */
+bool plan_awaits_approval(const struct plan *p);
 /* Nothing to carry out: hidden changes count, waiting and held ones don't. */
 bool plan_is_empty(const struct plan *p);
 bool plan_shows_nothing(const struct plan *p);

@@ -309,9 +309,14 @@ struct candidate {
 	int rank;
 };
 
-/* What is lost least goes first: not serving before serving. */
+/*
+ * One that was let go before goes on going, whatever a restart has forgotten.
+ * Then what is lost least: not serving before serving.
+ */
 static int removal_rank(const struct pool_plan *pp, const struct world_vm *vm)
 {
+	if (vm->may_go)
+		return -1;
 	switch (vm->phase) {
 	case PHASE_FAILED:
 		return 0;
@@ -339,12 +344,10 @@ static int removal_order(const void *a, const void *b)
 	return x->vm->index > y->vm->index ? -1 : x->vm->index < y->vm->index;
 }
 
-static void retire(struct pool_plan *pp, const struct world_vm *vm)
+static struct change *retire(struct pool_plan *pp, const struct world_vm *vm)
 {
 	struct change *c;
 
-	if (vm->busy)
-		return;
 	if (vm->phase == PHASE_READY) {
 		c = vm_change(pp, CHANGE_DRAIN, ACTION_CHANGE, vm);
 		c->detail = "drain: no new flows, then remove";
@@ -352,14 +355,92 @@ static void retire(struct pool_plan *pp, const struct world_vm *vm)
 		c = vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY, vm);
 		c->detail = "undefine, delete its disk";
 	}
-	if (pp->s && pp->s->spec && pp->s->spec->pool.template)
+	if (pp->s && pp->s->spec && pp->s->spec->kept == KEPT_LEAVING)
+		change_from_event(c, "its service is no longer declared");
+	else if (pp->s && pp->s->spec && pp->s->spec->pool.template)
 		pool_cause(pp, c);
 	else
 		change_from_event(c, "its pool is no longer declared");
+	return c;
 }
 
-/* The first `n` of removal order go; the rest are tended. */
-static void shrink(struct pool_plan *pp, uint32_t n)
+static void hold(struct pool_plan *pp, struct change *c, const char *guard,
+		 const char *why, int64_t until_ms)
+{
+	c->held = plan_hold(pp->p->plan, guard, c->object, why, until_ms);
+}
+
+/*
+ * A deletion that the file or drift asks for.  False: it is held back, and the
+ * VM stays as it is.
+ */
+static bool delete_counted(struct pool_plan *pp, const struct world_vm *vm,
+			   struct change *c)
+{
+	const struct world_budget *b = &pp->p->world->budget;
+
+	if (vm->may_go)
+		return true;
+	if (!pp->p->world->approved && !pp->p->deletes_left) {
+		hold(pp, c, "max_vm_deletes", b->why, b->until_ms);
+		return false;
+	}
+	if (pp->p->deletes_left)
+		pp->p->deletes_left--;
+	c->counted = true;
+	return true;
+}
+
+static uint32_t count_serving(const struct pool_plan *pp)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < pp->count; i++)
+		n += pp->vms[i]->phase == PHASE_READY &&
+		     serves(pp->s, pp->vms[i]);
+	return n;
+}
+
+/*
+ * How VMs leave a pool.  `free` of them are the scaler's own decision, which
+ * has its own bounds; the others count.
+ */
+struct exodus {
+	uint32_t leave, free;
+	uint32_t serving, min;
+};
+
+/* Nobody takes away those that serve while there are no more than min. */
+static bool is_needed(const struct pool_plan *pp, const struct exodus *e,
+		      const struct world_vm *vm)
+{
+	return vm->phase == PHASE_READY && serves(pp->s, vm) && e->min &&
+	       e->serving <= e->min;
+}
+
+static bool leave(struct pool_plan *pp, struct exodus *e,
+		  const struct world_vm *vm)
+{
+	struct change *c;
+
+	if (vm->busy)
+		return true;
+	c = retire(pp, vm);
+	if (is_needed(pp, e, vm)) {
+		hold(pp, c, "min", "no more VMs are ready than the pool's min",
+		     0);
+		return false;
+	}
+	if (!vm->may_go && e->free)
+		e->free--;
+	else if (!delete_counted(pp, vm, c))
+		return false;
+	e->serving -= vm->phase == PHASE_READY && serves(pp->s, vm);
+	return true;
+}
+
+/* The first of removal order go; the rest, and those held back, are tended. */
+static void shrink(struct pool_plan *pp, struct exodus e)
 {
 	struct candidate *order =
 		arena_alloc(pp->p->arena, (pp->count + 1) * sizeof(*order));
@@ -375,12 +456,9 @@ static void shrink(struct pool_plan *pp, uint32_t n)
 	}
 	if (count)
 		qsort(order, count, sizeof(*order), removal_order);
-	for (size_t i = 0; i < count; i++) {
-		if (i < n)
-			retire(pp, order[i].vm);
-		else
+	for (size_t i = 0; i < count; i++)
+		if (i >= e.leave || !leave(pp, &e, order[i].vm))
 			tend(pp, order[i].vm);
-	}
 }
 
 static bool may_create(const struct pool_plan *pp)
@@ -419,6 +497,19 @@ static uint32_t worth_restoring(const struct pool_plan *pp,
 	return wanted && !c->ready;
 }
 
+static struct exodus find_exodus(const struct pool_plan *pp, uint32_t staying)
+{
+	const struct world_pool *pool = &pp->s->pool;
+	uint32_t against =
+		staying > pool->allowed ? staying - pool->allowed : 0;
+	struct exodus e = { .leave = staying - pool->wanted,
+			    .serving = count_serving(pp),
+			    .min = pp->s->spec->pool.min };
+
+	e.free = against < e.leave ? e.leave - against : 0;
+	return e;
+}
+
 static void size_pool(struct pool_plan *pp)
 {
 	struct census c = count_vms(pp);
@@ -428,7 +519,7 @@ static void size_pool(struct pool_plan *pp)
 		return; /* neither what there is nor what is wanted */
 	restored = restore(pp, worth_restoring(pp, &c));
 	if (!restored && c.staying >= wanted) {
-		shrink(pp, c.staying - wanted);
+		shrink(pp, find_exodus(pp, c.staying));
 		return;
 	}
 	for (size_t i = 0; i < pp->count; i++)
@@ -442,29 +533,39 @@ static void size_pool(struct pool_plan *pp)
 			return;
 }
 
+static struct change *remove_at_once(struct pool_plan *pp,
+				     const struct world_vm *vm)
+{
+	struct change *c = vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY, vm);
+
+	c->detail = "undefine, delete its disk";
+	change_from_event(c, "its service is no longer declared");
+	return c;
+}
+
 /* No pool declares these: those of a service that stays are drained first. */
 static void orphan(struct pool_plan *pp)
 {
 	bool stays = pp->s && pp->s->spec;
 
 	for (size_t i = 0; i < pp->count; i++) {
-		struct world_vm vm = *pp->vms[i];
+		const struct world_vm *vm = pp->vms[i];
+		struct change *c;
 
-		if (leaves(&vm)) {
-			tend(pp, pp->vms[i]);
+		if (leaves(vm)) {
+			tend(pp, vm);
 			continue;
 		}
-		if (!stays && !vm.busy) {
-			struct change *c =
-				vm_change(pp, CHANGE_VM_REMOVE, ACTION_DESTROY,
-					  pp->vms[i]);
-
-			c->detail = "undefine, delete its disk";
-			change_from_event(c,
-					  "its service is no longer declared");
-		} else {
-			retire(pp, pp->vms[i]);
-		}
+		if (vm->busy)
+			continue;
+		c = stays ? retire(pp, vm) : remove_at_once(pp, vm);
+		if (stays && pp->s->spec->protect)
+			hold(pp, c, "protect",
+			     "its service is protected: unprotect it, or "
+			     "declare its pool again",
+			     0);
+		else
+			delete_counted(pp, vm, c);
 	}
 }
 
@@ -491,6 +592,41 @@ static const struct world_vm **sort_vms(const struct planning *p)
 	return vms;
 }
 
+/* No block declares it any more: its VMs go as the budget lets them. */
+static void disband(struct pool_plan *pp)
+{
+	struct exodus e = { .leave = count_vms(pp).staying,
+			    .serving = count_serving(pp) };
+
+	if (pp->s->pool.known)
+		shrink(pp, e);
+}
+
+/*
+ * A paused service keeps its VMs.  One that was found off after a reboot is
+ * started all the same: it is one of them.
+ */
+static void freeze(struct pool_plan *pp)
+{
+	struct plan *plan = pp->p->plan;
+	size_t from = plan->count, guards = plan->guard_count;
+	uint32_t left = pp->p->deletes_left;
+
+	if (pp->s->spec->kept == KEPT_LEAVING)
+		disband(pp);
+	else
+		size_pool(pp);
+	plan->guard_count = guards;
+	pp->p->deletes_left = left;
+	for (size_t i = from; i < plan->count; i++) {
+		struct change *c = plan->changes[i];
+
+		c->counted = false;
+		if (c->kind != CHANGE_VM_START)
+			hold(pp, c, "paused", "its service is paused", 0);
+	}
+}
+
 /*
  * Every service with a spec, a place in the kernel or VMs is in the world, in
  * order of name, so both lists are walked side by side.
@@ -507,7 +643,12 @@ void plan_pools(struct planning *p)
 		while (at < p->world->vm_count &&
 		       !strcmp(vms[at]->service, s->name))
 			at++, pp.count++;
-		if (s->spec && s->spec->pool.template)
+		if (s->spec && s->spec->pool.template && s->paused)
+			freeze(&pp);
+		else if (s->spec && s->spec->kept == KEPT_LEAVING &&
+			 s->spec->pool.template)
+			disband(&pp);
+		else if (s->spec && s->spec->pool.template)
 			size_pool(&pp);
 		else
 			orphan(&pp);

@@ -329,7 +329,7 @@ void plan_slots(struct compile *c, bool compiled)
 	bool larger = c->want.slot_log2 > c->want.table_log2;
 	struct words t = { 0 };
 
-	if (!compiled || is_resized(c) || c->p->world->verify)
+	if (!compiled || is_resized(c) || c->s->verify)
 		compute_words(c, &t);
 	else if (larger)
 		copy_words(c, &t);
@@ -354,8 +354,7 @@ void plan_schedule(struct compile *c, bool compiled)
 	struct change *ch;
 	uint32_t *words;
 
-	if (!c->want.schedule_log2 ||
-	    (compiled && !fresh && !c->p->world->verify))
+	if (!c->want.schedule_log2 || (compiled && !fresh && !c->s->verify))
 		return;
 	words = arena_alloc(c->p->arena, bytes);
 	members = make_members(c, weighted, &count);

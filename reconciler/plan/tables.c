@@ -98,6 +98,8 @@ static void fill_service(struct compile *c)
 		spec->protocol == PROTOCOL_TCP ? IPPROTO_TCP : IPPROTO_UDP;
 	if (c->rules.kind == SLOTS_TRACKED)
 		want->flags |= XLB_SERVICE_TRACKS;
+	if (spec->protect)
+		want->flags |= XLB_SERVICE_PROTECTED;
 	want->signature = signature(c);
 }
 

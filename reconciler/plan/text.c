@@ -206,7 +206,7 @@ static void print_guards(const struct plan *p, struct buf *out)
 		}
 		buf_adds(out, ")\n");
 	}
-	if (p->guard_count && p->id[0])
+	if (plan_awaits_approval(p) && p->id[0])
 		buf_addf(out,
 			 "    hint: `xlb-reconcile approve %s` releases it "
 			 "once\n",
@@ -234,7 +234,7 @@ void plan_text(const struct plan *p, const struct spec *spec, struct buf *out)
 	print_guards(p, out);
 	if (p->diags.errors)
 		buf_adds(out, "Refused: what is running stays as it is.\n");
-	if (!p->diags.errors && plan_shows_nothing(p)) {
+	if (!p->diags.errors && !p->guard_count && plan_shows_nothing(p)) {
 		buf_addf(out, "No changes. %s matches what is running.\n",
 			 base && base[1] ? base + 1 : spec->path);
 		return;

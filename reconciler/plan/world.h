@@ -119,6 +119,7 @@ struct world_vm {
 	bool busy; /* a call about it is under way: plan nothing for it */
 	bool drained; /* PHASE_DRAINING and done with it */
 	bool backoff; /* PHASE_FAILED, and its replacement has to wait */
+	bool may_go; /* its deletion has been counted, or was approved */
 	const char *why; /* of PHASE_FAILED */
 };
 
@@ -126,6 +127,11 @@ struct world_vm {
 struct world_pool {
 	bool known; /* the hypervisor has been read */
 	uint32_t wanted; /* within bounds of the spec */
+	/*
+	 * VMs above so many are there against the file: their deletion is no
+	 * decision of the scaler's, whose own are between `wanted` and this.
+	 */
+	uint32_t allowed;
 	uint32_t wanted_before; /* within those of what runs */
 	const char *view; /* what the scaler said last, in words; or NULL */
 	const char *cause; /* of the last change of `wanted` */
@@ -136,16 +142,28 @@ struct world_service {
 	const char *name;
 	const struct service_spec *spec; /* NULL: gone from the file */
 	uint32_t id; /* in the kernel; 0: none */
+	bool paused; /* by the file or an operator */
+	bool unprotected; /* by an operator, once */
+	bool verify; /* hold every slot against its table, not just the changed */
 	struct world_member *members; /* sorted by name */
 	size_t member_count;
 	struct world_pool pool;
 };
 
+/* What is left of safety.max_vm_deletes. */
+struct world_budget {
+	uint32_t left;
+	const char *why; /* it is no more than that */
+	int64_t until_ms; /* then one more may go; 0: never by itself */
+};
+
 struct world {
 	uint64_t now; /* CLOCK_MONOTONIC ns */
+	struct world_budget budget;
 	bool settled; /* the file is the one last applied: differences are drift */
+	bool accepted; /* the file is in force: what it asks for was let through */
 	bool approved; /* by the operator: guards hold nothing back */
-	bool verify; /* hold every slot against its table, not just the changed */
+	bool verify; /* everything was read again, not just what changed */
 	bool forwards6_all; /* net.ipv6.conf.all.forwarding */
 	uint32_t next_id; /* where the search for a free backend id starts */
 	struct world_kernel kernel;

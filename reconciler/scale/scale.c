@@ -405,6 +405,14 @@ static void apply_capacity(const struct scale_input *in,
 	d->limited_by = LIMIT_CAPACITY;
 }
 
+static void apply_pause(const struct scale_input *in, struct scale_decision *d)
+{
+	if (!in->paused)
+		return;
+	d->to = in->current;
+	d->limited_by = LIMIT_PAUSED;
+}
+
 /* Without signals the count is min. */
 static void decide_fixed(const struct scale_input *in, struct scale_decision *d)
 {
@@ -460,6 +468,7 @@ void scale_decide(const struct scale_input *in, struct scale_memory *memory,
 	else
 		decide_fixed(in, ret);
 	apply_capacity(in, ret);
+	apply_pause(in, ret);
 	if (ret->to > ret->from)
 		ret->direction = SCALE_UP;
 	else if (ret->to < ret->from)

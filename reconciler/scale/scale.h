@@ -34,6 +34,7 @@ enum scale_limit {
 	LIMIT_WARMUP,
 	LIMIT_MISSING_SAMPLES,
 	LIMIT_CAPACITY,
+	LIMIT_PAUSED,
 };
 /* Names as history.db has them ("above_target", "missing_samples", ""). */
 const char *scale_direction_name(enum scale_direction d);
@@ -79,6 +80,7 @@ struct scale_input {
 	uint32_t ready; /* of those: ready and past warm-up */
 	uint32_t warming; /* of those: ready, still in warm-up */
 	uint32_t starting; /* of those: not ready yet */
+	bool paused; /* nothing is done about it */
 	uint32_t capacity; /* most VMs the hypervisors can hold; UINT32_MAX: no limit */
 	struct scale_sample samples[METRIC_COUNT];
 };

@@ -64,6 +64,8 @@ const char *scale_limit_name(enum scale_limit l)
 		return "missing_samples";
 	case LIMIT_CAPACITY:
 		return "capacity";
+	case LIMIT_PAUSED:
+		return "paused";
 	}
 	return "";
 }

@@ -38,6 +38,7 @@ PARTS = {
     "save_many": ([HERE / "save_many_bench.py"], {"XLB_BENCH_ROUNDS": "8"}, []),
     "parse": ([OUT / "parse_bench"], {}, []),
     "idle": ([HERE / "idle_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
+    "probe": ([HERE / "probe_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
     "first_request": ([HERE / "first_request_bench.py"], {"XLB_BENCH_ROUNDS": "1"}, []),
 }
 

@@ -76,6 +76,10 @@ struct fake *fake_copy(const struct fake *f)
 		copy_of(f->replies, f->reply_count * sizeof(*f->replies));
 	copy->directs =
 		copy_of(f->directs, f->direct_count * sizeof(*f->directs));
+	copy->ledger.items = NULL;
+	copy->ledger.count = 0;
+	for (size_t k = 0; k < f->ledger.count; k++)
+		ledger_add(&copy->ledger, &f->ledger.items[k], INT64_MAX);
 	copy->runs = (struct strmap){ 0 };
 	while ((run = strmap_next(&f->runs, &i))) {
 		run = run_copy(run);
@@ -104,6 +108,7 @@ static void forget_runs(struct fake *f)
 void fake_free(struct fake *f)
 {
 	forget_runs(f);
+	ledger_release(&f->ledger);
 	free(f->slots);
 	free(f->replies);
 	free(f->directs);
@@ -414,6 +419,7 @@ static void gather_vm(struct gather *g, struct fake_vm *v)
 	vm->busy = v->op != FAKE_IDLE;
 	vm->why = v->why;
 	vm->drained = v->drains && run->finished;
+	vm->may_go = ledger_may_go(&g->f->ledger, v->name);
 }
 
 static void gather_ghosts(struct gather *g, struct world_service *s)
@@ -488,6 +494,7 @@ static void gather_pools(struct gather *g)
 	for (size_t i = 0; i < g->w->service_count; i++) {
 		struct world_service *s = &g->w->services[i];
 
+		s->paused = s->spec && s->spec->paused;
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		s->pool.known = true;
@@ -504,6 +511,9 @@ static void gather_pools(struct gather *g)
 			s->pool.wanted = s->spec->pool.min;
 		if (s->pool.wanted > s->spec->pool.max)
 			s->pool.wanted = s->spec->pool.max;
+		s->pool.allowed = s->spec->scaling.signal_count
+					  ? s->spec->pool.max
+					  : s->pool.wanted;
 	}
 }
 
@@ -544,6 +554,46 @@ static void sweep_runs(struct fake *f)
 	}
 }
 
+static int64_t wall_ms(const struct fake *f)
+{
+	return (int64_t)(f->now / 1000000);
+}
+
+static void gather_budget(struct gather *g)
+{
+	struct fake *f = g->f;
+
+	if (!f->guarded) {
+		g->w->budget.left = UINT32_MAX;
+		return;
+	}
+	if (!f->ledger.begun)
+		ledger_begin(&f->ledger, wall_ms(f), f->vm_count > 0);
+	g->w->approved = f->approved;
+	g->w->budget =
+		ledger_budget(&f->ledger, &g->spec->safety.max_vm_deletes,
+			      wall_ms(f), g->arena);
+}
+
+void fake_close_deletions(struct fake *f, const struct world *w,
+			  const struct plan *p)
+{
+	for (size_t i = 0; i < f->ledger.count; i++)
+		if (f->ledger.items[i].open &&
+		    ledger_is_over(&f->ledger.items[i], w, p, true))
+			f->ledger.items[i].open = false;
+}
+
+static void count_deletion(struct fake *f, const struct change *c)
+{
+	struct deletion d = { .time_ms = wall_ms(f),
+			      .approved = f->approved,
+			      .open = true };
+
+	snprintf(d.vm, sizeof(d.vm), "%s", c->name);
+	ledger_add(&f->ledger, &d, d.time_ms);
+}
+
 struct world *fake_observe(struct fake *f, const struct spec *spec,
 			   struct arena *arena)
 {
@@ -562,7 +612,10 @@ struct world *fake_observe(struct fake *f, const struct spec *spec,
 	gather_kernel(g);
 	gather_services(g);
 	gather_pools(g);
+	gather_budget(g);
 	gather_node(g);
+	for (size_t i = 0; i < w->service_count; i++)
+		w->services[i].verify = f->verify;
 	sweep_runs(f);
 	free(g);
 	return w;
@@ -851,6 +904,10 @@ static int set_service(struct fake *f, const struct change *c)
 int fake_apply(struct fake *f, const struct spec *spec, const struct change *c)
 {
 	(void)spec;
+	if (c->held)
+		return 0;
+	if (c->counted && f->guarded)
+		count_deletion(f, c);
 	switch (c->kind) {
 	case CHANGE_LOAD:
 	case CHANGE_RELOAD:

@@ -11,6 +11,7 @@
 #define FAKE_WORLD_H
 
 #include "base/strmap.h"
+#include "plan/ledger.h"
 #include "plan/plan.h"
 
 #define FAKE_SLOTS (1u << 17)
@@ -93,6 +94,10 @@ struct fake {
 	size_t unresolved_count;
 	char drains[FAKE_MAX][128]; /* SERVICE/BACKEND, by an operator */
 	size_t drain_count;
+	/* In the store. */
+	struct ledger ledger;
+	bool guarded; /* else any number of VMs may go */
+	bool approved;
 	/* Gone when the process dies. */
 	struct strmap runs;
 	struct fake_wanted wanted[64];
@@ -113,6 +118,9 @@ void fake_probe_ends(struct fake *f, const struct ip *a, int how); /* 0: ok */
 struct fake_vm *fake_vm(struct fake *f, const char *name);
 struct world *fake_observe(struct fake *f, const struct spec *spec,
 			   struct arena *arena);
+/* After a pass: what was counted and is over. */
+void fake_close_deletions(struct fake *f, const struct world *w,
+			  const struct plan *p);
 /* 0, or -1 when it breaks a promise (then it has been printed). */
 int fake_apply(struct fake *f, const struct spec *spec, const struct change *c);
 /* Time passes; false: nothing is under way. */

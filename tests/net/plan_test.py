@@ -247,7 +247,7 @@ def foretold(made):
     check_foretold(made, made.text.replace("    forwarding: nat\n",
                                            "    forwarding: nat\n    algorithm: source_hash\n", 1),
                    lambda m: m.lb.run(["sysctl", "-qw", "net.ipv4.conf.br0.forwarding=0"]))
-    end = made.text.index("  - name: web-dsr")
+    end = made.text.rindex("  - name: ")
     check_foretold(made, made.text[:end], lose_vip)
 
 

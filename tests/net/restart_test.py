@@ -140,8 +140,11 @@ def drift(made):
 
 @tap.test
 def destroyed(made):
-    """destroy removes all of it"""
+    """destroy says what it would remove, and removes all of it"""
     made.xlb.stop()
+    done = made.xlb.verb("destroy", "--dry-run")
+    assert done.returncode == 0 and "- service.web " in done.stdout, done.stdout + done.stderr
+    assert list(made.xlb.bpffs.iterdir())
     done = made.xlb.verb("destroy", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not made.xlb.bpffs.exists() or not list(made.xlb.bpffs.iterdir())

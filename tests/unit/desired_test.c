@@ -202,6 +202,9 @@ static void defaults(void **state)
 	assert_int_equal(s->node.resync, 10 * SECOND);
 	assert_int_equal(s->history_retention, 30 * 86400 * SECOND);
 	assert_false(s->safety.allow_empty);
+	assert_int_equal(s->safety.max_vm_deletes.count, 2);
+	assert_int_equal(s->safety.max_vm_deletes.per, 600 * SECOND);
+	assert_true(s->safety.max_service_removals == 25);
 	assert_int_equal(web->src.line, 3);
 	assert_int_equal(web->src.column, 5);
 	assert_int_equal(web->idle_timeout, 900 * SECOND);

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "health/dns.h"
+#include "health/echo.h"
 #include "health/health.h"
 #include "health/http.h"
 
@@ -318,6 +320,154 @@ static void test_request(void **state)
 	buf_release(&b);
 }
 
+/* ---- dns ---- */
+
+static struct health_spec dns_spec(struct ip *expected)
+{
+	assert_true(ip_parse("192.0.2.77", expected));
+	return (struct health_spec){ .name = "www.Example.org",
+				     .record = DNS_A,
+				     .rcodes = 1,
+				     .answers = expected,
+				     .answer_count = 1 };
+}
+
+/* A name of another record before the answer, by a pointer and at length. */
+static size_t make_answer(const struct health_spec *s, uint16_t id,
+			  uint8_t *out)
+{
+	static const uint8_t records[] = {
+		0xc0, 12,  0, 5, 0, 1, 0, 0, 0, 60, 0,	3, 1, 'x', 0, /* CNAME */
+		1,    'x', 0, 0, 1, 0, 1, 0, 0, 0,  60, 0, 4, 192, 0, 2, 77,
+	};
+	uint8_t query[DNS_QUERY_MAX];
+	size_t len = dns_query(s, id, query);
+
+	memcpy(out, query, len);
+	out[2] |= 0x80;
+	out[7] = 2;
+	memcpy(out + len, records, sizeof(records));
+	return len + sizeof(records);
+}
+
+static bool judge_dns(const struct health_spec *s, const uint8_t *data,
+		      size_t len, enum probe_result *ret)
+{
+	/* Its own block, so that a sanitizer sees what is read behind it. */
+	uint8_t *copy = malloc(len ? len : 1);
+	struct buf detail = BUF_INIT;
+	bool final;
+
+	memcpy(copy, data, len);
+	final = dns_judge(s, 0x1234, copy, len, ret, &detail);
+	assert_true(!final || *ret == PROBE_PASS || detail.len > 0);
+	buf_release(&detail);
+	free(copy);
+	return final;
+}
+
+static void test_dns_answer(void **state)
+{
+	struct ip expected;
+	struct health_spec s = dns_spec(&expected);
+	enum probe_result r;
+	uint8_t answer[512];
+	size_t len = make_answer(&s, 0x1234, answer);
+
+	(void)state;
+	assert_true(judge_dns(&s, answer, len, &r));
+	assert_int_equal(r, PROBE_PASS);
+	answer[13] = 'W'; /* letters may change their case */
+	assert_true(judge_dns(&s, answer, len, &r));
+	assert_int_equal(r, PROBE_PASS);
+	answer[len - 1]++;
+	assert_true(judge_dns(&s, answer, len, &r));
+	assert_int_equal(r, PROBE_BAD_ANSWER);
+	answer[3] |= 3;
+	assert_true(judge_dns(&s, answer, len, &r));
+	assert_int_equal(r, PROBE_BAD_STATUS);
+	answer[0] ^= 1;
+	assert_false(judge_dns(&s, answer, len, &r));
+}
+
+/* Cut anywhere it doesn't pass, and nothing behind the cut is read. */
+static void test_dns_cut(void **state)
+{
+	struct ip expected;
+	struct health_spec s = dns_spec(&expected);
+	enum probe_result r;
+	uint8_t answer[512];
+	size_t len = make_answer(&s, 0x1234, answer);
+
+	(void)state;
+	for (size_t n = 0; n < len; n++)
+		if (judge_dns(&s, answer, n, &r))
+			assert_int_equal(r, PROBE_BAD_ANSWER);
+		else
+			assert_true(n < 2);
+}
+
+static void test_dns_garbage(void **state)
+{
+	struct ip expected;
+	struct health_spec s = dns_spec(&expected);
+	uint8_t whole[512], spoilt[512];
+	size_t len = make_answer(&s, 0x1234, whole);
+	enum probe_result r;
+
+	(void)state;
+	srandom(53);
+	for (int round = 0; round < 200000; round++) {
+		memcpy(spoilt, whole, sizeof(spoilt));
+		for (long i = random() % 6; i >= 0; i--)
+			spoilt[2 + (size_t)random() % (len - 2)] =
+				(uint8_t)random();
+		assert_true(
+			judge_dns(&s, spoilt, len - (size_t)random() % 4, &r));
+	}
+}
+
+static void test_dns_root(void **state)
+{
+	struct health_spec s = { .name = ".", .record = DNS_NS, .rcodes = 1 };
+	uint8_t query[DNS_QUERY_MAX];
+	char longest[254];
+
+	(void)state;
+	assert_int_equal(dns_query(&s, 1, query), 12 + 1 + 4);
+	memset(longest, 'a', 253);
+	for (int i = 63; i < 253; i += 64)
+		longest[i] = '.';
+	longest[253] = '\0';
+	s.name = longest;
+	assert_in_range(dns_query(&s, 1, query), 12 + 255 + 4, DNS_QUERY_MAX);
+}
+
+/* ---- icmp ---- */
+
+static void test_echo(void **state)
+{
+	struct echo e = { .id = 7,
+			  .sequence = 1,
+			  .cookie = 0x1122334455667788 };
+	uint8_t packet[20 + ECHO_LEN] = { 0x45 };
+
+	(void)state;
+	echo_request(&e, AF_INET, packet + 20);
+	assert_false(echo_is_reply(&e, AF_INET, packet, sizeof(packet)));
+	packet[20] = 0;
+	assert_true(echo_is_reply(&e, AF_INET, packet, sizeof(packet)));
+	for (size_t n = 0; n < sizeof(packet); n++)
+		assert_false(echo_is_reply(&e, AF_INET, packet, n));
+	packet[0] = 0x4f; /* options that aren't there */
+	assert_false(echo_is_reply(&e, AF_INET, packet, sizeof(packet)));
+	echo_request(&e, AF_INET6, packet);
+	packet[0] = 129;
+	assert_true(echo_is_reply(&e, AF_INET6, packet, ECHO_LEN));
+	packet[5]++; /* another's */
+	assert_false(echo_is_reply(&e, AF_INET6, packet, ECHO_LEN));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +480,11 @@ int main(void)
 		cmocka_unit_test(test_status_line),
 		cmocka_unit_test(test_status_line_in_pieces),
 		cmocka_unit_test(test_request),
+		cmocka_unit_test(test_dns_answer),
+		cmocka_unit_test(test_dns_cut),
+		cmocka_unit_test(test_dns_garbage),
+		cmocka_unit_test(test_dns_root),
+		cmocka_unit_test(test_echo),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -385,6 +385,7 @@ static int disconnect_mock(void **state)
 
 	virConnectClose(f->conn);
 	hypervisor_free(f->h);
+	assert_true(hypervisor_end());
 	/* What its worker had posted comes in and finds it gone. */
 	loop_post(f->loop, stop, f->loop);
 	assert_int_equal(loop_run(f->loop), 0);

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -94,11 +95,133 @@ static void test_due_timers_run(void **state)
 	loop_free(t.loop);
 }
 
+/* ---- workers ---- */
+
+struct work {
+	struct loop *loop;
+	int gate[2]; /* a byte lets the job go on */
+	atomic_int began, ran, last;
+	int done;
+};
+
+static void hang(void *arg)
+{
+	struct work *w = arg;
+	char c;
+
+	w->began++;
+	assert_int_equal(read(w->gate[0], &c, 1), 1);
+	w->ran++;
+}
+
+static void done(void *arg)
+{
+	struct work *w = arg;
+
+	w->done++;
+	loop_stop(w->loop);
+}
+
+static void say_last(void *arg)
+{
+	struct work *w = arg;
+
+	w->last++;
+}
+
+static void work_begin(struct work *w)
+{
+	*w = (struct work){ 0 };
+	assert_int_equal(loop_new(&w->loop), 0);
+	assert_int_equal(pipe(w->gate), 0);
+}
+
+static void work_end(struct work *w)
+{
+	close(w->gate[0]);
+	close(w->gate[1]);
+}
+
+static void let_go(struct work *w)
+{
+	assert_int_equal(write(w->gate[1], "x", 1), 1);
+}
+
+static void test_worker_in_order(void **state)
+{
+	struct worker *worker;
+	struct work w;
+
+	(void)state;
+	work_begin(&w);
+	worker = worker_new(w.loop, "test");
+	for (int i = 0; i < 3; i++) {
+		worker_submit(worker, hang, done, &w);
+		let_go(&w);
+	}
+	while (w.done < 3)
+		assert_int_equal(loop_run(w.loop), 0);
+	assert_int_equal(w.ran, 3);
+	assert_int_equal(worker_pending(worker), 0);
+	worker_free(worker);
+	loop_free(w.loop);
+	work_end(&w);
+}
+
+/* One that hangs keeps nobody waiting, and outlives the loop. */
+static void test_worker_retires(void **state)
+{
+	struct worker *worker;
+	struct work w;
+
+	(void)state;
+	work_begin(&w);
+	worker = worker_new(w.loop, "test");
+	for (int i = 0; i < 3; i++)
+		worker_submit(worker, hang, done, &w);
+	while (!w.began)
+		usleep(1000);
+	worker_retire(worker, say_last, &w);
+	loop_free(w.loop);
+	assert_false(workers_wait(10 * NS_PER_MS));
+	let_go(&w);
+	assert_true(workers_wait(60 * NS_PER_S));
+	/* The one under way, none of those that waited. */
+	assert_int_equal(w.ran, 1);
+	assert_int_equal(w.last, 1);
+	assert_int_equal(w.done, 0);
+	work_end(&w);
+}
+
+/* Its answer is on the way back when it is retired. */
+static void test_worker_retires_with_an_answer_posted(void **state)
+{
+	struct worker *worker;
+	struct work w;
+
+	(void)state;
+	work_begin(&w);
+	worker = worker_new(w.loop, "test");
+	worker_submit(worker, hang, done, &w);
+	let_go(&w);
+	while (!w.ran)
+		usleep(1000);
+	worker_retire(worker, say_last, &w);
+	assert_true(workers_wait(60 * NS_PER_S));
+	loop_free(w.loop);
+	assert_int_equal(w.last, 1);
+	assert_int_equal(w.done, 0);
+	work_end(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_timer_starves_nothing),
 		cmocka_unit_test(test_due_timers_run),
+		cmocka_unit_test(test_worker_in_order),
+		cmocka_unit_test(test_worker_retires),
+		cmocka_unit_test(test_worker_retires_with_an_answer_posted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

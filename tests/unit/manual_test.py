@@ -22,7 +22,8 @@ LATER = "Not supported yet"
 # Each kind of mapping, as the parser calls it, and the page's section for it.
 SECTIONS = {
     "the file": "the file", "node": "node", "an interface": "node.interfaces",
-    "a hypervisor": "hypervisors", "safety": "safety", "history": "history",
+    "a hypervisor": "hypervisors", "safety": "safety", "max_vm_deletes": "safety.max_vm_deletes",
+    "history": "history",
     "a template": "templates", "a template's network": "templates.network",
     "a service": "services", "a port": "services.ports", "affinity": "services.affinity",
     "a backend": "services.backends", "sorry": "services.sorry",

@@ -124,6 +124,13 @@ static void drain(struct fake *f, const char *arg)
 	snprintf(f->drains[f->drain_count++], sizeof(f->drains[0]), "%s", arg);
 }
 
+static void guarded(struct fake *f, const char *arg)
+{
+	(void)arg;
+	f->guarded = true;
+	ledger_begin(&f->ledger, 0, false);
+}
+
 static void fails(struct fake *f, const char *arg)
 {
 	probe(f, arg, TRUTH_FAILS);
@@ -154,6 +161,7 @@ static const struct event {
 	{ "drain", drain },	      { "fails", fails },
 	{ "refuses", refuses },	      { "passes", passes },
 	{ "unresolved", unresolved }, { "reweigh", reweigh },
+	{ "guarded", guarded },
 };
 
 static void happen(struct fake *f, const struct spec *spec, char *line)

@@ -205,6 +205,36 @@ static void test_rows(void **state)
 	}
 }
 
+/* Paused: what it would do is said, and nothing is done, nor left to cool. */
+static void test_paused(void **state)
+{
+	static const struct {
+		double mean;
+		uint32_t wanted;
+	} cases[] = { { 600, 40 }, { 1, 1 }, { 60, 4 } };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct world *w = world_new(1, 8, 0);
+
+		add_target(w, METRIC_CPU, 60);
+		w->in.ready = w->in.current = 4;
+		w->in.paused = true;
+		sample(w, METRIC_CPU, cases[i].mean);
+		decide(w);
+		assert_int_equal(w->d.wanted, cases[i].wanted);
+		assert_int_equal(w->d.to, 4);
+		assert_int_equal(w->d.direction, SCALE_HOLD);
+		assert_int_equal(w->d.limited_by, LIMIT_PAUSED);
+		assert_string_equal(scale_limit_name(w->d.limited_by),
+				    "paused");
+		w->in.paused = false;
+		decide(w);
+		assert_int_equal(w->d.to != 4, cases[i].wanted != 4);
+		world_free(w);
+	}
+}
+
 /* Kubernetes #92111: a Min policy on scale-up that never scaled up. */
 static void test_up_with_smallest_of_window(void **state)
 {
@@ -817,6 +847,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_paused),
 		cmocka_unit_test(test_up_with_smallest_of_window),
 		cmocka_unit_test(test_up_window_never_scales_down),
 		cmocka_unit_test(test_down_window_never_scales_up),

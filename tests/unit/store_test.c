@@ -701,6 +701,115 @@ static void test_newer_is_refused(void **state)
 	expect(f, "PRAGMA user_version", "99");
 }
 
+/* ---- what guards remember ---- */
+
+struct seen {
+	struct store_deletion deletions[4];
+	char vms[4][16];
+	size_t count;
+	char declarations[256];
+};
+
+static void see_deletion(void *arg, const struct store_deletion *d)
+{
+	struct seen *seen = arg;
+
+	assert_true(seen->count < 4);
+	seen->deletions[seen->count] = *d;
+	snprintf(seen->vms[seen->count++], 16, "%s", d->vm);
+}
+
+static void see_declaration(void *arg, const struct store_declaration *d)
+{
+	struct seen *seen = arg;
+	size_t len = strlen(seen->declarations);
+
+	snprintf(seen->declarations + len, sizeof(seen->declarations) - len,
+		 "%s%s=%s;", d->service, d->protect ? "!" : "", d->text);
+}
+
+static void test_deletions(void **state)
+{
+	struct fixture *f = *state;
+	struct store_deletion late = { .time_ms = T0,
+				       .vm = "web-2",
+				       .open = true };
+	struct store_deletion early = {
+		.time_ms = T0 - 1, .vm = "web-1", .approved = true, .open = true
+	};
+	struct store_deletion old = { .time_ms = T0 - 40 * DAY_MS,
+				      .vm = "web-0" };
+	struct seen seen = { 0 };
+	int64_t id = store_add_deletion(f->s, &late);
+
+	assert_true(id > 0);
+	assert_true(store_add_deletion(f->s, &early) > id);
+	assert_true(store_add_deletion(f->s, &old) > 0);
+	assert_int_equal(store_close_deletion(f->s, id), 0);
+	store_close(f->s);
+	assert_int_equal(open_store(f), 0);
+	/* They count for longer than history may be kept. */
+	assert_int_equal(store_maintain(f->s, T0, HOUR_MS), 0);
+	assert_int_equal(store_deletions(f->s, see_deletion, &seen), 0);
+	assert_int_equal(seen.count, 2);
+	assert_string_equal(seen.vms[0], "web-1");
+	assert_true(seen.deletions[0].approved && seen.deletions[0].open);
+	assert_string_equal(seen.vms[1], "web-2");
+	assert_int_equal(seen.deletions[1].time_ms, T0);
+	assert_false(seen.deletions[1].approved || seen.deletions[1].open);
+}
+
+static void test_declarations(void **state)
+{
+	struct fixture *f = *state;
+	struct store_declaration web = { "web", T0, true, "a" };
+	struct store_declaration dns = { "dns", T0, false, "b" };
+	struct seen seen = { 0 };
+
+	assert_int_equal(store_keep_declaration(f->s, &web), 0);
+	assert_int_equal(store_keep_declaration(f->s, &dns), 0);
+	web.protect = false;
+	web.text = "c";
+	assert_int_equal(store_keep_declaration(f->s, &web), 0);
+	assert_int_equal(store_declarations(f->s, see_declaration, &seen), 0);
+	assert_string_equal(seen.declarations, "dns=b;web=c;");
+	assert_int_equal(store_drop_declaration(f->s, "dns"), 0);
+	assert_int_equal(store_drop_declaration(f->s, "none"), 0);
+	seen.declarations[0] = '\0';
+	assert_int_equal(store_declarations(f->s, see_declaration, &seen), 0);
+	assert_string_equal(seen.declarations, "web=c;");
+}
+
+/* A history of the first version comes to have what it lacked. */
+static void test_first_version(void **state)
+{
+	struct fixture *f = *state;
+	struct seen seen = { 0 };
+
+	assert_int_equal(add_change(f->s, "r", "service.web"), 0);
+	assert_int_equal(sqlite3_exec(f->s->db,
+				      "DROP TABLE vm_deletion;"
+				      "DROP TABLE declaration;"
+				      "PRAGMA user_version = 1",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
+	store_close(f->s);
+	assert_int_equal(open_store(f), 0);
+	assert_int_equal(store_deletions(f->s, see_deletion, &seen), 0);
+	assert_int_equal(store_declarations(f->s, see_declaration, &seen), 0);
+	assert_int_equal(seen.count, 0);
+	expect(f, "SELECT count(*) FROM change_history", "1");
+	/* And is what a new one is. */
+	expect(f,
+	       "SELECT group_concat(name) FROM pragma_table_info"
+	       "('vm_deletion')",
+	       "id,time_ms,vm,approved,open");
+	expect(f,
+	       "SELECT group_concat(name) FROM pragma_table_info"
+	       "('declaration')",
+	       "service,time_ms,protect,text");
+}
+
 static void test_cannot_open(void **state)
 {
 	struct fixture *f = *state;
@@ -814,6 +923,9 @@ int main(void)
 		T(test_killed_in_a_write),
 		T(test_newer_is_refused),
 		T(test_cannot_open),
+		T(test_deletions),
+		T(test_declarations),
+		T(test_first_version),
 		cmocka_unit_test(test_migrations),
 	};
 

@@ -24,6 +24,7 @@ VIP, VIP6 = "192.0.2.10", "2001:db8::10"
 
 TEXT = """version: 1
 node: {{interfaces: [uplink], resync: 2s}}
+safety: {{max_vm_deletes: {{count: 100, per: 1s}}}}
 hypervisors:
   - {{name: local, uri: "{uri}", max_vms: 8}}
 templates:
