@@ -63,14 +63,15 @@ TEST_SRC := $(wildcard tests/unit/*_test.c tests/bpf/*_test.c tests/vm/*_test.c 
 	tests/net/*_test.c tests/crash/*_test.c)
 TEST_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/lib/*.c))
 TEST_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC))
-TEST_TOOL := $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
+# The product once more, with everything that acts on the outside wrapped.
+TEST_TOOL := $(B)/tests/crash/xlb-reconcile $(B)/tests/bpf/packet_lab $(B)/tests/net/holder $(B)/tests/net/flood \
 	$(B)/tests/unit/judge
 SCHEMA_BIN := $(B)/schemas/generate
 FUZZ_BIN := $(patsubst tests/fuzz/%_fuzz.c,$(B)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
 BENCH_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out %_bench.c %.bpf.c,$(wildcard tests/bench/*.c)))
 BENCH_BIN := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*_bench.c))
 
-.PHONY: all deps test demo bench soak fuzz install deb deb-test clean lint
+.PHONY: all deps test demo bench soak sanitize fuzz install deb deb-test clean lint
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -98,13 +99,27 @@ soak: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) build-all
 	@tests/run.py --soak
 
+# Everything of user space once more, under ASan, LSan and UBSan.
+sanitize: deps
+	@$(MAKE) --no-print-directory -j$$(nproc) build-all
+	@$(MAKE) --no-print-directory -j$$(nproc) SANITIZE=1 all tests-bin
+	@ln -sfn ../guest build/sanitize/guest
+	@ln -sfn ../../tests/image build/sanitize/tests/image
+	@ln -sfn ../../tests/kernel build/sanitize/tests/kernel
+	@for group in unit golden bpf net vm crash; do \
+		XLB_BUILD=build/sanitize tests/run.py --soak --only $$group/ || exit 1; \
+	done
+
 fuzz: deps
 	@$(MAKE) --no-print-directory -j$$(nproc) build-all
 	@tests/run.py --fuzz
 
-.PHONY: build-all guest image debs tests-bin fuzz-bin bench-bin
-build-all: all tests-bin fuzz-bin bench-bin image debs
+.PHONY: build-all sanitized sanitized-bin guest image debs tests-bin fuzz-bin bench-bin
+build-all: all tests-bin fuzz-bin bench-bin image debs sanitized-bin
 tests-bin: $(TEST_BIN) $(TEST_TOOL) $(SCHEMA_BIN)
+sanitized: $(filter $(B)/tests/unit/% $(B)/tests/crash/%,$(TEST_BIN))
+sanitized-bin:
+	@$(MAKE) --no-print-directory SANITIZE=1 sanitized
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 guest:
@@ -193,8 +208,16 @@ $(B)/%.o: %.c | $(SKEL)
 	$(call say,CC,$@)
 	$(Q)$(CC) $(CPPFLAGS) $(PKG_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+$(B)/tests/crash/xlb-reconcile: $(B)/reconciler/main.o $(B)/tests/crash/seam.o $(B)/libxlb.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) $$(nm $(B)/tests/crash/seam.o | sed -n 's/.* T __wrap_/-Wl,--wrap=/p') \
+		-o $@ $^ $(LIBS)
+
 # The kernel's code puns types and reads words where they lie in a packet.
 $(B)/bpf/replay.o: CFLAGS += -fno-strict-aliasing -fno-sanitize=alignment
+
+# It includes what runs in the kernel, which reads words where they lie.
+$(B)/tests/unit/tracking_check_test: CFLAGS += -fno-sanitize=alignment
 
 $(B)/tests/libtest.a: $(TEST_LIB_OBJ)
 	$(call say,AR,$@)

@@ -10,6 +10,9 @@
 #include "base/log.h"
 #include "reconcile.h"
 
+/* Ms for which the stored count is believed to be lower than what runs. */
+#define MEMORY_COUNTS_FOR 600000
+
 struct tally { /* of one service's VMs */
 	uint32_t active, ready, warming, ready_any;
 	double cpu_sum, cpu_min, cpu_max;
@@ -333,6 +336,17 @@ static void keep_bounds(struct reconciler *r, struct service_run *s,
 }
 
 /*
+ * A store that is old, or came back from a backup, remembers fewer VMs than
+ * there may be by now: those that serve aren't taken away for that.
+ */
+static bool is_recent(struct reconciler *r, const struct service_run *s)
+{
+	int64_t age = clock_wall_ms() - store_scaler_saved(r->store, s->name);
+
+	return age >= 0 && age < MEMORY_COUNTS_FOR;
+}
+
+/*
  * After a start the count is what was last decided, so that a removal or a
  * replacement that was cut short is finished rather than forgotten; what runs
  * counts where nothing is remembered.
@@ -358,7 +372,10 @@ static void learn_pool(struct reconciler *r, struct service_run *s,
 		store_load_scaler(r->store, s->name, &s->memory, clock_ns(),
 				  clock_wall_ms());
 	s->pool_known = true;
-	s->wanted = active && s->memory.count ? s->memory.count : active;
+	s->wanted = active;
+	if (active && s->memory.count &&
+	    (s->memory.count > active || is_recent(r, s)))
+		s->wanted = s->memory.count;
 	s->inherited = s->wanted;
 }
 

@@ -385,9 +385,9 @@ static struct member_run *member_run_get(struct gather *g,
 		run = g->r->run_by_id[m->id];
 	if (run && is_run_of(run, s, m))
 		return run;
-	key = mem_printf("%s/%s/%s/%s", s->name, m->name,
-			 ip_format(&m->addresses[0], a),
-			 ip_format(&m->addresses[1], b));
+	key = mem_printf(m->twin ? "%s/%s/%s/%s#%u" : "%s/%s/%s/%s", s->name,
+			 m->name, ip_format(&m->addresses[0], a),
+			 ip_format(&m->addresses[1], b), m->id);
 	run = strmap_get(&g->r->members, key);
 	if (run)
 		free(key);
@@ -597,6 +597,28 @@ static void line_path(const struct gather *g, const struct xlb_backend *line,
 	ret->vlan = line->vlan;
 }
 
+/*
+ * Another id of the same backend: a process died before its service was whole,
+ * twice.  What one of them does says nothing about the other.
+ */
+static bool has_twin(const struct gather *g, const struct world_owner *o)
+{
+	const struct xlb_backend *line = &g->view->backends[o->id];
+
+	for (size_t i = g->first_owner[o->owner.service];
+	     i < g->first_owner[o->owner.service + 1]; i++) {
+		const struct world_owner *other = g->by_service[i];
+		const struct xlb_backend *l = &g->view->backends[other->id];
+
+		if (other != o && g->owner_used[other - g->w->kernel.owners] &&
+		    !strcmp(other->owner.name, o->owner.name) &&
+		    l->addr4 == line->addr4 &&
+		    !memcmp(l->addr6, line->addr6, sizeof(l->addr6)))
+			return true;
+	}
+	return false;
+}
+
 static void gather_ghost(struct gather *g, struct world_service *s,
 			 const struct world_owner *o)
 {
@@ -607,6 +629,7 @@ static void gather_ghost(struct gather *g, struct world_service *s,
 		add_member(g, s, arena_dup(g->arena, o->owner.name));
 
 	m->id = o->id;
+	m->twin = has_twin(g, o);
 	m->leaving = !unknown;
 	m->weight =
 		s->spec && s->spec->pool.template ? s->spec->pool.weight : 1;
@@ -630,8 +653,11 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 		return;
 	for (size_t i = g->first_owner[s->id]; i < g->first_owner[s->id + 1];
 	     i++)
-		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners])
+		if (!g->owner_used[g->by_service[i] - g->w->kernel.owners]) {
 			gather_ghost(g, s, g->by_service[i]);
+			g->owner_used[g->by_service[i] - g->w->kernel.owners] =
+				true;
+		}
 }
 
 static int by_member_name(const void *a, const void *b)

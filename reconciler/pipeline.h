@@ -40,6 +40,10 @@ bool same_hypervisor(const struct hypervisor *h,
 void connect_hypervisors(struct reconciler *r, const struct spec *spec);
 void close_hypervisors(struct reconciler *r);
 
+/* keep.c: the store, opened and looked after. */
+void state_open(struct reconciler *r);
+void state_keep(struct reconciler *r);
+
 /* revision.c: which file came when, and of which commit it was. */
 void record_revision(struct reconciler *r, const char *result);
 void record_commit(struct reconciler *r);

@@ -124,14 +124,6 @@ static void set_result(struct reconciler *r, const char *result)
 
 /* ---- apply ---- */
 
-/* What later changes stand on: without it the rest would do harm. */
-static bool is_foundation(const struct change *c)
-{
-	return c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD ||
-	       c->kind == CHANGE_BACKEND_SET || c->kind == CHANGE_SLOTS ||
-	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
-}
-
 /* For status, and for `run --once` that gives up. */
 static void note_failure(struct reconciler *r, const struct change *c,
 			 const struct outcome *o)
@@ -144,21 +136,12 @@ static void note_failure(struct reconciler *r, const struct change *c,
 		 d && d->hint ? d->hint : "");
 }
 
-/*
- * Without its program the host itself would answer at a VIP put there, and
- * the one at another hook has to go on.
- */
-static bool lacks_program(const struct plan *p, const struct outcome *outcomes,
-			  size_t i)
+static bool is_blocked(const struct plan *p, const struct outcome *outcomes,
+		       size_t i)
 {
-	enum change_kind kind = p->changes[i]->kind;
-
-	if (kind != CHANGE_ADDRESS_ADD && kind != CHANGE_LINK_DETACH)
-		return false;
 	for (size_t k = 0; k < i; k++)
 		if (outcomes[k].err &&
-		    p->changes[k]->kind == CHANGE_LINK_ATTACH &&
-		    p->changes[k]->ifindex == p->changes[i]->ifindex)
+		    change_needs(p->changes[i], p->changes[k]))
 			return true;
 	return false;
 }
@@ -179,7 +162,7 @@ static int apply(struct reconciler *r, const struct plan *p)
 			continue;
 		if (p->changes[done]->counted)
 			guards_count(r, p->changes[done]);
-		if (lacks_program(p, outcomes, done))
+		if (is_blocked(p, outcomes, done))
 			o->err = -ENOLINK;
 		else
 			o->err = apply_change(r, p->changes[done], &o->diags);
@@ -191,7 +174,7 @@ static int apply(struct reconciler *r, const struct plan *p)
 		if (o->err && !failed)
 			note_failure(r, p->changes[done], o);
 		failed = o->err ? o->err : failed;
-		if (o->err && is_foundation(p->changes[done])) {
+		if (o->err && change_is_foundation(p->changes[done])) {
 			done++;
 			break;
 		}
@@ -558,6 +541,7 @@ static void resync(void *arg)
 	r->resyncs++;
 	for (size_t i = 0; i < r->hypervisor_count; i++)
 		hypervisor_refresh(r->hypervisors[i]);
+	state_keep(r);
 	applied_keep(r);
 	if (r->store && r->spec && r->resyncs % minute == 0)
 		store_maintain(
@@ -616,29 +600,6 @@ static int open_kernel(struct reconciler *r, struct diag_list *diags)
 	return datapath_open(&cfg, &r->dp, diags);
 }
 
-static int open_state(struct reconciler *r, struct diag_list *diags)
-{
-	struct diag_list ignored = { 0 };
-	int err = store_open(r->opt->state_dir, r->read_only, &r->store,
-			     r->read_only ? &ignored : diags);
-
-	diag_list_release(&ignored);
-	if (err) {
-		/*
-		 * Traffic doesn't depend on history: say so and go on. One
-		 * who only looks may come before there is any.
-		 */
-		if (!r->read_only || err != -ENOENT)
-			log_warn("history", "result=unavailable why=\"%s\"",
-				 strerror(-err));
-		r->store = NULL;
-		diags->errors = 0;
-		return 0;
-	}
-	store_overrides(r->store, &r->overrides, &r->override_count);
-	return 0;
-}
-
 static void on_thaw(void *arg)
 {
 	reconcile_soon(arg);
@@ -657,11 +618,10 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	identity_read(opt->state_dir, read_only, r->owner, &r->flow_seed,
 		      r->run_id);
 	log_set_run(r->run_id);
-	err = open_state(r, diags);
+	state_open(r);
 	guards_open(r);
 	keeping_open(r);
-	if (!err)
-		err = net_open(loop, on_network, r, &r->net);
+	err = net_open(loop, on_network, r, &r->net);
 	if (!err)
 		err = open_kernel(r, diags);
 	if (!err)

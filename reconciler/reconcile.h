@@ -219,6 +219,8 @@ struct reconciler {
 	struct strmap services; /* struct service_run by name */
 	struct store_override *overrides;
 	size_t override_count;
+	bool overrides_read; /* from a store, since the start */
+	int store_err; /* why there is none, as told */
 	struct ledger ledger;
 	int64_t wall_ms; /* at clock_ns() 0, for all times of guards */
 	struct strmap declarations; /* keeping.c */

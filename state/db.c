@@ -56,6 +56,7 @@ static const char *const sql_text[SQL_COUNT] = {
 			    " VALUES (?1, ?2, ?3) ON CONFLICT (service) DO"
 			    " UPDATE SET time_ms = ?2, memory = ?3",
 	[SQL_LOAD_SCALER] = "SELECT memory FROM scaler WHERE service = ?1",
+	[SQL_SCALER_SAVED] = "SELECT time_ms FROM scaler WHERE service = ?1",
 	[SQL_SET_OVERRIDE] =
 		"INSERT INTO operator_override (kind, key, since_ms, until_ms)"
 		" VALUES (?1, ?2, ?3, ?4) ON CONFLICT (kind, key) DO"

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/diag.h"
 #include "state/store.h"
@@ -33,6 +34,7 @@ enum statement {
 	SQL_ADD_LOAD,
 	SQL_SAVE_SCALER,
 	SQL_LOAD_SCALER,
+	SQL_SCALER_SAVED,
 	SQL_SET_OVERRIDE,
 	SQL_CLEAR_OVERRIDE,
 	SQL_OVERRIDES,
@@ -58,6 +60,9 @@ enum statement {
 
 struct store {
 	sqlite3 *db;
+	char *path;
+	dev_t device; /* of the file, when it was opened */
+	ino_t inode;
 	sqlite3_stmt *cache[SQL_COUNT];
 	bool in_group;
 	bool impatient; /* someone else held it at the last write */

@@ -182,3 +182,19 @@ int store_load_scaler(struct store *s, const char *service,
 	*ret = m;
 	return 0;
 }
+
+int64_t store_scaler_saved(struct store *s, const char *service)
+{
+	sqlite3_stmt *st = db_statement(s, SQL_SCALER_SAVED);
+	int64_t saved;
+	int err;
+
+	if (st)
+		db_text(st, 1, service);
+	err = db_step(s, st);
+	if (err <= 0)
+		return err;
+	saved = sqlite3_column_int64(st, 0);
+	sqlite3_reset(st);
+	return saved;
+}

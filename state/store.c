@@ -103,6 +103,15 @@ static int make_dir(const char *dir)
 	return mkdir(dir, 0700) && errno != EEXIST ? -errno : 0;
 }
 
+static void note_file(struct store *s)
+{
+	struct stat st = { 0 };
+
+	(void)stat(s->path, &st);
+	s->device = st.st_dev;
+	s->inode = st.st_ino;
+}
+
 int store_open(const char *dir, bool read_only, struct store **ret,
 	       struct diag_list *diags)
 {
@@ -123,8 +132,18 @@ int store_open(const char *dir, bool read_only, struct store **ret,
 	}
 	s = mem_alloc(sizeof(*s));
 	s->db = db;
+	s->path = mem_dup(path);
+	note_file(s);
 	*ret = s;
 	return 0;
+}
+
+bool store_in_place(const struct store *s)
+{
+	struct stat st;
+
+	return !stat(s->path, &st) && st.st_dev == s->device &&
+	       st.st_ino == s->inode;
 }
 
 void store_close(struct store *s)
@@ -135,5 +154,6 @@ void store_close(struct store *s)
 	for (int i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(s->cache[i]);
 	sqlite3_close(s->db);
+	free(s->path);
 	free(s);
 }

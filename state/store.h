@@ -20,6 +20,8 @@ struct store;
 int store_open(const char *dir, bool read_only, struct store **ret,
 	       struct diag_list *diags);
 void store_close(struct store *s);
+/* Its path still leads to the file that is open. */
+bool store_in_place(const struct store *s);
 
 /* Group several records into one commit; nesting is not allowed. */
 int store_begin(struct store *s);
@@ -90,6 +92,8 @@ int store_save_scaler(struct store *s, const char *service,
 int store_load_scaler(struct store *s, const char *service,
 		      struct scale_memory *ret, uint64_t now_ns,
 		      int64_t wall_ms);
+/* When it was saved, wall-clock ms; 0: nothing is stored, or -errno. */
+int64_t store_scaler_saved(struct store *s, const char *service);
 
 /* Operator overrides: key "service/backend", kind "drain". */
 struct store_override {

@@ -426,6 +426,7 @@ void health_read(struct reader *r, const struct node *v, enum protocol protocol,
 	if (!read_mapping(r, &health_table, v, &hr))
 		return;
 	*ret = hr.h;
+	ret->src = v->src;
 	read_expect(r, hr.expect, ret);
 	if (r->diags->errors != before)
 		return;

@@ -160,6 +160,17 @@ static void warn_missing(const struct template_spec *t, const char *what,
 			 what, path, t->name, strerror(errno));
 }
 
+/* Every probe would end in local_error, which nobody may look for. */
+static void warn_unusable(const struct service_spec *s, const char *what,
+			  const char *path, int how, struct diag_list *diags)
+{
+	if (path && access(path, how) < 0)
+		diag_add(diags, SEVERITY_WARNING, &s->health.src, NULL,
+			 "the %s %s of service \"%s\" can't be %s here: %s",
+			 what, path, s->name, how == X_OK ? "run" : "read",
+			 strerror(errno));
+}
+
 static void check_files(const struct spec *s, struct diag_list *diags)
 {
 	for (size_t i = 0; i < s->template_count; i++) {
@@ -169,6 +180,15 @@ static void check_files(const struct spec *s, struct diag_list *diags)
 		warn_missing(t, "kernel", t->kernel, diags);
 		warn_missing(t, "initrd", t->initrd, diags);
 		warn_missing(t, "cloud_init", t->cloud_init, diags);
+	}
+	for (size_t i = 0; i < s->service_count; i++) {
+		const struct health_spec *h = &s->services[i].health;
+
+		warn_unusable(&s->services[i], "verify", h->ca_file, R_OK,
+			      diags);
+		if (h->command_count)
+			warn_unusable(&s->services[i], "command", h->command[0],
+				      X_OK, diags);
 	}
 }
 

@@ -152,6 +152,25 @@ bool plan_is_empty(const struct plan *p)
 	return true;
 }
 
+bool change_is_foundation(const struct change *c)
+{
+	return c->kind == CHANGE_LOAD || c->kind == CHANGE_RELOAD ||
+	       c->kind == CHANGE_BACKEND_SET || c->kind == CHANGE_SLOTS ||
+	       c->kind == CHANGE_SERVICE_SET || c->kind == CHANGE_VIPS;
+}
+
+/*
+ * Without its program the host itself would answer at a VIP put there, and
+ * the one at another hook has to go on.
+ */
+bool change_needs(const struct change *c, const struct change *other)
+{
+	return (c->kind == CHANGE_ADDRESS_ADD ||
+		c->kind == CHANGE_LINK_DETACH) &&
+	       other->kind == CHANGE_LINK_ATTACH &&
+	       c->ifindex == other->ifindex;
+}
+
 struct plan_summary plan_summarize(const struct plan *p)
 {
 	struct plan_summary s = { 0 };

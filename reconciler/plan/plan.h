@@ -226,6 +226,10 @@ uint32_t features_needed(const struct spec *spec, const struct world *world);
 /* "ipip, source_hash"; for people. */
 const char *features_text(struct arena *a, uint32_t features);
 bool service_encapsulates(const struct service_spec *s); /* ipip, gue */
+/* What later changes stand on: when it fails the rest would do harm. */
+bool change_is_foundation(const struct change *c);
+/* When that other one has failed, this one must not be carried out. */
+bool change_needs(const struct change *c, const struct change *other);
 const char *hook_text(enum datapath_hook hook); /* "native XDP" */
 const char *action_name(enum change_action a); /* "add", "change"... */
 

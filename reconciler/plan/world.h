@@ -85,6 +85,7 @@ struct world_member {
 	const char *name;
 	const struct backend_spec *fixed; /* NULL: a VM, or gone from the file */
 	bool vm; /* of a pool */
+	bool twin; /* another id of one that is there as well */
 	bool sorry; /* for when no other can serve; not probed, always up */
 	struct ip addresses[2];
 	struct world_path paths[2];

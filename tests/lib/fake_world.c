@@ -295,9 +295,10 @@ static struct fake_run *run_of(struct fake *f, const struct world_service *s,
 			       const struct world_member *m)
 {
 	char a[IP_STRLEN], b[IP_STRLEN];
-	char *key = mem_printf("%s/%s/%s/%s", s->name, m->name,
-			       ip_format(&m->addresses[0], a),
-			       ip_format(&m->addresses[1], b));
+	char *key =
+		mem_printf("%s/%s/%s/%s#%u", s->name, m->name,
+			   ip_format(&m->addresses[0], a),
+			   ip_format(&m->addresses[1], b), m->twin ? m->id : 0);
 	struct fake_run *run = strmap_get(&f->runs, key);
 
 	if (run) {
@@ -422,6 +423,21 @@ static void gather_vm(struct gather *g, struct fake_vm *v)
 	vm->may_go = ledger_may_go(&g->f->ledger, v->name);
 }
 
+static bool has_twin(const struct gather *g, uint32_t id)
+{
+	const struct xlb_owner *o = &g->f->owners[id];
+	const struct xlb_backend *line = &g->f->backends[id];
+
+	for (uint32_t other = 1; other < XLB_BACKENDS; other++)
+		if (other != id && g->used[other] &&
+		    g->f->owners[other].service == o->service &&
+		    !strcmp(g->f->owners[other].name, o->name) &&
+		    g->f->backends[other].addr4 == line->addr4 &&
+		    !memcmp(g->f->backends[other].addr6, line->addr6, 16))
+			return true;
+	return false;
+}
+
 static void gather_ghosts(struct gather *g, struct world_service *s)
 {
 	for (uint32_t id = 1; s->id && id < XLB_BACKENDS; id++) {
@@ -434,6 +450,8 @@ static void gather_ghosts(struct gather *g, struct world_service *s)
 		m = ARENA_PUSH(g->arena, s->members, s->member_count);
 		m->name = arena_dup(g->arena, o->name);
 		m->id = id;
+		m->twin = has_twin(g, id);
+		g->used[id] = true;
 		m->leaving = true;
 		m->weight = o->weight;
 		m->port = ntohs(line->port);

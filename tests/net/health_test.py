@@ -158,6 +158,10 @@ def every_kind(w):
                    "failed", "local_error"):
         assert probes["results"][result] > 0, probes
     assert probes["targets"] == len(PROBES), probes
+    said = w.xlb.verb("check").stderr
+    for what in (f"verify {w.folder}/none.pem of service \"https-no-ca\" can't be read here",
+                 "command /nowhere/check of service \"command-none\" can't be run here"):
+        assert what in said, said
 
 
 @tap.test
