@@ -114,7 +114,7 @@ def nft_text(shape, round_):
             parts.append(f"{at}-{at + share - 1} : {shape.address(i, k)}")
             at += share
         lines.append(f"chain s{i} {{ dnat to numgen random mod {at} map "
-                     f"{{ {', '.join(parts)} }} }}")
+                     f"{{ {', '.join(parts)} }}; }}")
     vips = ", ".join(f"{shape.vip(i)} : goto s{i}" for i in range(SERVICES))
     lines += ["chain in {", "type nat hook prerouting priority -100;",
               f"tcp dport 80 ip daddr vmap {{ {vips} }}", "}", "}"]
