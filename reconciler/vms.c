@@ -4,6 +4,7 @@
  * the times in between.  A VM that stops by itself has failed and is replaced;
  * one that was found off (the host was rebooted) is started.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -264,11 +265,13 @@ static void finish_op(struct vm_run *v, const char *action, int err,
 	reconcile_soon(v->r);
 }
 
-static void create_failed(struct vm_run *v, const char *why)
+/* A name that is taken says nothing about the next one. */
+static void create_failed(struct vm_run *v, int err, const char *why)
 {
 	struct service_run *s = service_run_get(v->r, v->service);
 
-	s->backoff_until = clock_ns() + count_failure(s);
+	s->backoff_until = clock_ns() +
+			   (err == -EEXIST ? BACKOFF_FIRST : count_failure(s));
 	vm_run_note(v, "create_failed", why, clock_ns() - v->op_since);
 	/* Whatever is left of it is read again and comes back as found. */
 	drop_run(v);
@@ -284,7 +287,7 @@ static void created(void *arg, const char *name, int err, const char *why,
 		return;
 	finish_op(v, "create", err, why);
 	if (err) {
-		create_failed(v, why);
+		create_failed(v, err, why);
 		return;
 	}
 	v->was_running = true;

@@ -14,7 +14,7 @@ python3-jsonschema python3-yaml
 qemu-system-x86 qemu-utils openssl
 libvirt-daemon libvirt-daemon-driver-qemu libvirt-daemon-driver-lxc
 libvirt-daemon-system libvirt-clients dnsmasq-base tini busybox-static cpio zstd ethtool iproute2 curl
-util-linux procps mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils
+util-linux procps strace mmdebstrap grub-pc-bin grub-common e2fsprogs vim-tiny xz-utils
 systemd mandoc man-db zsh debhelper dpkg-dev fakeroot
 "
 if [ "${1:-}" = bench ]; then

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Blocks double from the first to the largest: many arenas hold little. */
+#define ARENA_FIRST 2048
 #define ARENA_BLOCK 65536
 
 struct arena_block {
@@ -110,8 +112,10 @@ void *arena_alloc(struct arena *a, size_t size)
 	void *p;
 
 	if (!b || b->size - b->used < need) {
-		size_t room = need > ARENA_BLOCK ? need : ARENA_BLOCK;
+		size_t room = b ? b->size * 2 : ARENA_FIRST;
 
+		room = room > ARENA_BLOCK ? ARENA_BLOCK : room;
+		room = need > room ? need : room;
 		b = check(malloc(sizeof(*b) + room));
 		b->size = room;
 		b->used = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,6 +168,12 @@ int run_locked(const struct options *opt, int lock)
 	return code;
 }
 
+/*
+ * Worlds and plans come and go by the megabyte, in an arena's blocks: those go
+ * back to the system at once instead of leaving holes.
+ */
+#define LARGE 65536
+
 int cmd_run(const struct options *opt)
 {
 	struct options plan = *opt;
@@ -176,6 +183,7 @@ int cmd_run(const struct options *opt)
 		plan.verb = "plan";
 		return cmd_plan(&plan);
 	}
+	mallopt(M_MMAP_THRESHOLD, LARGE);
 	systemd_journal();
 	if (state_dir_lock(opt->state_dir, &lock))
 		return EXIT_FAILED;

@@ -133,14 +133,16 @@ class Farm:
         self.made = made
         self.shape = shape = shape or Shape()
         self.weights = {}
-        host = made.add_backend("farm")
-        made.lb.ip("address add 10.77.0.1/16 dev br0")
-        host.ns.ip("address add 10.77.0.11/16 dev eth0",
-                   *(f"address add {shape.address(i, k)}/16 dev eth0"
-                     for i in range(0, shape.services, shape.shared) for k in range(BACKENDS)))
-        host.ns.start([lab.BUILD / "xlb-backend", "-n", "farm",
-                       *(word for i in range(shape.shared) for word in ("-p", shape.port(i)))],
-                      log="server")
+        host = next((b for b in made.backends if b.name == "farm"), None)
+        if not host:
+            host = made.add_backend("farm")
+            made.lb.ip("address add 10.77.0.1/16 dev br0")
+            host.ns.ip("address add 10.77.0.11/16 dev eth0",
+                       *(f"address add {shape.address(i, k)}/16 dev eth0" for k in range(BACKENDS)
+                         for i in range(0, shape.services, shape.shared)))
+        self.server = host.ns.start(
+            [lab.BUILD / "xlb-backend", "-n", "farm",
+             *(word for i in range(shape.shared) for word in ("-p", shape.port(i)))], log="server")
         self.xlb = made.reconciler(shape.text(self.weights))
         if shape.files > 1:
             self.xlb.file = self.xlb.file.with_name("parts")
@@ -150,10 +152,19 @@ class Farm:
         self.xlb.state = STATE
         began = time.monotonic()
         self.xlb.start()
-        wait_for(self.all_up, f"{shape.services * BACKENDS} backends to be healthy", 90,
+        wait_for(self.all_up, f"{shape.services * BACKENDS} backends to be healthy", 240,
                  0.0005 * shape.services)
         self.xlb.wait_converged()
         self.start_ms = (time.monotonic() - began) * 1e3
+
+    def close(self):
+        """Takes it down, for another one in the same lab."""
+        assert self.xlb.stop() == 0
+        self.xlb.verb("destroy", "--yes", check=True)
+        self.server.terminate()
+        self.server.wait(10)
+        shutil.rmtree(STATE)
+        STATE.mkdir()
 
     def file(self, i):
         """The i-th one."""

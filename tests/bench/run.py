@@ -35,6 +35,8 @@ PARTS = {
     "tables": ([OUT / "tables_bench"], {}, []),
     "http": ([HERE / "http_bench.py"], {"XLB_BENCH_ROUNDS": "1", "XLB_BENCH_MS": "100"}, []),
     "save": ([HERE / "save_bench.py"], {"XLB_BENCH_ROUNDS": "20"}, []),
+    "save_many": ([HERE / "save_many_bench.py"], {"XLB_BENCH_ROUNDS": "8"}, []),
+    "parse": ([OUT / "parse_bench"], {}, []),
     "idle": ([HERE / "idle_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
     "probe": ([HERE / "probe_bench.py"], {"XLB_BENCH_SECONDS": "10"}, []),
     "first_request": ([HERE / "first_request_bench.py"], {"XLB_BENCH_ROUNDS": "1"}, []),

@@ -1255,6 +1255,13 @@ static uint32_t feature_of_flags(uint16_t flags)
 	       (flags & XLB_VIP_STICKY ? XLB_FEATURE_STICKY : 0);
 }
 
+/* Are its connections found in other slots than its new ones? */
+static bool vip_changes(const struct xlb_vip *v)
+{
+	return !(v->flags & XLB_VIP_CLIENT_HASH) !=
+	       !(v->flags & XLB_VIP_CLIENT_OLD);
+}
+
 /* What packets to this VIP would read, whatever the service's line says. */
 static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 {
@@ -1276,7 +1283,8 @@ static bool slots_are_sound(const struct fake *f, const struct xlb_vip *v)
 		return false;
 	/* Datagrams that become stateless go to the slot's cur at once. */
 	for (uint32_t i = 0; v->proto == IPPROTO_TCP &&
-			     (v->flags & XLB_VIP_PICKS || service_changes(s)) &&
+			     (v->flags & XLB_VIP_PICKS ||
+			      (service_changes(s) && vip_changes(v))) &&
 			     i < 1u << (32 - v->slot_shift);
 	     i++) {
 		uint32_t word = f->slots[v->slot_base + i];
