@@ -25,7 +25,8 @@ HANDLES = {
 LOOKS = set("""datapath_close datapath_count datapath_owners datapath_grace datapath_reread datapath_sets
     net_close net_refresh net_catch_up
     hypervisor_free hypervisor_refresh hypervisor_stats
-    store_close store_last_applied store_load_scaler store_overrides store_history""".split())
+    store_close store_last_applied store_load_scaler store_overrides store_history store_decisions
+    store_declarations store_deletions store_scaler_saved""".split())
 # Not told by a handle.
 BY_NAME = {"sysctl_write": "reconciler/actual/sysctl.c", "datapath_open": "reconciler/actual/bpf.c",
            "store_open": "state/store.c", "applied_keep": "reconciler/applied.c",
