@@ -38,9 +38,10 @@ SUSPECT = re.compile(r"^(vir[A-Z]|bpf_|sqlite3_|datapath_|net_[a-z]+(_|$)|sysctl
                      r"|rename|link$|symlink|chmod|truncate|fallocate)")
 # They only look, hold things in this process's memory, or lead to wrapped ones.
 HARMLESS = re.compile(
-    r"^(vir\w*(Get|Is|Lookup|List|NumOf|Free|Open|Close|Register|Deregister|Unregister|SetErrorFunc"
+    r"^(virDomainInterfaceAddresses"
+    r"|vir\w*(Get|Is|Lookup|List|NumOf|Free|Open|Close|Register|Deregister|Unregister|SetErrorFunc"
     r"|SetKeepAlive|RegisterImpl|RegisterAny|RegisterCloseCallback|StreamNew|StreamAbort|Refresh)\w*"
-    r"|bpf_(map|prog)_get_fd_by_id|bpf_map_get_next_key|bpf_map_lookup_elem|bpf_obj_get\w*"
+    r"|bpf_(map|prog)_get_fd_by_id|bpf_map_get_next_key|bpf_map_lookup_(elem|batch)|bpf_obj_get\w*"
     r"|bpf_map__\w+|bpf_object__(btf|close|find_program_by_name|next_map|open_mem)|bpf_program__fd"
     r"|bpf_object__find_map_by_name|bpf_tc_query|bpf_xdp_query"
     r"|sqlite3_(?!step|exec)\w+"
@@ -69,6 +70,8 @@ ELSEWHERE = {
     "virNetworkUpdate": "of libvirt's own networks: the best effort of network_pool_test",
     "virDomainResume": "of a guest that is found paused",
     "datapath_tick": "the coarse clock goes on; nothing else does with it",
+    "virDomainRename": "of adopt, a verb of its own",
+    "virDomainSetMetadata": "of adopt, a verb of its own",
     "rmdir": "of destroy, at its very end",
 }
 

@@ -141,6 +141,12 @@ SEAM(int, virDomainDestroy, (virDomainPtr d), (d), -1)
 SEAM(int, virDomainUndefineFlags, (virDomainPtr d, unsigned int f), (d, f), -1)
 SEAM(int, virDomainShutdownFlags, (virDomainPtr d, unsigned int f), (d, f), -1)
 SEAM(int, virDomainResume, (virDomainPtr d), (d), -1)
+SEAM(int, virDomainRename, (virDomainPtr d, const char *n, unsigned int f),
+     (d, n, f), -1)
+SEAM(int, virDomainSetMetadata,
+     (virDomainPtr d, int t, const char *m, const char *k, const char *u,
+      unsigned int f),
+     (d, t, m, k, u, f), -1)
 /* libvirt: storage and networks */
 SEAM(virStoragePoolPtr, virStoragePoolDefineXML,
      (virConnectPtr c, const char *x, unsigned int f), (c, x, f), NULL)

@@ -14,7 +14,8 @@ lab.enter()
 HERE = Path(__file__).resolve().parent
 PACE = "interval: 300ms, timeout: 250ms, rise: 2, fall: 2"
 SLOW = "interval: 1s, timeout: 1s, rise: 2, fall: 2"  # TLS in Python takes its time
-HEADER = "version: 1\nnode: {interfaces: [uplink], resync: 2s}\nservices:\n"
+HEADER = ("version: 1\nnode: {interfaces: [uplink], resync: 2s}\n"
+          "safety: {max_service_removals: 100%}\nservices:\n")
 
 # Service: (backend, what `health` says, state, reason once it has settled).
 # dsr, so that many services may have one backend.

@@ -26,6 +26,7 @@ node:
   interfaces: [uplink]
   direct_clients: [192.0.2.200/32, "2001:db8::200/128"]
   resync: 2s
+safety: {max_service_removals: 100%}
 services:
 """
 
