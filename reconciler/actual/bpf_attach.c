@@ -180,17 +180,23 @@ static int link_make(struct datapath *d, enum datapath_hook hook,
 	return err;
 }
 
-/* At once, whoever else may hold the link. */
+/*
+ * At once, whoever else may hold the link.  The pin goes first: killed in
+ * between, this process takes the link along; the other way round the pin of
+ * a link that is attached to nothing would stay.
+ */
 static int link_drop(struct datapath *d, const char *ifname)
 {
 	AUTO_FREE char *pin = link_pin(ifname);
 	int fd = pin_get(d, pin);
+	int err = pin_remove(d, pin);
 
 	if (fd >= 0) {
-		bpf_link_detach(fd);
+		if (!err)
+			bpf_link_detach(fd);
 		close(fd);
 	}
-	return pin_remove(d, pin);
+	return err;
 }
 
 #define BACKLOG_COLUMN 11 /* of softnet_stat, since 5.10 */
