@@ -49,6 +49,9 @@ __noinline int echo_answer_v4(struct context *ctx)
 	e.icmp.type = ICMP4_ECHO_REPLY;
 	e.icmp.checksum = csum_add(e.icmp.checksum,
 				   csum_change16(ICMP4_ECHO, ICMP4_ECHO_REPLY));
+	/* Of a request without any bit but its type's: see RFC 1624, 3. */
+	if (!e.icmp.checksum)
+		e.icmp.checksum = 0xffff;
 	if (!icmp_store(ctx, sizeof(struct ethhdr), &e, sizeof(e)) ||
 	    ctx_store_bytes(ctx, 0, macs, sizeof(macs)))
 		return VERDICT_DROP;

@@ -46,6 +46,11 @@ class Answer:
         return self
 
 
+def line_of(text, part):
+    """The number of the first line that has part."""
+    return text[:text.index(part)].count("\n") + 1
+
+
 def xlb(made, *words, file=None, prefix=()):
     argv = made.xlb.argv(*words)
     if file:
@@ -140,9 +145,10 @@ def before_the_first_run(made):
 def files(made):
     """files that are wrong, folders, and files that can't be read"""
     bad = other_file(made, "bad.yaml", made.text.replace("drain: 60s", "drian: 60s"))
+    at = line_of(made.text, "drain: 60s")
     for words in (["check"], ["plan"], ["status"], ["run", "--once"], ["destroy", "--yes"]):
         xlb(made, *words, file=bad).ends(INVALID).complains(
-            f"{bad}:12:5: error:", 'unknown key "drian"', 'did you mean "drain"?')
+            f"{bad}:{at}:5: error:", 'unknown key "drian"', 'did you mean "drain"?')
     xlb(made, "check", file="/nowhere.yaml").ends(INVALID).complains("No such file", "-f")
     nowhere = other_file(made, "nowhere.yaml", made.text.replace("[uplink]", "[nope]"))
     xlb(made, "plan", file=nowhere).ends(INVALID).complains("there is no interface nope")
@@ -372,7 +378,8 @@ def stale_file(made):
     """a bad save shows in status, and status --check ends with 1"""
     made.xlb.write(made.text.replace("drain: 60s", "drian: 60s"))
     wait_for(lambda: xlb(made, "status", "--check").code == FAILED, "the file to be read")
-    good(made, "status", "--check", code=FAILED).says(": stale; revision ", "12:5: error: unknown")
+    good(made, "status", "--check", code=FAILED).says(
+        ": stale; revision ", f"{line_of(made.text, 'drain: 60s')}:5: error: unknown")
     made.xlb.write(EMPTY)
     wait_for(lambda: ": held; " in xlb(made, "status").out, "the file to be held")
     good(made, "plan", code=HELD).says("Held: ")
