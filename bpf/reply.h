@@ -30,6 +30,9 @@ struct answer {
 	__u8 ttl;
 	bool dont_fragment; /* or IPv6 */
 	bool opens; /* SYN without ACK */
+	/* See answer_route(); here, for the stack has no room. */
+	__u32 out; /* interface */
+	struct bpf_redir_neigh hop;
 };
 
 /* The packet that an ICMP error quotes, as the guest got it from the client. */
@@ -66,18 +69,19 @@ static __always_inline int answer_drop(enum xlb_drop reason)
 static __always_inline bool answer_ports(struct __sk_buff *skb,
 					 struct answer *a)
 {
-	__u32 header = sizeof(struct udphdr);
 	bool tcp = a->h.proto == IPPROTO_TCP;
-	__u8 bytes[8]; /* the last of the header without options */
+	__u32 header = sizeof(struct udphdr);
+	struct tcphdr tcph; /* or as much of it as UDP has */
 
-	if (bpf_skb_load_bytes(skb, a->h.l4, &a->ports, sizeof(a->ports)) ||
-	    bpf_skb_load_bytes(skb, a->h.l4 + (tcp ? 12 : 0), bytes,
-			       sizeof(bytes)))
+	if (tcp ? bpf_skb_load_bytes(skb, a->h.l4, &tcph, sizeof(tcph))
+		: bpf_skb_load_bytes(skb, a->h.l4, &tcph,
+				     sizeof(struct udphdr)))
 		return false;
+	a->ports = *(struct ports *)&tcph;
 	a->from.port = a->ports.source;
 	if (tcp) {
-		a->opens = (bytes[1] & 0x12) == 0x02;
-		header = (bytes[0] >> 4) * 4u;
+		a->opens = (((__u8 *)&tcph)[13] & 0x12) == 0x02;
+		header = tcph.doff * 4u;
 	}
 	if (skb->gso_size)
 		a->len = a->h.l4 - a->l3 + header + skb->gso_size;
@@ -108,12 +112,12 @@ answer_fragment_key(const struct answer *a)
 }
 
 /*
- * Where the answer leaves, as bpf_fib_lookup says: its result, the interface
- * in *ret_ifindex.  src: the address it leaves with (rules may ask for it).
+ * Where the answer leaves, as bpf_fib_lookup says: its result; the interface
+ * and the next hop in *a.  src: the address it leaves with (rules may ask for
+ * it).
  */
-static __noinline long answer_route(struct __sk_buff *skb,
-				    const struct answer *a, const __u32 src[4],
-				    __u32 *ret_ifindex)
+static __noinline long answer_route(struct __sk_buff *skb, struct answer *a,
+				    const __u32 src[4])
 {
 	/* A subprogram, for its stack is large. */
 	struct bpf_fib_lookup fib = {
@@ -123,7 +127,7 @@ static __noinline long answer_route(struct __sk_buff *skb,
 	};
 	long result;
 
-	if (!src || !ret_ifindex)
+	if (!src)
 		return BPF_FIB_LKUP_RET_BLACKHOLE;
 	if (a->from.family == FAMILY_V4) {
 		fib.family = SOCKET_V4;
@@ -135,8 +139,16 @@ static __noinline long answer_route(struct __sk_buff *skb,
 		copy_addr(fib.ipv6_dst, a->h.key.dst);
 	}
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	*ret_ifindex = fib.ifindex;
+	a->out = fib.ifindex;
+	a->hop.nh_family = fib.family;
+	copy_addr(a->hop.ipv6_nh, fib.ipv6_dst); /* or of IPv4 */
 	return result;
+}
+
+/* By the hop that was found, so that the kernel doesn't look for it again. */
+static __always_inline int answer_leave(struct answer *a)
+{
+	return (int)bpf_redirect_neigh(a->out, &a->hop, sizeof(a->hop), 0);
 }
 
 /*
@@ -181,19 +193,16 @@ static __always_inline bool answer_untag(struct __sk_buff *skb,
 static __always_inline void answer_header_v4(struct __sk_buff *skb, __be32 old,
 					     __be32 new)
 {
-	__u32 l3 = sizeof(struct ethhdr);
-	__u32 at = l3 + (__u32)offsetof(struct iphdr, ttl);
-	__u32 check = l3 + (__u32)offsetof(struct iphdr, check);
-	__u16 word, less;
+	__u32 at = sizeof(struct ethhdr) + (__u32)offsetof(struct iphdr, ttl);
+	struct header_part part;
 
-	if (bpf_skb_load_bytes(skb, at, &word, sizeof(word)))
+	/* Without the destination, which stays. */
+	if (bpf_skb_load_bytes(skb, at, &part, HEADER_PART_SOURCE))
 		return;
-	less = word - bpf_htons(0x0100);
-	bpf_l3_csum_replace(skb, check, word, less, sizeof(word));
-	bpf_l3_csum_replace(skb, check, old, new, sizeof(new));
-	bpf_skb_store_bytes(skb, at, &less, sizeof(less), 0);
-	bpf_skb_store_bytes(skb, l3 + (__u32)offsetof(struct iphdr, saddr),
-			    &new, sizeof(new), 0);
+	part.ttl--;
+	part.check = csum_add(part.check, TTL_DELTA + (__u64)(__u32)~old + new);
+	part.saddr = new;
+	bpf_skb_store_bytes(skb, at, &part, HEADER_PART_SOURCE, 0);
 }
 
 /*
@@ -223,10 +232,15 @@ answer_header(struct __sk_buff *skb, const struct answer *a, const __u32 new[4])
 }
 
 /* By how much the sum of the source address changes. */
-static __always_inline __u32 address_delta(const __u32 old[4],
+static __always_inline __u16 address_delta(const __u32 old[4],
 					   const __u32 new[4])
 {
-	return (__u32)bpf_csum_diff((__be32 *)old, 16, (__be32 *)new, 16, 0);
+	__u64 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sum += (__u64)(__u32)~old[i] + new[i];
+	return csum_fold(sum);
 }
 
 static __always_inline void answer_transport(struct __sk_buff *skb,
@@ -249,21 +263,19 @@ static __noinline int answer_later(struct __sk_buff *skb, struct answer *a)
 {
 	struct xlb_fragment_key key;
 	struct xlb_fragment *first;
-	__u32 ifindex = 0;
 	int verdict;
 
 	key = answer_fragment_key(a);
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || a->ttl <= 1)
 		return TC_ACT_OK;
-	verdict = answer_stuck(a, answer_route(skb, a, first->addr, &ifindex),
-			       true);
+	verdict = answer_stuck(a, answer_route(skb, a, first->addr), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (!answer_untag(skb, a))
 		return answer_drop(XLB_DROP_ENCAP);
 	answer_header(skb, a, first->addr);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 static __always_inline void answer_remember(const struct answer *a,
@@ -284,25 +296,22 @@ static __noinline int answer_own(struct __sk_buff *skb, struct answer *a)
 {
 	const struct xlb_vip *vip = service_find(a->from.addr, a->from.family,
 						 a->from.port, a->from.proto);
-	__u32 ifindex = 0;
 	int verdict;
 
 	if (!vip || vip->forwarding == XLB_NAT || a->opens)
 		return TC_ACT_OK;
-	verdict = answer_stuck(a, answer_route(skb, a, a->from.addr, &ifindex),
-			       false);
+	verdict = answer_stuck(a, answer_route(skb, a, a->from.addr), false);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (!answer_untag(skb, a))
 		return answer_drop(XLB_DROP_ENCAP);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 /* TCP or UDP with its ports. */
 static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 {
 	struct xlb_reply *r;
-	__u32 ifindex = 0;
 	int verdict;
 
 	if (service_find(a->h.key.dst, a->from.family, a->ports.dest,
@@ -314,8 +323,7 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 	trace_backend(r->backend);
 	if (a->opens || a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
-	verdict =
-		answer_stuck(a, answer_route(skb, a, r->addr, &ifindex), true);
+	verdict = answer_stuck(a, answer_route(skb, a, r->addr), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (a->h.more)
@@ -324,7 +332,7 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 		return answer_drop(XLB_DROP_ENCAP);
 	answer_transport(skb, a, r);
 	answer_header(skb, a, r->addr);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 #endif
