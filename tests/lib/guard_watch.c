@@ -207,13 +207,20 @@ void watch_end(struct guard_watch *g)
 	}
 }
 
-static bool was_ready(const struct guard_watch *g, const struct change *c)
+/* When the plan was made. */
+static enum vm_phase phase_of(const struct guard_watch *g,
+			      const struct change *c)
 {
 	for (size_t i = 0; i < g->world->vm_count; i++)
 		if (!strcmp(g->world->vms[i].name, c->name))
-			return g->world->vms[i].phase == PHASE_READY &&
-			       is_ready(g->world, c->service, c->name);
-	return false;
+			return g->world->vms[i].phase;
+	return PHASE_CREATING;
+}
+
+static bool was_ready(const struct guard_watch *g, const struct change *c)
+{
+	return phase_of(g, c) == PHASE_READY &&
+	       is_ready(g->world, c->service, c->name);
 }
 
 static int check_service(struct guard_watch *g, struct watch_service *s,
@@ -223,7 +230,8 @@ static int check_service(struct guard_watch *g, struct watch_service *s,
 
 	if (s->paused)
 		return c->kind == CHANGE_VM_START ? 0 : broken(c, "paused");
-	if (s->stays && out)
+	/* One that was let go before its pool went has left already. */
+	if (s->stays && out && phase_of(g, c) != PHASE_DRAINING)
 		return broken(c, "protect");
 	if (c->kind == CHANGE_RESTORE || c->kind == CHANGE_VM_CREATE ||
 	    c->kind == CHANGE_VM_START || !was_ready(g, c))

@@ -867,20 +867,23 @@ static void end_history(struct history *h)
 	fake_free(h->f);
 }
 
-/* What else comes too seldom: a pool goes that is protected, a service goes. */
+/* What else comes too seldom: pools go that are protected, services at once. */
 static void ask_guards(struct model *m, int step)
 {
 	struct model_service *s =
 		&m->services[pooled[pick(ARRAY_SIZE(pooled))]];
 
+	m->allow_empty &= step != STEPS - 3;
 	if (step == STEPS / 3)
 		s->present = s->pool = true;
 	else if (step == STEPS / 2)
 		s->protect = true;
 	if (step == STEPS / 2)
 		s->pool = false;
-	if (step == STEPS * 3 / 4)
+	for (int i = 0; step == STEPS * 3 / 4 && i < 3; i++)
 		m->services[pick(SERVICES)].present = false;
+	for (int i = 0; step == STEPS - 3 && i < SERVICES; i++)
+		m->services[i].present = m->services[i].protect = false;
 }
 
 static void one_history(uint32_t number)
