@@ -58,7 +58,7 @@ struct guard_watch {
  */
 int watch_file(struct guard_watch *g, const struct spec *spec,
 	       const struct world *w);
-void watch_release(struct guard_watch *g, const char *service);
+void watch_release(struct guard_watch *g, const char *name);
 /* Before a plan for this world is carried out, and after it was: as a whole. */
 void watch_begin(struct guard_watch *g, const struct world *w);
 void watch_end(struct guard_watch *g);
