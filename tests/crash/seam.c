@@ -8,7 +8,7 @@
  *   fail            it isn't made, and fails
  *   lie             it is made, and fails all the same
  * XLB_SEAM_LOG=FILE: a line for each call, "NAME", or "NAME HOW" where one of
- * the above happened.
+ * the above happened; and "=NAME" for each change that the product announces.
  *
  * crash_real_test.py holds the list against the functions that the objects use.
  */
@@ -30,6 +30,7 @@
 
 #include "actual/bpf.h"
 #include "actual/netlink.h"
+#include "base/seam.h"
 
 enum how { GOES_ON, BEFORE, AFTER, FAIL, LIE };
 static const char *const hows[] = { "", "before", "after", "fail", "lie" };
@@ -79,6 +80,26 @@ static void note(const char *name, enum how how)
 		return;
 	fprintf(f, "%s%s%s\n", name, how ? " " : "", hows[how]);
 	fclose(f);
+}
+
+/* What the product itself calls a change (base/seam.h), as "=NAME", once. */
+void __real_seam_change(const char *what);
+void __wrap_seam_change(const char *what);
+void __wrap_seam_change(const char *what)
+{
+	static const char *told[128];
+	char line[64];
+	size_t i = 0;
+
+	pthread_mutex_lock(&lock);
+	while (told[i] && strcmp(told[i], what) != 0)
+		i++;
+	snprintf(line, sizeof(line), "=%s", what);
+	if (!told[i])
+		note(line, GOES_ON);
+	told[i] = what;
+	pthread_mutex_unlock(&lock);
+	__real_seam_change(what);
 }
 
 static enum how seam_enter(const char *name)
