@@ -132,7 +132,7 @@ struct member_run {
 	bool vm;
 	bool used; /* mark and sweep */
 	enum health_state state; /* as last recorded */
-	char reason[2][160]; /* of the last probe that failed; "" it passed */
+	char *reason[2]; /* of the last probe that failed; NULL: it passed */
 	bool leaving;
 	bool finished;
 	uint64_t leaving_since;

@@ -12,7 +12,7 @@
 struct sweep {
 	struct sweep_input in;
 	uint8_t flow_log2;
-	uint8_t *dirty; /* by slot: a memory of another backend than cur */
+	uint8_t *dirty; /* a bit a slot: a memory of another backend than cur */
 	uint16_t *clean; /* by slot: cur + 1 when the last round found none */
 	uint32_t slot_count;
 	size_t kept;
@@ -37,6 +37,11 @@ void sweep_free(struct sweep *s)
 	free(s);
 }
 
+static size_t dirty_bytes(uint32_t slots)
+{
+	return (size_t)slots / 8 + 1;
+}
+
 void sweep_begin(struct sweep *s, const struct sweep_input *in)
 {
 	s->in = *in;
@@ -49,10 +54,10 @@ void sweep_begin(struct sweep *s, const struct sweep_input *in)
 		free(s->clean);
 		free(s->dirty);
 		s->clean = clean;
-		s->dirty = mem_alloc(in->slot_count);
+		s->dirty = mem_alloc(dirty_bytes(in->slot_count));
 		s->slot_count = in->slot_count;
 	}
-	memset(s->dirty, 0, s->slot_count);
+	memset(s->dirty, 0, dirty_bytes(s->slot_count));
 	memset(s->active, 0, sizeof(s->active));
 	memset(s->saw, 0, sizeof(s->saw));
 	memset(s->found, 0, sizeof(s->found));
@@ -75,7 +80,7 @@ static void mark_slot(struct sweep *s, uint32_t slot, uint32_t backend)
 
 	if (XLB_SLOT_STATE(word) == XLB_SETTLED &&
 	    XLB_SLOT_CUR(word) != backend)
-		s->dirty[slot] = 1;
+		s->dirty[slot / 8] |= (uint8_t)(1u << slot % 8);
 }
 
 /* The slots whose flows may be remembered in this line. */
@@ -146,9 +151,16 @@ static bool is_dirty(const struct sweep *s, const struct sweep_service *sv,
 	uint32_t one = s->found[sv - s->in.services].one;
 
 	if (!sv->by_client)
-		return s->dirty[slot];
+		return s->dirty[slot / 8] & 1u << slot % 8;
 	return s->found[sv - s->in.services].more ||
 	       (one && one != XLB_SLOT_CUR(s->in.slots[slot]));
+}
+
+/* Only few ever are: what isn't written to takes no memory. */
+static void not_clean(struct sweep *s, uint32_t slot)
+{
+	if (s->clean[slot])
+		s->clean[slot] = 0;
 }
 
 static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
@@ -157,11 +169,11 @@ static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
 	uint32_t cur = XLB_SLOT_CUR(word);
 
 	if (!sv->rests || is_dirty(s, sv, slot)) {
-		s->clean[slot] = 0;
+		not_clean(s, slot);
 		return word;
 	}
 	if (s->clean[slot] == cur + 1) {
-		s->clean[slot] = 0;
+		not_clean(s, slot);
 		return XLB_SLOT(cur, cur, XLB_REST);
 	}
 	s->clean[slot] = (uint16_t)(cur + 1);
@@ -190,7 +202,7 @@ static uint32_t next_word(struct sweep *s, const struct sweep_service *sv,
 	case XLB_SETTLED:
 		return next_settled(s, sv, slot, word);
 	}
-	s->clean[slot] = 0;
+	not_clean(s, slot);
 	return word;
 }
 
@@ -221,11 +233,8 @@ uint32_t sweep_words(struct sweep *s, uint32_t service, uint32_t *words,
 
 void sweep_touch(struct sweep *s, uint32_t base, uint32_t count)
 {
-	if (base < s->slot_count)
-		memset(s->clean + base, 0,
-		       (count < s->slot_count - base ? count
-						     : s->slot_count - base) *
-			       sizeof(*s->clean));
+	for (uint32_t i = 0; i < count && base + i < s->slot_count; i++)
+		not_clean(s, base + i);
 }
 
 size_t sweep_kept(const struct sweep *s)
