@@ -28,11 +28,33 @@ void apply_flags(struct spec *s, const struct options *opt)
 		s->hypervisors[i].uri = arena_dup(s->arena, opt->libvirt);
 }
 
+/* After a start: what was applied last goes on meanwhile. */
+static bool go_on_with_applied(struct reconciler *r)
+{
+	char sha256[65];
+	int64_t last = 0;
+
+	if (!r->spec && !r->applied)
+		r->applied = applied_read(r);
+	if (r->spec || !r->applied)
+		return false;
+	store_last_applied(r->store, &last, sha256);
+	r->spec = r->applied;
+	r->applied = NULL;
+	r->settled = true;
+	set_revision(r, last);
+	connect_hypervisors(r, r->spec);
+	loop_arm_in(r->resync, r->spec->node.resync);
+	return true;
+}
+
 static void refuse(struct reconciler *r, struct diag_list *diags,
 		   const char *result, int code)
 {
 	struct buf text = BUF_INIT;
 
+	if (!r->opt->once && go_on_with_applied(r))
+		reconcile_soon(r);
 	diag_list_release(&r->file_diags);
 	r->file_diags = *diags;
 	*diags = (struct diag_list){ 0 };
@@ -181,24 +203,6 @@ static bool may_adopt(const struct reconciler *r, const char *sha256)
 	       (r->adopt_sha256 && !strcmp(r->adopt_sha256, sha256));
 }
 
-/* After a start: what was applied last goes on meanwhile. */
-static bool go_on_with_applied(struct reconciler *r)
-{
-	char sha256[65];
-	int64_t last = 0;
-
-	if (r->spec || !r->applied)
-		return false;
-	store_last_applied(r->store, &last, sha256);
-	r->spec = r->applied;
-	r->applied = NULL;
-	r->settled = true;
-	set_revision(r, last);
-	connect_hypervisors(r, r->spec);
-	loop_arm_in(r->resync, r->spec->node.resync);
-	return true;
-}
-
 static void wait_with_file(struct reconciler *r, struct spec *spec,
 			   const struct plan *plan)
 {
@@ -336,6 +340,7 @@ struct plan *reconciler_plan(struct reconciler *r, const char *file,
 		r->settled && r->spec && !strcmp(r->spec->sha256, spec->sha256);
 	world->accepted = r->spec && (!r->read_only || r->settled) &&
 			  !strcmp(r->spec->sha256, spec->sha256);
+	world->applied = baseline_of(r);
 	plan = plan_make(spec, world);
 	if (!world->settled)
 		plan_tell_drift(plan, baseline_of(r));

@@ -356,6 +356,7 @@ const struct spec *baseline_of(const struct reconciler *r)
 void draft_plan(const struct reconciler *r, struct draft *d,
 		const struct spec *spec)
 {
+	d->world->applied = baseline_of(r);
 	d->plan = plan_make(spec, d->world);
 	if (!d->world->settled)
 		plan_tell_drift(d->plan, baseline_of(r));

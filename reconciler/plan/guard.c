@@ -46,7 +46,39 @@ struct removals {
 	uint32_t running, removed;
 };
 
-static struct removals count_removals(const struct world *w)
+static const struct world_service *find_service(const struct world *w,
+						const char *name)
+{
+	size_t from = 0, to = w->service_count;
+
+	while (from < to) {
+		size_t i = from + (to - from) / 2;
+		int sign = strcmp(name, w->services[i].name);
+
+		if (!sign)
+			return &w->services[i];
+		*(sign < 0 ? &to : &from) = sign < 0 ? i : i + 1;
+	}
+	return NULL;
+}
+
+/* Those that a reboot took out of the kernel: declared, and to be made again. */
+static void count_gone(const struct world *w, const struct spec *spec,
+		       struct removals *r)
+{
+	for (size_t i = 0; i < w->applied->service_count; i++) {
+		const char *name = w->applied->services[i].name;
+		const struct world_service *s = find_service(w, name);
+
+		if (s && is_running(w, s))
+			continue; /* counted */
+		r->running++;
+		r->removed += !spec_find_service(spec, name);
+	}
+}
+
+static struct removals count_removals(const struct world *w,
+				      const struct spec *spec)
 {
 	struct removals r = { 0 };
 
@@ -57,6 +89,8 @@ static struct removals count_removals(const struct world *w)
 		r.removed += !w->services[i].spec ||
 			     w->services[i].spec->kept == KEPT_LEAVING;
 	}
+	if (w->applied)
+		count_gone(w, spec, &r);
 	return r;
 }
 
@@ -167,8 +201,8 @@ static void hold_lost(struct plan *p, const struct world *w)
 void plan_guard(struct plan *p, const struct spec *spec,
 		const struct world *world)
 {
-	struct removals r = count_removals(world);
-	uint32_t allowed = removals_allowed(spec, r.running);
+	struct removals r;
+	uint32_t allowed;
 
 	for (size_t i = 0; i < spec->service_count; i++)
 		hold_service(p, &spec->services[i], world);
@@ -176,7 +210,11 @@ void plan_guard(struct plan *p, const struct spec *spec,
 		hold_conflict(p, &spec->conflicts[i]);
 	if (!world->accepted)
 		hold_lost(p, world);
-	if (world->approved || world->accepted || !r.removed)
+	if (world->approved || world->accepted)
+		return;
+	r = count_removals(world, spec);
+	allowed = removals_allowed(spec, r.running);
+	if (!r.removed)
 		return;
 	if (!declares_any(spec)) {
 		if (!spec->safety.allow_empty)

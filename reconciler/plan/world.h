@@ -166,6 +166,7 @@ struct world {
 	bool settled; /* the file is the one last applied: differences are drift */
 	bool accepted; /* the file is in force: what it asks for was let through */
 	bool approved; /* by the operator: guards hold nothing back */
+	const struct spec *applied; /* the declaration applied last, or NULL */
 	bool verify; /* everything was read again, not just what changed */
 	bool forwards6_all; /* net.ipv6.conf.all.forwarding */
 	uint32_t next_id; /* where the search for a free backend id starts */

@@ -942,6 +942,17 @@ def a_vip_answers_echo():
 
 
 @both
+def echo_of_zeros():
+    """A sum of nothing: its checksum is all ones, as a receiver sees no other for right."""
+    ask, reply = (IP(src=CLIENT[4], dst=VIP[4]) / ICMP(type=8),
+                  IP(src=VIP[4], dst=CLIENT[4]) / ICMP(type=0))
+    for size in (0, 1, 8, 56):
+        verdict, out = lab.xdp(ether() / ask / Raw(bytes(size)))
+        same(verdict, "redirect")
+        same_bytes(out, Ether(src=UP_MAC, dst=CLIENT_MAC) / reply / Raw(bytes(size)))
+
+
+@both
 def echo_that_is_not_answered():
     frag = {4: {"flags": "MF"}}
     for family in FAMILIES:

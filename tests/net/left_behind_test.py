@@ -23,7 +23,7 @@ with lab.Lab(client_addresses=2) as made:
     with made.libvirtd() as lv:
         made.xlb = made.reconciler(netlab.services(made.backends), "--libvirt", lv.qemu).start()
         lab.wait_for(lambda: netlab.answers(made, "192.0.2.10").startswith("b1"), "an answer", 30)
-        print("up", flush=True)
+        print("up", lab.group_of(str(made.scratch), "lv"), flush=True)
         time.sleep(0 if {ends} else 1000)
 """
 
@@ -40,12 +40,13 @@ def marked(mark):
     return found
 
 
-def groups():
+def groups(name):
+    """Of that name, in any hierarchy; others make theirs at the same time."""
     out = set()
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, where, kind, *_ = line.split()
         if kind.startswith("cgroup"):
-            out |= {str(p) for p in Path(where).glob("xlb-*")}
+            out |= {str(p) for p in Path(where).glob(name)}
     return out
 
 
@@ -55,7 +56,6 @@ def traces(folder):
                    Path("/proc/self/mountinfo").read_text().splitlines()},
         "interfaces": set(os.listdir("/proc/self/net/dev_snmp6")),
         "named namespaces": set(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else set(),
-        "control groups": groups(),
         "files": {str(p) for p in Path(folder).rglob("*")},
     }
 
@@ -73,10 +73,12 @@ def run_and(how, folder):
         lines.append(line)
         if line.startswith("up"):
             break
-    assert lines and lines[-1].startswith("up"), "".join(lines)
+    assert lines and lines[-1].startswith("up "), "".join(lines)
+    group = lines[-1].split()[1]
     inside = marked(mark.encode())
     names = {name for _, name in inside}
     assert {"xlb-reconcile", "xlb-backend"} <= names, names
+    assert how is None or groups(group), f"no control group {group}"
     if how is not None:
         script.send_signal(how)
     rest = script.stdout.read()
@@ -89,6 +91,7 @@ def run_and(how, folder):
         left = marked(mark.encode())
         after = traces(folder)
         new = {kind: after[kind] - before[kind] for kind in before}
+        new["control groups"] = groups(group)
         if not left and not any(new.values()):
             break
         time.sleep(0.1)

@@ -224,10 +224,8 @@ def killed_in_writes(made):
     made.xlb.wait_converged()
 
 
-@tap.test
-def rebooted(made):
-    """pins, programs, addresses and sysctls are gone, as after a reboot: all is made again"""
-    names = {s["name"] for s in made.xlb.status()["services"]}
+def reboot(made):
+    """Pins, programs, addresses and sysctls are gone."""
     assert made.xlb.stop() == 0
     for path in made.xlb.bpffs.iterdir():
         path.unlink()
@@ -239,10 +237,46 @@ def rebooted(made):
         made.lb.sysctl(**{f"net__ipv4__conf__{name}__forwarding": 0,
                           f"net__ipv6__conf__{name}__forwarding": 0})
     assert "xlb" not in made.lb.out(["ip", "-d", "link", "show", "uplink"])
+
+
+@tap.test
+def rebooted(made):
+    """after a reboot all is made again"""
+    names = {s["name"] for s in made.xlb.status()["services"]}
+    reboot(made)
     made.xlb.start()
     netlab.wait_serving(made)
     assert {s["name"] for s in made.xlb.status()["services"]} == names
     wait_for(lambda: made.xlb.verb("status", "--check").returncode == 0, "status --check", 30, 0.1)
+
+
+def all_up(made):
+    status = made.xlb.status()
+    states = status and {b["state"] for s in status["services"] for b in s["backends"]}
+    return status if states == {"up"} else None
+
+
+@tap.test
+def rebooted_with_a_bad_file(made):
+    """started with a file that is wrong, held or gone, it goes on with what was applied last"""
+    good = made.xlb.file.read_text()
+    for bad, state in ((good.replace("drain:", "drian:", 1), "stale"),
+                       ("version: 1\nservices: []\n", "held"), (None, "stale")):
+        if bad:
+            assert bad != good
+            made.xlb.write(bad)
+        else:
+            made.xlb.file.unlink()
+        reboot(made)
+        made.xlb.start()
+        for target in TARGETS.values():
+            wait_for(lambda to=target: netlab.answers(made, to), f"{target} to be served", 30)
+        status = wait_for(lambda: all_up(made), "all backends to be up")
+        assert status["file"]["state"] == state and status["file"]["errors"], status["file"]
+        assert made.xlb.verb("status", "--check").returncode == 1
+        made.xlb.apply(good)
+        wait_for(lambda: made.xlb.verb("status", "--check").returncode == 0, "status --check", 30,
+                 0.1)
 
 
 def make():

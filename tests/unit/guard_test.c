@@ -508,6 +508,42 @@ static void removals(void **state)
 	}
 }
 
+/* After a reboot nothing runs; what was applied last counts all the same. */
+static void removals_after_reboot(void **state)
+{
+	static const struct {
+		unsigned int before, after;
+		const char *guard;
+	} cases[] = {
+		{ 8, 6, NULL },		 { 8, 5, "max_service_removals" },
+		{ 1, 0, "allow_empty" }, { 8, 0, "allow_empty" },
+		{ 8, 9, NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct fake *f = fake_new();
+		struct spec *before = services(cases[i].before, "25%");
+		struct spec *after = services(cases[i].after, "25%");
+		struct world *w;
+		struct plan *p;
+
+		p = pass_only(f, after, &w);
+		plan_guard(p, after, w);
+		assert_null(p->held);
+		w->applied = before;
+		plan_guard(p, after, w);
+		assert_int_equal(p->held != NULL, cases[i].guard != NULL);
+		if (p->held)
+			assert_string_equal(p->guards[0]->guard,
+					    cases[i].guard);
+		plan_free(p);
+		fake_free(f);
+		spec_free(before);
+		spec_free(after);
+	}
+}
+
 /* ---- whatever comes ---- */
 
 static uint32_t random_state;
@@ -634,6 +670,7 @@ int main(void)
 		cmocka_unit_test(paused),
 		cmocka_unit_test(min_stays),
 		cmocka_unit_test(removals),
+		cmocka_unit_test(removals_after_reboot),
 		cmocka_unit_test(random_histories),
 	};
 

@@ -146,6 +146,7 @@ trace() { # NAME: packets are sampled while connections go on
 	until [ -S /run/xlb/control.sock ]; do
 		sleep 0.2
 	done
+	: >/run/sampled # not what an earlier one said
 	xlb trace --live --json --vip 192.0.2.10:80 --count 6 --for 60s \
 		>/run/samples 2>/run/sampled &
 	tracer=$!
