@@ -30,6 +30,9 @@ struct answer {
 	__u8 ttl;
 	bool dont_fragment; /* or IPv6 */
 	bool opens; /* SYN without ACK */
+	/* See answer_route(); here, for the stack has no room. */
+	__u32 out; /* interface */
+	struct bpf_redir_neigh hop;
 };
 
 /* The packet that an ICMP error quotes, as the guest got it from the client. */
@@ -108,12 +111,12 @@ answer_fragment_key(const struct answer *a)
 }
 
 /*
- * Where the answer leaves, as bpf_fib_lookup says: its result, the interface
- * in *ret_ifindex.  src: the address it leaves with (rules may ask for it).
+ * Where the answer leaves, as bpf_fib_lookup says: its result; the interface
+ * and the next hop in *a.  src: the address it leaves with (rules may ask for
+ * it).
  */
-static __noinline long answer_route(struct __sk_buff *skb,
-				    const struct answer *a, const __u32 src[4],
-				    __u32 *ret_ifindex)
+static __noinline long answer_route(struct __sk_buff *skb, struct answer *a,
+				    const __u32 src[4])
 {
 	/* A subprogram, for its stack is large. */
 	struct bpf_fib_lookup fib = {
@@ -123,7 +126,7 @@ static __noinline long answer_route(struct __sk_buff *skb,
 	};
 	long result;
 
-	if (!src || !ret_ifindex)
+	if (!src)
 		return BPF_FIB_LKUP_RET_BLACKHOLE;
 	if (a->from.family == FAMILY_V4) {
 		fib.family = SOCKET_V4;
@@ -135,8 +138,16 @@ static __noinline long answer_route(struct __sk_buff *skb,
 		copy_addr(fib.ipv6_dst, a->h.key.dst);
 	}
 	result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	*ret_ifindex = fib.ifindex;
+	a->out = fib.ifindex;
+	a->hop.nh_family = fib.family;
+	copy_addr(a->hop.ipv6_nh, fib.ipv6_dst); /* or of IPv4 */
 	return result;
+}
+
+/* By the hop that was found, so that the kernel doesn't look for it again. */
+static __always_inline int answer_leave(struct answer *a)
+{
+	return (int)bpf_redirect_neigh(a->out, &a->hop, sizeof(a->hop), 0);
 }
 
 /*
@@ -249,21 +260,19 @@ static __noinline int answer_later(struct __sk_buff *skb, struct answer *a)
 {
 	struct xlb_fragment_key key;
 	struct xlb_fragment *first;
-	__u32 ifindex = 0;
 	int verdict;
 
 	key = answer_fragment_key(a);
 	first = bpf_map_lookup_elem(&fragments, &key);
 	if (!first || a->ttl <= 1)
 		return TC_ACT_OK;
-	verdict = answer_stuck(a, answer_route(skb, a, first->addr, &ifindex),
-			       true);
+	verdict = answer_stuck(a, answer_route(skb, a, first->addr), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (!answer_untag(skb, a))
 		return answer_drop(XLB_DROP_ENCAP);
 	answer_header(skb, a, first->addr);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 static __always_inline void answer_remember(const struct answer *a,
@@ -284,25 +293,22 @@ static __noinline int answer_own(struct __sk_buff *skb, struct answer *a)
 {
 	const struct xlb_vip *vip = service_find(a->from.addr, a->from.family,
 						 a->from.port, a->from.proto);
-	__u32 ifindex = 0;
 	int verdict;
 
 	if (!vip || vip->forwarding == XLB_NAT || a->opens)
 		return TC_ACT_OK;
-	verdict = answer_stuck(a, answer_route(skb, a, a->from.addr, &ifindex),
-			       false);
+	verdict = answer_stuck(a, answer_route(skb, a, a->from.addr), false);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (!answer_untag(skb, a))
 		return answer_drop(XLB_DROP_ENCAP);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 /* TCP or UDP with its ports. */
 static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 {
 	struct xlb_reply *r;
-	__u32 ifindex = 0;
 	int verdict;
 
 	if (service_find(a->h.key.dst, a->from.family, a->ports.dest,
@@ -314,8 +320,7 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 	trace_backend(r->backend);
 	if (a->opens || a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
-	verdict =
-		answer_stuck(a, answer_route(skb, a, r->addr, &ifindex), true);
+	verdict = answer_stuck(a, answer_route(skb, a, r->addr), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	if (a->h.more)
@@ -324,7 +329,7 @@ static __always_inline int answer(struct __sk_buff *skb, struct answer *a)
 		return answer_drop(XLB_DROP_ENCAP);
 	answer_transport(skb, a, r);
 	answer_header(skb, a, r->addr);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 #endif

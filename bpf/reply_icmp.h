@@ -81,7 +81,6 @@ static __noinline int answer_error(struct __sk_buff *skb, struct answer *a,
 				   struct quoted *q)
 {
 	struct xlb_reply *r;
-	__u32 ifindex = 0;
 	__u32 moved;
 	int verdict;
 
@@ -93,8 +92,7 @@ static __noinline int answer_error(struct __sk_buff *skb, struct answer *a,
 	}
 	if (a->ttl <= 1 || answer_is_direct(a))
 		return TC_ACT_OK;
-	verdict =
-		answer_stuck(a, answer_route(skb, a, r->addr, &ifindex), true);
+	verdict = answer_stuck(a, answer_route(skb, a, r->addr), true);
 	if (verdict != TC_ACT_UNSPEC)
 		return verdict;
 	moved = a->l3 - (__u32)sizeof(struct ethhdr);
@@ -103,7 +101,7 @@ static __noinline int answer_error(struct __sk_buff *skb, struct answer *a,
 	q->l3 -= moved;
 	q->h.l4 -= moved;
 	quoted_answer(skb, a, q, r);
-	return (int)bpf_redirect_neigh(ifindex, NULL, 0, 0);
+	return answer_leave(a);
 }
 
 /* An error about a packet with ports?  Else it is left alone. */

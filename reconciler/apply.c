@@ -118,7 +118,12 @@ static int set_sysctl(struct reconciler *r, const struct change *c)
 	if (!sysctl_read(c->name, old, sizeof(old)) && r->store) {
 		old[strcspn(old, "\n")] = '\0';
 		snprintf(key, sizeof(key), "%s=%s", c->name, old);
-		store_set_override(r->store, &o);
+		if (store_set_override(r->store, &o) ||
+		    store_commit_so_far(r->store))
+			log_warn("sysctl",
+				 "name=%s result=\"was %s, which is "
+				 "not kept\"",
+				 c->name, old);
 	}
 	return sysctl_write(c->name, c->value);
 }

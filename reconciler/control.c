@@ -8,9 +8,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -19,6 +21,7 @@
 
 #define REQUEST_MAX 65536
 #define ANSWER_TIMEOUT_S 30
+#define LOCKED_WAIT (3 * NS_PER_S)
 
 struct control {
 	struct reconciler *r;
@@ -331,8 +334,8 @@ static int receive_answer(int fd, bool held, struct buf *out)
 	return n < 0 ? -errno : held ? -ECONNRESET : code;
 }
 
-static int ask(const struct options *opt, bool held, struct buf *out,
-	       int *ret_fd)
+static int ask_once(const struct options *opt, bool held, struct buf *out,
+		    int *ret_fd)
 {
 	struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_S };
 	struct sockaddr_un addr = { 0 };
@@ -357,6 +360,35 @@ static int ask(const struct options *opt, bool held, struct buf *out,
 		*ret_fd = fd;
 	else
 		close(fd);
+	return code;
+}
+
+/* Does anybody hold the lock of the state dir? */
+static bool is_locked(const char *state_dir)
+{
+	AUTO_FREE char *path = mem_printf("%s/lock", state_dir);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	bool locked =
+		fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+
+	if (fd >= 0)
+		close(fd);
+	return locked;
+}
+
+/* A daemon that has just started doesn't answer yet, one that ends no longer. */
+static int ask(const struct options *opt, bool held, struct buf *out,
+	       int *ret_fd)
+{
+	const struct timespec pause = { .tv_nsec = 10 * (long)NS_PER_MS };
+	uint64_t until = clock_ns() + LOCKED_WAIT;
+	int code = ask_once(opt, held, out, ret_fd);
+
+	while (code == -ENOENT && is_locked(opt->state_dir) &&
+	       clock_ns() < until) {
+		nanosleep(&pause, NULL);
+		code = ask_once(opt, held, out, ret_fd);
+	}
 	return code;
 }
 

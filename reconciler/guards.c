@@ -63,7 +63,8 @@ static int64_t store(struct reconciler *r, const struct store_deletion *d)
 {
 	int64_t id = r->store ? store_add_deletion(r->store, d) : 0;
 
-	if (id < 0)
+	/* Killed, this process must have counted what it let go. */
+	if (id < 0 || (id && store_commit_so_far(r->store)))
 		log_warn("history", "what=vm_deletion result=lost");
 	return id < 0 ? 0 : id;
 }

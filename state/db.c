@@ -278,3 +278,13 @@ int store_commit(struct store *s)
 	s->durable = false;
 	return err ? err : s->group_error;
 }
+
+int store_commit_so_far(struct store *s)
+{
+	int err;
+
+	if (!s->in_group)
+		return 0;
+	err = store_commit(s);
+	return store_begin(s) ?: err;
+}

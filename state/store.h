@@ -26,6 +26,11 @@ bool store_in_place(const struct store *s);
 /* Group several records into one commit; nesting is not allowed. */
 int store_begin(struct store *s);
 int store_commit(struct store *s);
+/*
+ * What was recorded so far is not lost with this process, though a group goes
+ * on: before something is done that only the record knows to undo or to count.
+ */
+int store_commit_so_far(struct store *s);
 
 /* A revision of the file: applied, failed, invalid, held. Id or -errno. */
 struct store_revision {

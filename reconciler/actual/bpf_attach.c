@@ -159,6 +159,42 @@ static void attach_complain(const char *ifname, int ifindex, int err,
 	}
 }
 
+/* The link's fd, if it holds this program there; -ENOENT if not. */
+static int link_if(uint32_t id, uint32_t prog, int ifindex)
+{
+	struct bpf_link_info info = { 0 };
+	uint32_t len = sizeof(info);
+	int fd = bpf_link_get_fd_by_id(id);
+
+	if (fd < 0)
+		return -ENOENT;
+	if (!bpf_obj_get_info_by_fd(fd, &info, &len) &&
+	    info.type == BPF_LINK_TYPE_XDP && info.prog_id == prog &&
+	    info.xdp.ifindex == (uint32_t)ifindex)
+		return fd;
+	close(fd);
+	return -ENOENT;
+}
+
+/*
+ * A link that was made though the call failed is nobody's: no pin names it,
+ * and its program keeps every later one out for as long as this process lives.
+ */
+static int link_made(const struct datapath *d, int ifindex, int err)
+{
+	uint32_t prog = d->programs.id[PROG_XDP], id = 0;
+
+	if (xdp_on(ifindex) != prog)
+		return err;
+	while (!bpf_link_get_next_id(id, &id)) {
+		int fd = link_if(id, prog, ifindex);
+
+		if (fd >= 0)
+			return fd;
+	}
+	return err;
+}
+
 static int link_make(struct datapath *d, enum datapath_hook hook,
 		     const char *ifname, int ifindex)
 {
@@ -174,7 +210,9 @@ static int link_make(struct datapath *d, enum datapath_hook hook,
 		return err;
 	fd = bpf_link_create(d->programs.fd[PROG_XDP], ifindex, BPF_XDP, &opts);
 	if (fd < 0)
-		return -errno;
+		fd = link_made(d, ifindex, -errno);
+	if (fd < 0)
+		return fd;
 	err = pin_put(d, pin, fd);
 	close(fd);
 	return err;

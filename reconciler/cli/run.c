@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -34,6 +35,20 @@ static void complain_of_lock(const char *state_dir, const char *path, int err,
 		pid[0] ? pid : "?", state_dir);
 }
 
+/* Verbs that ask whether it is held hold it themselves, for a moment. */
+static int take_lock(int fd)
+{
+	const struct timespec pause = { .tv_nsec = 10 * (long)NS_PER_MS };
+	int tries = 5;
+
+	while (flock(fd, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK || !--tries)
+			return -errno;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
 int state_dir_lock(const char *state_dir, int *ret_fd)
 {
 	AUTO_FREE char *path = mem_printf("%s/lock", state_dir);
@@ -47,8 +62,8 @@ int state_dir_lock(const char *state_dir, int *ret_fd)
 		return err;
 	}
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB)) {
-		err = -errno;
+	err = fd < 0 ? -errno : take_lock(fd);
+	if (err) {
 		complain_of_lock(state_dir, path, err, fd);
 		if (fd >= 0)
 			close(fd);

@@ -172,15 +172,18 @@ class Reconciler:
         return self
 
     @contextlib.contextmanager
-    def held(self):
-        """The daemon sleeps meanwhile, and verbs look by themselves."""
-        socket, away = self.state / "control.sock", self.state / "control.sock.away"
+    def held(self, lock=False):
+        """The daemon sleeps meanwhile, and verbs look by themselves; with its lock they wait a
+        while for it to answer."""
+        names = ("control.sock",) if lock else ("control.sock", "lock")
         self.process.send_signal(signal.SIGSTOP)
-        os.rename(socket, away)
+        for name in names:
+            os.rename(self.state / name, self.state / f"{name}.away")
         try:
             yield
         finally:
-            os.rename(away, socket)
+            for name in names:
+                os.rename(self.state / f"{name}.away", self.state / name)
             self.process.send_signal(signal.SIGCONT)
 
     def kill9(self):

@@ -240,5 +240,8 @@ bool packet_csums_good(const struct packet_view *v)
 		return false;
 	if (v->proto == IPPROTO_UDP && !raw_at(v, at))
 		return true;
+	/* To who receives it a sum of ffff is as good as one of 0. */
+	if (v->proto == IPPROTO_ICMP && raw_at(v, at) == 0xffff)
+		return packet_l4_csum(v) == 0 || packet_l4_csum(v) == 0xffff;
 	return packet_l4_csum(v) == raw_at(v, at);
 }

@@ -261,6 +261,20 @@ def two_daemons(made):
 
 
 @tap.test
+def just_started(made):
+    """a verb waits for a daemon that has the state dir and doesn't answer yet, but not for ever"""
+    argv = made.xlb.argv("refresh")
+    with made.xlb.held(lock=True):
+        asked = made.lb.start(argv, "refresh")
+        netlab.settle(0.3)
+        assert asked.poll() is None, asked.returncode
+    assert asked.wait(20) == DONE
+    with made.xlb.held(lock=True):
+        xlb(made, "refresh").ends(FAILED).complains("no xlb-reconcile runs")
+    good(made, "status").says("running")
+
+
+@tap.test
 def dry_runs(made):
     """every verb that changes something shows its plan with --dry-run, and does nothing"""
     for words in (["run"], ["refresh"]):

@@ -267,6 +267,34 @@ def nat_reaches_both_backends_and_they_see_the_client():
         spread(VIP[f], 80, f)
 
 
+FROM = r'''
+a, source = sys.argv[1:3]
+for i in range(10):
+    s = socket.socket(kind(a), socket.SOCK_STREAM)
+    s.bind((source, 0))
+    s.connect((a, 80))
+    print(*who(s))
+    s.close()
+'''
+
+
+@test
+def answers_go_by_a_router_to_clients_behind_it():
+    """Their addresses don't answer on the link itself, only the router's do."""
+    behind = {"203.0.113.7": (VIP[4], DSR_VIP[4]), "203.0.113.8": (VIP[4], DSR_VIP[4]),
+              "2001:db8:d::7": (VIP[6], DSR_VIP[6])}
+    client.sh("sysctl -qw net.ipv4.conf.all.arp_ignore=1")
+    for a in behind:
+        client.sh("ip address add %s dev lo" % a)
+    sh("ip route add 203.0.113.7 via 198.51.100.2; "
+       "ip route add 203.0.113.8 via inet6 2001:db8:c::2; "
+       "ip route add 2001:db8:d::7 via 2001:db8:c::2")
+    for a, vips in behind.items():
+        for vip in vips:
+            words = client_does(FROM, vip, a)
+            assert len(words) == 20 and set(words[1::2]) == {a}, words
+
+
 @test
 def dsr_reaches_both_backends():
     for f in FAMILIES:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import lab  # noqa: E402
-import tap  # noqa: E402
 from lab import wait_for  # noqa: E402
-from pool_test import Pool  # noqa: E402
+from pool import Pool  # noqa: E402
 from tap import test  # noqa: E402
 
-tap._tests.clear()  # those of pool_test
 THEIRS = ('<metadata><xlb:vm xmlns:xlb="urn:xlb:1" owner="ffffffffffffffff" service="web" '
           'index="1" template="0"/></metadata>')
 
@@ -231,9 +229,4 @@ def machines(pool):
 
 if __name__ == "__main__":
     lab.enter()
-    made = Pool("lxc")
-    try:
-        code = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(code)
+    lab.main(lambda: Pool("lxc"))

@@ -15,10 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import lab  # noqa: E402
 import tap  # noqa: E402
 from lab import wait_for  # noqa: E402
-from pool_test import Pool  # noqa: E402
+from pool import Pool  # noqa: E402
 from tap import test  # noqa: E402
 
-tap._tests.clear()  # those of pool_test
 
 
 def check(pool):
@@ -194,9 +193,4 @@ def ends(pool):
 
 if __name__ == "__main__":
     lab.enter()
-    made = Pool("lxc")
-    try:
-        status = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(status)
+    lab.main(lambda: Pool("lxc"))

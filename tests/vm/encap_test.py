@@ -9,9 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import pool_test  # noqa: E402
-from pool_test import VIP, VIP6, lab, tap  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+import lab  # noqa: E402
+import pool as pools  # noqa: E402
+import tap  # noqa: E402
+from vmlab import GUEST, VIP, VIP6  # noqa: E402
 
 ADDRESS = {4: "10.77.0.5", 6: "fd00:77::5"}
 # name: (VIP, mode, family outside); the packet's own where a guest has both.
@@ -64,12 +66,12 @@ CROSSING = """  - name: {name}
 """
 
 
-class Pool(pool_test.Pool):
+class Pool(pools.Pool):
     hook = "xdp"
 
     def text(self, minimum=1, maximum=1, forwarding="ipip"):
         vips = [vip for vip, _, _ in CROSSINGS.values()] + [ECHO_VIP]
-        return TEXT.format(uri=self.uri, guest=pool_test.GUEST, vip=VIP, vip6=VIP6,
+        return TEXT.format(uri=self.uri, guest=GUEST, vip=VIP, vip6=VIP6,
                            vips=",".join(vips), echo_vip=ECHO_VIP, hook=self.hook) + "".join(
             CROSSING.format(name=name, vip=vip, mode=mode, address=ADDRESS[outer])
             for name, (vip, mode, outer) in CROSSINGS.items())
@@ -95,6 +97,7 @@ class Pool(pool_test.Pool):
         return self.lab.client.curl(self.url(vip), "--data-binary", f"@{blob}", timeout=30)
 
 
+@tap.test
 def serves_by_ipip(pool):
     """the guest boots; clients of both families reach it behind every outer header"""
     pool.xlb.start()
@@ -102,11 +105,13 @@ def serves_by_ipip(pool):
     pool.everything_answers()
 
 
+@tap.test
 def keeps_addresses(pool):
     """the guest's own addresses answer too, without us"""
     assert pool.lab.lb.curl(pool.url(ADDRESS[4])).startswith("web-1")
 
 
+@tap.test
 def uploads(pool):
     """full-sized packets don't fit: the client is told, and sends smaller ones"""
     for vip in (VIP, VIP6, *(vip for vip, _, _ in CROSSINGS.values())):
@@ -117,6 +122,7 @@ def uploads(pool):
         assert f"mtu {1500 - room}" in route, (vip, route)
 
 
+@tap.test
 def downloads(pool):
     """answers come directly, at full size"""
     for vip in (VIP, VIP6):
@@ -124,6 +130,7 @@ def downloads(pool):
         assert len(body) == 3000000, (vip, len(body))
 
 
+@tap.test
 def datagrams(pool):
     """UDP behind gue"""
     udp = pool.lab.client.run([lab.BUILD / "xlb-load", "--mode", "udp", "--to", f"{ECHO_VIP}:9000",
@@ -132,6 +139,7 @@ def datagrams(pool):
     assert summary["answers"] >= 190 and summary["failed"] <= 10, summary
 
 
+@tap.test
 def echo(pool):
     """the balancer answers pings to a VIP, not the host behind it"""
     def heard():
@@ -147,6 +155,7 @@ def echo(pool):
     assert heard() == before, (before, heard())
 
 
+@tap.test
 def through_tc(pool):
     """the same by the tc hook, with the client's segments and sums left to hardware"""
     assert pool.xlb.stop() == 0
@@ -165,11 +174,4 @@ def through_tc(pool):
 
 if __name__ == "__main__":
     lab.enter()
-    made = Pool("qemu")
-    tap._tests[:] = [serves_by_ipip, keeps_addresses, uploads, downloads, datagrams, echo,
-                     through_tc]
-    try:
-        status = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(status)
+    lab.main(lambda: Pool("qemu"))

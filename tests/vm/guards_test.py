@@ -11,12 +11,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import lab  # noqa: E402
-import tap  # noqa: E402
 from lab import wait_for  # noqa: E402
-from libvirtd import Libvirtd  # noqa: E402
 from tap import test  # noqa: E402
+from vmlab import VIP, VmLab  # noqa: E402
 
-VIP, VIP_FIXED = "192.0.2.10", "192.0.2.20"
+VIP_FIXED = "192.0.2.20"
 PER = 8  # seconds
 DONE, FAILED, HELD, STALE = 0, 1, 4, 5
 
@@ -55,15 +54,14 @@ SCALING = """    scaling:
 """
 
 
-class World:
+class World(VmLab):
     def __init__(self):
-        self.lab = lab.Lab(["b1"], client_addresses=10)
-        self.libvirtd = Libvirtd(self.lab.scratch / "lv", netns=str(self.lab.lb.path))
-        self.libvirtd.start()
-        self.uri = self.libvirtd.lxc
+        super().__init__(backends=["b1"], client_addresses=10)
         self.lab.backends[0].ns.start([lab.BUILD / "xlb-backend", "-p", "80", "-n", "b1"],
                                       log="b1")
-        self.xlb = self.lab.reconciler(self.text(self.web(10)))
+
+    def first(self):
+        return self.text(self.web(10))
 
     def text(self, *services, machines=True):
         return (HEAD + (MACHINES if machines else "")).format(
@@ -73,29 +71,6 @@ class World:
     def web(least, most=None, scaling="", **keys):
         words = "\n    ".join(f"{key}: {value}" for key, value in keys.items())
         return WEB.format(min=least, max=most or least, keys=words) + scaling
-
-    def close(self):
-        try:
-            self.libvirtd.stop()
-        finally:
-            self.lab.close()
-
-    def virsh(self, *words):
-        return self.lab.lb.run(["virsh", "-q", "-c", self.uri, *words]).stdout
-
-    def domains(self):
-        return sorted(self.virsh("list", "--all", "--name").split())
-
-    def running(self):
-        return sorted(self.virsh("list", "--name").split())
-
-    def ask(self, vip=VIP):
-        """The name of the guest that answers, or ''."""
-        return self.lab.client.curl(f"http://{vip}/", check=False, timeout=2).split(" ")[0].strip()
-
-    def ready(self):
-        status = self.xlb.status() or {}
-        return sorted(vm["name"] for vm in status.get("vms", []) if vm["phase"] == "ready")
 
     def service(self, name="web"):
         found = [s for s in (self.xlb.status() or {}).get("services", []) if s["name"] == name]
@@ -111,7 +86,7 @@ class World:
         return [r["time_ms"] for r in self.xlb.query(
             "SELECT time_ms FROM vm_history WHERE event = 'draining' ORDER BY time_ms")]
 
-    def wait_ready(self, count):
+    def wait_count(self, count):
         wait_for(lambda: self.xlb.alive() and len(self.ready()) == count, f"{count} VMs to be ready",
                  60, 0.1)
 
@@ -130,7 +105,7 @@ def check_pace(times):
 def eight_of_ten(world):
     """an edit that removes 8 VMs lets 2 go; 6 stay through kills and deaths, and are told"""
     world.xlb.start()
-    world.wait_ready(10)
+    world.wait_count(10)
     world.xlb.write(world.text(world.web(2)))
     wait_for(lambda: len(world.domains()) == 8, "two VMs to go", 30, 0.05)
     assert len(world.drains()) == 2
@@ -177,7 +152,7 @@ def store_lost(world):
 def approved(world):
     """approve lets go at once of what the plan holds back, and of nothing later"""
     world.xlb.apply(world.text(world.web(9)))
-    world.wait_ready(9)
+    world.wait_count(9)
     world.xlb.write(world.text(world.web(3)))
     wait_for(lambda: len(world.held()) >= 4, "the guard", 20)
     plan = json.loads(world.xlb.verb("plan", "--json").stdout)
@@ -188,7 +163,7 @@ def approved(world):
     wait_for(lambda: len(world.domains()) == 3, "all of them to go", 30, 0.1)
     wait_for(lambda: world.guards() == [], "nothing to be held", 20)
     world.xlb.apply(world.text(world.web(6)))
-    world.wait_ready(6)
+    world.wait_count(6)
     world.xlb.write(world.text(world.web(2)))
     wait_for(lambda: world.guards() == ["max_vm_deletes"], "the guard again", 20)
     world.xlb.apply(world.text(world.web(len(world.domains()))))
@@ -215,17 +190,17 @@ def service_gone(world):
 def protected_stays(world):
     """a protected service stays without its block, over a restart and destroy"""
     world.xlb.apply(world.text(world.web(2, protect="true")))
-    world.wait_ready(2)
+    world.wait_count(2)
     assert world.xlb.verb("unprotect", "web").returncode == FAILED  # the file says so
     world.xlb.write(world.text())
     wait_for(lambda: world.guards() == ["protect"], "the guard", 20)
     world.xlb.kill9()
     world.xlb.start()
-    world.wait_ready(2)
+    world.wait_count(2)
     # It is as alive as ever.
     world.virsh("destroy", "web-1")
     wait_for(lambda: world.running() == ["web-1", "web-2"], "web-1 to be replaced", 30)
-    world.wait_ready(2)
+    world.wait_count(2)
     assert world.ask().startswith("web-")
     assert world.xlb.verb("plan").returncode == HELD
     # A file in its way is refused as a whole.
@@ -259,7 +234,7 @@ def unprotected_goes(world):
     assert world.xlb.verb("unprotect", "web").returncode == FAILED  # there is none
     # Once: declared and protected again, it is.
     world.xlb.apply(world.text(world.web(1, protect="true")))
-    world.wait_ready(1)
+    world.wait_count(1)
     world.xlb.write(world.text())
     wait_for(lambda: world.guards() == ["protect"], "the guard", 20)
 
@@ -281,14 +256,14 @@ def protected_without_a_store(world):
     world.xlb.start()
     # The key goes, and the block stays: that lifts it.
     world.xlb.apply(world.text(world.web(1)))
-    world.wait_ready(1)
+    world.wait_count(1)
 
 
 @test
 def paused_under_load(world):
     """a paused service keeps its VMs and its declaration under load, and health goes on"""
     world.xlb.apply(world.text(world.web(2, 4, SCALING)))
-    world.wait_ready(2)
+    world.wait_count(2)
     assert world.xlb.verb("pause", "web", "--dry-run").returncode == DONE
     assert not world.service()["paused"]
     assert world.xlb.verb("pause", "web", check=True).returncode == DONE
@@ -368,9 +343,4 @@ def destroys(world):
 
 if __name__ == "__main__":
     lab.enter()
-    made = World()
-    try:
-        status = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(status)
+    lab.main(World)

@@ -4,9 +4,11 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import pool_test  # noqa: E402
-from pool_test import VIP, lab, tap  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+import lab  # noqa: E402
+import pool as pools  # noqa: E402
+import tap  # noqa: E402
+from vmlab import GUEST, VIP  # noqa: E402
 
 NETWORK = """<network><name>lab</name><forward mode='open'/><bridge name='labbr'/>
 <ip address='10.88.0.1' prefix='24'><dhcp>
@@ -31,9 +33,9 @@ services:
 """
 
 
-class Pool(pool_test.Pool):
+class Pool(pools.Pool):
     def text(self, minimum=1, maximum=2, forwarding="nat"):
-        return TEXT.format(uri=self.uri, guest=pool_test.GUEST, vip=VIP, min=minimum)
+        return TEXT.format(uri=self.uri, guest=GUEST, vip=VIP, min=minimum)
 
 
 def reserved(pool):
@@ -49,6 +51,7 @@ def make():
     return pool
 
 
+@tap.test
 def serves(pool):
     """two guests get free addresses of the range and serve"""
     pool.xlb.write(pool.text(minimum=2))
@@ -61,6 +64,7 @@ def serves(pool):
     assert seen == {"web-1", "web-2"}, seen
 
 
+@tap.test
 def gives_back(pool):
     """a guest that goes gives its address back"""
     pool.xlb.write(pool.text(minimum=1))
@@ -71,10 +75,4 @@ def gives_back(pool):
 
 if __name__ == "__main__":
     lab.enter()
-    made = make()
-    tap._tests[:] = [serves, gives_back]
-    try:
-        status = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(status)
+    lab.main(make)

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import lab  # noqa: E402
 import tap  # noqa: E402
 from lab import wait_for  # noqa: E402
-from libvirtd import Libvirtd  # noqa: E402
+from vmlab import VmLab  # noqa: E402
 
 DONE, CHANGES, STALE = 0, 2, 5
 TEXT = """version: 1
@@ -31,21 +31,9 @@ services:
 """
 
 
-class Pool:
-    def __init__(self):
-        self.lab = lab.Lab(client_addresses=2)
-        self.libvirtd = Libvirtd(self.lab.scratch / "lv", netns=str(self.lab.lb.path))
-        self.libvirtd.start()
-        self.xlb = self.lab.reconciler(self.text(1))
-
-    def text(self, minimum):
+class Pool(VmLab):
+    def text(self, minimum=1):
         return TEXT.format(uri=self.libvirtd.lxc, backend=lab.BUILD / "xlb-backend", min=minimum)
-
-    def close(self):
-        try:
-            self.libvirtd.stop()
-        finally:
-            self.lab.close()
 
     def verb(self, *words, code=DONE):
         done = self.xlb.verb(*words)
@@ -60,25 +48,8 @@ class Pool:
         self.verb("plan", "--out", path)
         return path
 
-    def domains(self):
-        return sorted(self.virsh("list", "--all", "--name").split())
-
-    def virsh(self, *words):
-        return self.lab.lb.out(["virsh", "-q", "-c", self.libvirtd.lxc, *words])
-
-    def ready(self):
-        status = self.xlb.status() or {}
-        return sorted(vm["name"] for vm in status.get("vms", []) if vm["phase"] == "ready")
-
-    def wait_ready(self, *names):
-        wait_for(lambda: self.xlb.alive() and self.ready() == list(names), f"{names} to be ready",
-                 60, 0.1)
-
     def told(self, event):
         return self.xlb.log.read_text().count(f"event={event} ")
-
-    def answers(self):
-        return self.lab.client.curl("http://192.0.2.10/", check=False, timeout=3).split(" ")[0].strip()
 
 
 def of_vms(values):
@@ -108,8 +79,8 @@ def from_nothing(pool):
 def edit_waits(pool):
     """run --manual: more guests are planned and not made, until approved"""
     pool.xlb.start("run", "--manual")
-    pool.wait_ready("web-1")
-    wait_for(lambda: pool.answers() == "web-1", "an answer")
+    pool.wait_ready(["web-1"])
+    wait_for(lambda: pool.ask() == "web-1", "an answer")
     pool.xlb.write(pool.text(3))
     wait_for(lambda: pool.told("file_waits"), "the file to be seen")
     values = pool.plan("--detailed-exitcode", code=CHANGES)
@@ -118,7 +89,7 @@ def edit_waits(pool):
     assert pool.plan()["plan_id"] == values["plan_id"]
     assert pool.domains() == ["web-1"]
     pool.verb("approve", values["plan_id"])
-    pool.wait_ready("web-1", "web-2", "web-3")
+    pool.wait_ready(["web-1", "web-2", "web-3"])
     wait_for(lambda: pool.xlb.plan_is_empty(), "nothing to be left")
 
 
@@ -130,13 +101,13 @@ def death_waits(pool):
     told = pool.told("waiting")
     pool.virsh("destroy", "web-2")
     wait_for(lambda: pool.told("waiting") > told, "its replacement to wait")
-    wait_for(lambda: {pool.answers() for _ in range(12)} == {"web-1", "web-3"}, "the others alone")
+    wait_for(lambda: {pool.ask() for _ in range(12)} == {"web-1", "web-3"}, "the others alone")
     pool.verb("apply", path, code=STALE)
     assert pool.ready() == ["web-1", "web-3"]
     values = pool.plan()
     assert [name for name, *_ in of_vms(values)] == ["web-2"], values
     pool.verb("apply", pool.save())
-    pool.wait_ready("web-1", "web-2", "web-3")
+    pool.wait_ready(["web-1", "web-2", "web-3"])
 
 
 @tap.test
@@ -150,7 +121,7 @@ def drain_goes_on(pool):
     pool.verb("apply", pool.save())
     wait_for(lambda: len(pool.domains()) < 3, "guests to go", 60, 0.2)
     left = pool.domains()
-    wait_for(lambda: pool.answers() in left, "an answer")
+    wait_for(lambda: pool.ask() in left, "an answer")
     assert pool.xlb.stop() == 0
     pool.verb("destroy", "--yes")
     assert pool.domains() == []
@@ -158,9 +129,4 @@ def drain_goes_on(pool):
 
 if __name__ == "__main__":
     lab.enter()
-    made = Pool()
-    try:
-        status = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(status)
+    lab.main(Pool)

@@ -14,103 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import lab  # noqa: E402
-import tap  # noqa: E402
 from lab import wait_for  # noqa: E402
-from libvirtd import Libvirtd  # noqa: E402
+from pool import Pool  # noqa: E402
 from tap import test  # noqa: E402
-
-GUEST = lab.BUILD / "guest"
-VIP, VIP6 = "192.0.2.10", "2001:db8::10"
-
-TEXT = """version: 1
-node: {{interfaces: [uplink], resync: 2s}}
-safety: {{max_vm_deletes: {{count: 100, per: 1s}}}}
-hypervisors:
-  - {{name: local, uri: "{uri}", max_vms: 8}}
-templates:
-  - name: web
-{boot}
-    memory: 96MiB
-    network:
-      bridge: br0
-      addresses: [10.77.0.10-10.77.0.40/24, "fd00:77::10-fd00:77::40/64"]
-      gateway: [10.77.0.1, "fd00:77::1"]
-services:
-  - name: web
-    vips: [{vip}, "{vip6}"]
-    protocol: tcp
-    ports: [80]
-    forwarding: {forwarding}
-    drain: 4s
-    drain_quiet: 1s
-    pool: {{template: web, min: {min}, max: {max}}}
-    health: {{type: http, path: /healthz, interval: 500ms, timeout: 400ms, fall: 2}}
-    scaling:
-      interval: 1s
-      signals:
-        - {{metric: new_connections_per_second, target: 20}}
-      up: {{window: 0s, step: 2, cooldown: 1s}}
-      down: {{window: 6s, step: 4, cooldown: 2s}}
-      warmup: 1s
-"""
-
-
-class Pool:
-    """One lab, one libvirtd, one reconciler."""
-
-    def __init__(self, kind):
-        self.kind = kind
-        self.lab = lab.Lab(client_addresses=20)
-        self.libvirtd = Libvirtd(self.lab.scratch / "lv", netns=str(self.lab.lb.path))
-        self.libvirtd.start()
-        self.uri = self.libvirtd.qemu if kind == "qemu" else self.libvirtd.lxc
-        self.boot_limit = 120 if kind == "qemu" else 30
-        self.xlb = self.lab.reconciler(self.text())
-        self.load = None
-
-    def text(self, minimum=1, maximum=3, forwarding="nat"):
-        boot = (f"    kernel: {GUEST}/vmlinuz\n    initrd: {GUEST}/initrd" if self.kind == "qemu"
-                else f"    cmdline: {lab.BUILD}/xlb-backend -p 80")
-        return TEXT.format(uri=self.uri, boot=boot, vip=VIP, vip6=VIP6, min=minimum, max=maximum,
-                           forwarding=forwarding)
-
-    def close(self):
-        try:
-            self.libvirtd.stop()
-        finally:
-            self.lab.close()
-
-    def ask(self, vip=VIP):
-        """The name of the guest that answers, or ''."""
-        return self.lab.client.curl(f"http://{vip}/", check=False, timeout=2).split(" ")[0].strip()
-
-    def vms(self):
-        status = self.xlb.status() or {}
-        return {vm["name"]: vm for vm in status.get("vms", [])}
-
-    def ready(self):
-        return sorted(n for n, vm in self.vms().items() if vm["phase"] == "ready")
-
-    def domains(self):
-        out = self.lab.lb.run(["virsh", "-q", "-c", self.uri, "list", "--all", "--name"]).stdout
-        return sorted(out.split())
-
-    def virsh(self, *words, check=True):
-        return self.lab.lb.run(["virsh", "-q", "-c", self.uri, *words], check=check)
-
-    def wait_ready(self, names):
-        wait_for(lambda: self.xlb.alive() and self.ready() == sorted(names),
-                 f"{names} to be ready, not {self.vms()}", self.boot_limit, 0.1)
-
-    def start_load(self, rate, seconds):
-        self.load = self.lab.client.start(
-            [lab.BUILD / "xlb-load", "--rate", str(rate), "--duration", str(seconds),
-             "--from", "192.0.2.101-192.0.2.115", "--to", f"{VIP}:80"], log="load")
-
-    def load_summary(self):
-        self.load.wait(timeout=120)
-        lines = (self.lab.scratch / "log" / "load").read_text().splitlines()
-        return json.loads([line for line in lines if line.startswith("{")][-1])
+from vmlab import VIP, VIP6  # noqa: E402
 
 
 def event_of(pool, event, since=0):
@@ -282,14 +189,6 @@ def destroys(pool):
     assert "xlb" not in pool.lab.lb.out(["tc", "filter", "show", "dev", "br0", "ingress"])
 
 
-def run_kind(kind):
-    pool = Pool(kind)
-    try:
-        return tap.run(pool, on_failure=pool.lab.print_logs)
-    finally:
-        pool.close()
-
-
 if __name__ == "__main__":
     lab.enter()
-    sys.exit(run_kind("lxc" if "lxc" in Path(sys.argv[0]).name else "qemu"))
+    lab.main(lambda: Pool("lxc" if "lxc" in Path(sys.argv[0]).name else "qemu"))

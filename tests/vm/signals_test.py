@@ -9,9 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-import pool_test  # noqa: E402
-from pool_test import VIP, VIP6, lab, tap  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
+import lab  # noqa: E402
+import pool as pools  # noqa: E402
+import tap  # noqa: E402
+from vmlab import GUEST, VIP, VIP6  # noqa: E402
 
 ECHO_VIP = "192.0.2.20"
 TEXT = """version: 1
@@ -57,9 +59,9 @@ services:
 """
 
 
-class Pool(pool_test.Pool):
+class Pool(pools.Pool):
     def text(self, minimum=1, maximum=2, forwarding="dsr"):
-        return TEXT.format(uri=self.uri, guest=pool_test.GUEST, vip=VIP, vip6=VIP6,
+        return TEXT.format(uri=self.uri, guest=GUEST, vip=VIP, vip6=VIP6,
                            echo_vip=ECHO_VIP)
 
     def load_on(self, name, *argv):
@@ -70,6 +72,7 @@ class Pool(pool_test.Pool):
                               "AND reason <> 'bounds' ORDER BY time_ms", service, direction)
 
 
+@tap.test
 def both_serve(pool):
     """dsr guests answer from the VIP, v4 and v6; a UDP guest gets none before it runs"""
     pool.xlb.start()
@@ -82,6 +85,7 @@ def both_serve(pool):
     assert summary["answers"] >= 95 and summary["failed"] <= 5, summary
 
 
+@tap.test
 def cpu_scales(pool):
     """busy guests get company: cpu over its threshold"""
     load = pool.load_on("burn", "--to", f"{VIP}:80", "--rate", "8", "--path", "/burn/400",
@@ -94,6 +98,7 @@ def cpu_scales(pool):
     load.terminate()
 
 
+@tap.test
 def packets_scale(pool):
     """many packets a second get company, and both take turns"""
     load = pool.load_on("udp", "--mode", "udp", "--to", f"{ECHO_VIP}:9000", "--rate", "500")
@@ -108,6 +113,7 @@ def packets_scale(pool):
     assert min(backends.get(f"echo-{i}", 0) for i in (1, 2)) > 50, backends
 
 
+@tap.test
 def calm(pool):
     """calm brings both back to one"""
     lab.wait_for(lambda: pool.domains() == ["echo-1", "web-1"], "one guest each", 90, 0.2)
@@ -118,10 +124,4 @@ def calm(pool):
 
 if __name__ == "__main__":
     lab.enter()
-    made = Pool("qemu")
-    tap._tests[:] = [both_serve, cpu_scales, packets_scale, calm]
-    try:
-        status = tap.run(made, on_failure=made.lab.print_logs)
-    finally:
-        made.close()
-    sys.exit(status)
+    lab.main(lambda: Pool("qemu"))

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lib"))
 import lab  # noqa: E402
 import tap  # noqa: E402
 from lab import wait_for  # noqa: E402
-from libvirtd import Libvirtd  # noqa: E402
+from vmlab import VmLab  # noqa: E402
 
 TEXT = """version: 1
 node: {{interfaces: [uplink], resync: 1s}}
@@ -40,25 +40,22 @@ services:
 """
 
 
-class World:
+class World(VmLab):
     def __init__(self):
-        self.lab = lab.Lab()
-        self.libvirtd = Libvirtd(self.lab.scratch / "lv", netns=str(self.lab.lb.path))
-        self.libvirtd.start()
+        super().__init__()
         self.stopped = None
         for name in ("s1", "s2"):
             b = self.lab.add_backend(name)
             self.serve(b)
-        self.xlb = self.lab.reconciler(self.text()).start()
+        self.xlb.start()
 
     @staticmethod
     def serve(b):
         b.server = b.ns.start([lab.BUILD / "xlb-backend", "-n", b.name, "-p", "80"], b.name)
 
     def text(self, minimum=1, weight=1, spare=True):
-        uri = self.libvirtd.lxc
-        return TEXT.format(uri=uri, min=minimum, weight=weight, backend=lab.BUILD / "xlb-backend",
-                           spare=f'  - {{name: spare, uri: "{uri}"}}\n' if spare else "")
+        return TEXT.format(uri=self.uri, min=minimum, weight=weight, backend=lab.BUILD / "xlb-backend",
+                           spare=f'  - {{name: spare, uri: "{self.uri}"}}\n' if spare else "")
 
     def stall(self):
         self.stopped = self.libvirtd.daemon_pid()
@@ -78,18 +75,9 @@ class World:
         return {b["name"]: b["state"] for s in status["services"] if s["name"] == service
                 for b in s["backends"]}
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
+    def close(self):
         self.go_on()
-        try:
-            self.libvirtd.stop()
-        finally:
-            self.lab.close()
-
-    def print_logs(self):
-        self.lab.print_logs()
+        super().close()
 
 
 @tap.test
