@@ -122,18 +122,6 @@ static bool stays_true(const struct reconciler *r, const struct spec *spec)
 }
 
 /*
- * Probes and drains go over from the old spec to the new one.  No pass: what
- * has just been done is only seen once the network's events are read.
- */
-static void follow_spec(struct reconciler *r)
-{
-	struct arena *arena = arena_new();
-
-	observe(r, r->spec, arena);
-	arena_free(arena);
-}
-
-/*
  * One group of records, so that the disk is waited for once, and only when
  * the kernel has been given everything.
  */
@@ -166,7 +154,8 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	loop_arm_in(r->resync, spec->node.resync);
 	if (use_draft) {
 		carry_out(r, draft);
-		follow_spec(r);
+		/* Where probes and drains go over to the new spec. */
+		reconcile_soon(r);
 	} else {
 		reconcile_pass(r);
 	}

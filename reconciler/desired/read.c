@@ -220,7 +220,8 @@ struct spec *spec_read_other(const char *path, const char *known,
 	if (diags->errors == before)
 		texts_sha256(f.texts, f.count, ret_sha256);
 	if (diags->errors == before && !(known && !strcmp(known, ret_sha256)))
-		s = spec_parse_again(cache, path, f.texts, f.count, diags);
+		s = spec_parse_hashed(cache, path, f.texts, f.count, ret_sha256,
+				      diags);
 	if (s)
 		check_files(s, diags);
 	release_files(&f);
