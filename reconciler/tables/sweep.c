@@ -9,11 +9,18 @@
 /* An older SYN was never answered: nobody's connection. */
 #define HALF_OPEN_TICKS 2
 
+/* Slots of which the last round found no such memory: few ever are. */
+#define CLEAN_SLOTS 4096
+struct clean {
+	uint32_t count;
+	uint16_t next[CLEAN_SLOTS]; /* cur + 1, or 0 */
+};
+
 struct sweep {
 	struct sweep_input in;
 	uint8_t flow_log2;
 	uint8_t *dirty; /* a bit a slot: a memory of another backend than cur */
-	uint16_t *clean; /* by slot: cur + 1 when the last round found none */
+	struct clean **clean; /* CLEAN_SLOTS each; NULL: none of them */
 	uint32_t slot_count;
 	size_t kept;
 	uint32_t active[XLB_BACKENDS];
@@ -28,10 +35,17 @@ struct sweep *sweep_new(void)
 	return mem_alloc(sizeof(struct sweep));
 }
 
+static uint32_t clean_blocks(uint32_t slots)
+{
+	return (slots + CLEAN_SLOTS - 1) / CLEAN_SLOTS;
+}
+
 void sweep_free(struct sweep *s)
 {
 	if (!s)
 		return;
+	for (uint32_t i = 0; i < clean_blocks(s->slot_count); i++)
+		free(s->clean[i]);
 	free(s->dirty);
 	free(s->clean);
 	free(s);
@@ -47,10 +61,13 @@ void sweep_begin(struct sweep *s, const struct sweep_input *in)
 	s->in = *in;
 	s->flow_log2 = (uint8_t)__builtin_ctz(in->flow_lines);
 	if (s->slot_count < in->slot_count) {
-		uint16_t *clean = mem_array(in->slot_count, sizeof(*clean));
+		struct clean **clean = mem_array(clean_blocks(in->slot_count),
+						 sizeof(struct clean *));
 
 		if (s->slot_count)
-			memcpy(clean, s->clean, s->slot_count * sizeof(*clean));
+			memcpy(clean, s->clean,
+			       clean_blocks(s->slot_count) *
+				       sizeof(struct clean *));
 		free(s->clean);
 		free(s->dirty);
 		s->clean = clean;
@@ -156,11 +173,36 @@ static bool is_dirty(const struct sweep *s, const struct sweep_service *sv,
 	       (one && one != XLB_SLOT_CUR(s->in.slots[slot]));
 }
 
-/* Only few ever are: what isn't written to takes no memory. */
+static bool is_clean(const struct sweep *s, uint32_t slot, uint32_t cur)
+{
+	const struct clean *c = s->clean[slot / CLEAN_SLOTS];
+
+	return c && c->next[slot % CLEAN_SLOTS] == cur + 1;
+}
+
+static void set_clean(struct sweep *s, uint32_t slot, uint32_t cur)
+{
+	struct clean **c = &s->clean[slot / CLEAN_SLOTS];
+	uint16_t *next;
+
+	if (!*c)
+		*c = mem_alloc(sizeof(**c));
+	next = &(*c)->next[slot % CLEAN_SLOTS];
+	(*c)->count += !*next;
+	*next = (uint16_t)(cur + 1);
+}
+
 static void not_clean(struct sweep *s, uint32_t slot)
 {
-	if (s->clean[slot])
-		s->clean[slot] = 0;
+	struct clean **c = &s->clean[slot / CLEAN_SLOTS];
+
+	if (!*c || !(*c)->next[slot % CLEAN_SLOTS])
+		return;
+	(*c)->next[slot % CLEAN_SLOTS] = 0;
+	if (--(*c)->count)
+		return;
+	free(*c);
+	*c = NULL;
 }
 
 static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
@@ -172,11 +214,11 @@ static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
 		not_clean(s, slot);
 		return word;
 	}
-	if (s->clean[slot] == cur + 1) {
+	if (is_clean(s, slot, cur)) {
 		not_clean(s, slot);
 		return XLB_SLOT(cur, cur, XLB_REST);
 	}
-	s->clean[slot] = (uint16_t)(cur + 1);
+	set_clean(s, slot, cur);
 	return word;
 }
 
