@@ -93,14 +93,13 @@ static __always_inline void ctx_plain_linear(struct context *ctx)
 	bool v6 = ctx->protocol == bpf_htons(ETH_P_IPV6);
 	__u32 l3 = sizeof(struct ethhdr);
 	__u32 l4 = l3 + (v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	__u8 proto = 0;
+	__u8 *proto;
 
 	ctx_linear(ctx, l4 + sizeof(struct udphdr));
-	bpf_skb_load_bytes(ctx,
-			   l3 + (v6 ? offsetof(struct ipv6hdr, nexthdr)
-				    : offsetof(struct iphdr, protocol)),
-			   &proto, sizeof(proto));
-	if (proto == IPPROTO_TCP)
+	proto = ctx_data(ctx) + l3 +
+		(v6 ? offsetof(struct ipv6hdr, nexthdr)
+		    : offsetof(struct iphdr, protocol));
+	if ((void *)(proto + 1) <= ctx_end(ctx) && *proto == IPPROTO_TCP)
 		ctx_linear(ctx, l4 + sizeof(struct tcphdr));
 }
 

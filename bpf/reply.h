@@ -69,18 +69,19 @@ static __always_inline int answer_drop(enum xlb_drop reason)
 static __always_inline bool answer_ports(struct __sk_buff *skb,
 					 struct answer *a)
 {
-	__u32 header = sizeof(struct udphdr);
 	bool tcp = a->h.proto == IPPROTO_TCP;
-	__u8 bytes[8]; /* the last of the header without options */
+	__u32 header = sizeof(struct udphdr);
+	struct tcphdr tcph; /* or as much of it as UDP has */
 
-	if (bpf_skb_load_bytes(skb, a->h.l4, &a->ports, sizeof(a->ports)) ||
-	    bpf_skb_load_bytes(skb, a->h.l4 + (tcp ? 12 : 0), bytes,
-			       sizeof(bytes)))
+	if (tcp ? bpf_skb_load_bytes(skb, a->h.l4, &tcph, sizeof(tcph))
+		: bpf_skb_load_bytes(skb, a->h.l4, &tcph,
+				     sizeof(struct udphdr)))
 		return false;
+	a->ports = *(struct ports *)&tcph;
 	a->from.port = a->ports.source;
 	if (tcp) {
-		a->opens = (bytes[1] & 0x12) == 0x02;
-		header = (bytes[0] >> 4) * 4u;
+		a->opens = (((__u8 *)&tcph)[13] & 0x12) == 0x02;
+		header = tcph.doff * 4u;
 	}
 	if (skb->gso_size)
 		a->len = a->h.l4 - a->l3 + header + skb->gso_size;
@@ -192,19 +193,16 @@ static __always_inline bool answer_untag(struct __sk_buff *skb,
 static __always_inline void answer_header_v4(struct __sk_buff *skb, __be32 old,
 					     __be32 new)
 {
-	__u32 l3 = sizeof(struct ethhdr);
-	__u32 at = l3 + (__u32)offsetof(struct iphdr, ttl);
-	__u32 check = l3 + (__u32)offsetof(struct iphdr, check);
-	__u16 word, less;
+	__u32 at = sizeof(struct ethhdr) + (__u32)offsetof(struct iphdr, ttl);
+	struct header_part part;
 
-	if (bpf_skb_load_bytes(skb, at, &word, sizeof(word)))
+	/* Without the destination, which stays. */
+	if (bpf_skb_load_bytes(skb, at, &part, HEADER_PART_SOURCE))
 		return;
-	less = word - bpf_htons(0x0100);
-	bpf_l3_csum_replace(skb, check, word, less, sizeof(word));
-	bpf_l3_csum_replace(skb, check, old, new, sizeof(new));
-	bpf_skb_store_bytes(skb, at, &less, sizeof(less), 0);
-	bpf_skb_store_bytes(skb, l3 + (__u32)offsetof(struct iphdr, saddr),
-			    &new, sizeof(new), 0);
+	part.ttl--;
+	part.check = csum_add(part.check, TTL_DELTA + (__u64)(__u32)~old + new);
+	part.saddr = new;
+	bpf_skb_store_bytes(skb, at, &part, HEADER_PART_SOURCE, 0);
 }
 
 /*
@@ -234,10 +232,15 @@ answer_header(struct __sk_buff *skb, const struct answer *a, const __u32 new[4])
 }
 
 /* By how much the sum of the source address changes. */
-static __always_inline __u32 address_delta(const __u32 old[4],
+static __always_inline __u16 address_delta(const __u32 old[4],
 					   const __u32 new[4])
 {
-	return (__u32)bpf_csum_diff((__be32 *)old, 16, (__be32 *)new, 16, 0);
+	__u64 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		sum += (__u64)(__u32)~old[i] + new[i];
+	return csum_fold(sum);
 }
 
 static __always_inline void answer_transport(struct __sk_buff *skb,

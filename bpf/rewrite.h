@@ -70,20 +70,33 @@ static __always_inline void rewrite_transport(struct context *ctx,
 			      (__u32)distance(data, r->csum), r->ports->dest);
 }
 
+/* What changes of an IPv4 header, as it stands there: one store for all. */
+struct header_part {
+	__u8 ttl;
+	__u8 proto;
+	__u16 check;
+	__be32 saddr;
+	__be32 daddr;
+};
+#define HEADER_PART_SOURCE offsetof(struct header_part, daddr)
+
 /* All pointers into the packet are void after it. */
 static __always_inline void rewrite_v4(struct context *ctx, struct iphdr *ip,
 				       const struct rewrite *r)
 {
 	__u32 at = (__u32)distance(ctx_data(ctx), ip);
 	__u64 delta = r->delta + (r->hop ? TTL_DELTA : 0);
-	__u8 words[4] = { ip->ttl - r->hop, ip->protocol };
+	struct header_part part = {
+		.ttl = ip->ttl - r->hop,
+		.proto = ip->protocol,
+		.check = csum_add(ip->check, delta),
+		.saddr = ip->saddr,
+		.daddr = (__be32)r->addr[0],
+	};
 
-	*(__u16 *)&words[2] = csum_add(ip->check, delta);
 	rewrite_transport(ctx, r);
-	bpf_skb_store_bytes(ctx, at + offsetof(struct iphdr, ttl), words,
-			    sizeof(words), 0);
-	bpf_skb_store_bytes(ctx, at + offsetof(struct iphdr, daddr), r->addr,
-			    sizeof(ip->daddr), 0);
+	bpf_skb_store_bytes(ctx, at + offsetof(struct iphdr, ttl), &part,
+			    sizeof(part), 0);
 }
 
 static __always_inline void rewrite_v6(struct context *ctx, struct ipv6hdr *ip,
