@@ -623,7 +623,7 @@ static void disband(struct pool_plan *pp)
 }
 
 /*
- * A paused service keeps its VMs.  One that was found off after a reboot is
+ * A paused service keeps its VMs, also of a pool that went.  One that was found off after a reboot is
  * started all the same: it is one of them.
  */
 static void freeze(struct pool_plan *pp)
@@ -632,7 +632,9 @@ static void freeze(struct pool_plan *pp)
 	size_t from = plan->count, guards = plan->guard_count;
 	uint32_t left = pp->p->deletes_left;
 
-	if (pp->s->spec->kept == KEPT_LEAVING)
+	if (!pp->s->spec->pool.template)
+		orphan(pp);
+	else if (pp->s->spec->kept == KEPT_LEAVING)
 		disband(pp);
 	else
 		size_pool(pp);
@@ -663,7 +665,7 @@ void plan_pools(struct planning *p)
 		while (at < p->world->vm_count &&
 		       !strcmp(vms[at]->service, s->name))
 			at++, pp.count++;
-		if (s->spec && s->spec->pool.template && s->paused)
+		if (s->spec && s->paused)
 			freeze(&pp);
 		else if (s->spec && s->spec->kept == KEPT_LEAVING &&
 			 s->spec->pool.template)

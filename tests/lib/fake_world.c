@@ -507,12 +507,29 @@ static void gather_services(struct gather *g)
 		qsort(w->vms, w->vm_count, sizeof(*w->vms), by_vm);
 }
 
+static bool is_listed(const char (*list)[64], size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(list[i], name))
+			return true;
+	return false;
+}
+
+static bool pauses(const struct fake *f, const struct service_spec *s)
+{
+	return s->paused || is_listed(f->pauses, f->pause_count, s->name);
+}
+
 static void gather_pools(struct gather *g)
 {
+	const struct fake *f = g->f;
+
 	for (size_t i = 0; i < g->w->service_count; i++) {
 		struct world_service *s = &g->w->services[i];
 
-		s->paused = s->spec && s->spec->paused;
+		s->paused = s->spec && pauses(f, s->spec);
+		s->unprotected = is_listed(f->unprotected, f->unprotected_count,
+					   s->name);
 		if (!s->spec || !s->spec->pool.template)
 			continue;
 		s->pool.known = true;
@@ -991,6 +1008,12 @@ static bool still_declared(const struct spec *spec, const struct fake_vm *v)
 	return s && s->pool.template;
 }
 
+/* Without a pool, VMs of a protected or paused service stay all the same. */
+static bool may_have_vms(const struct fake *f, const struct service_spec *s)
+{
+	return s && (s->pool.template || s->protect || pauses(f, s));
+}
+
 /* A call about a VM ends well. */
 static void end_op(struct fake *f, const struct spec *spec, struct fake_vm *v)
 {
@@ -1323,7 +1346,7 @@ static bool backend_declared(const struct fake *f, const struct spec *spec,
 	for (size_t i = 0; s && i < service_fixed_count(s); i++)
 		if (!strcmp(service_fixed(s, i)->name, o->name))
 			return true;
-	return s && s->pool.template && fake_vm((struct fake *)f, o->name);
+	return may_have_vms(f, s) && fake_vm((struct fake *)f, o->name);
 }
 
 bool fake_is_clean(const struct fake *f, const struct spec *spec)
@@ -1343,7 +1366,8 @@ bool fake_is_clean(const struct fake *f, const struct spec *spec)
 			return unsound(f->services[id].name, "not declared",
 				       id);
 	for (size_t i = 0; i < f->vm_count; i++)
-		if (!still_declared(spec, &f->vms[i]))
+		if (!may_have_vms(f,
+				  spec_find_service(spec, f->vms[i].service)))
 			return unsound(f->vms[i].name, "a VM too many", 0);
 	return true;
 }

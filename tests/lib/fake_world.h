@@ -13,6 +13,7 @@
 #include "base/strmap.h"
 #include "plan/ledger.h"
 #include "plan/plan.h"
+#include "tests/lib/guard_watch.h"
 
 #define FAKE_SLOTS (1u << 17)
 #define FAKE_MAX 256
@@ -94,10 +95,15 @@ struct fake {
 	size_t unresolved_count;
 	char drains[FAKE_MAX][128]; /* SERVICE/BACKEND, by an operator */
 	size_t drain_count;
+	char pauses[16][64]; /* services, by an operator */
+	size_t pause_count;
+	char unprotected[16][64];
+	size_t unprotected_count;
 	/* In the store. */
 	struct ledger ledger;
 	bool guarded; /* else any number of VMs may go */
 	bool approved;
+	struct guard_watch watch; /* of who carries out plans: plan_steps.h */
 	/* Gone when the process dies. */
 	struct strmap runs;
 	struct fake_wanted wanted[64];

@@ -122,12 +122,16 @@ int steps_apply(struct fake *f, const struct spec *spec, const struct plan *p,
 	bool sound = fake_is_sound(f);
 	int err = 0;
 
+	watch_begin(&f->watch, w);
 	memset(marks, 0, sizeof(marks));
 	mark_good(w, p, marks);
 	for (size_t k = 0; k < spec->service_count; k++)
 		served[k] = service_serves(f, marks, spec->services[k].name);
 	for (size_t i = 0; !err && i < n && i < p->count; i++) {
 		err = fake_apply(f, spec, p->changes[i]);
+		if (!err)
+			err = watch_change(&f->watch, spec, p->changes[i],
+					   f->now);
 		if (!err && sound && !fake_is_sound(f))
 			err = -1;
 		for (size_t k = 0; !err && k < spec->service_count; k++) {
@@ -144,6 +148,11 @@ int steps_apply(struct fake *f, const struct spec *spec, const struct plan *p,
 			fprintf(stderr, "# after change %zu of %zu: %s\n",
 				i + 1, p->count, p->changes[i]->object);
 	}
+	if (n >= p->count) {
+		fake_close_deletions(f, w, p);
+		watch_end(&f->watch);
+	}
+	f->watch.world = NULL;
 	free(served);
 	arena_free(arena);
 	return err;

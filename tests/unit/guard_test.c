@@ -376,6 +376,28 @@ static void paused(void **state)
 	spec_free(two);
 }
 
+/* Its pool went before it was paused: who was not let go yet stays. */
+static void paused_without_pool(void **state)
+{
+	struct spec *ten,
+		*gone = steps_parse(NO_POOL),
+		*paused_too = steps_parse(NO_POOL "    paused: true\n");
+	struct fake *f = ten_vms(&ten);
+
+	(void)state;
+	assert_int_equal(one_pass(f, gone, true), 8);
+	fake_tick(f, gone);
+	settle(f, paused_too, PER * 3);
+	assert_int_equal(vms_of(f), 10);
+	assert_int_equal(account.count, 2);
+	settle(f, gone, PER * 5);
+	assert_int_equal(vms_of(f), 0);
+	fake_free(f);
+	spec_free(ten);
+	spec_free(gone);
+	spec_free(paused_too);
+}
+
 /* Whoever asks for fewer than min doesn't get them. */
 static void min_stays(void **state)
 {
@@ -668,6 +690,7 @@ int main(void)
 		cmocka_unit_test(pool_or_service_gone),
 		cmocka_unit_test(disbands),
 		cmocka_unit_test(paused),
+		cmocka_unit_test(paused_without_pool),
 		cmocka_unit_test(min_stays),
 		cmocka_unit_test(removals),
 		cmocka_unit_test(removals_after_reboot),

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "desired/keep.h"
 #include "plan/internal.h"
 #include "tests/lib/plan_steps.h"
 
@@ -22,7 +23,7 @@
 #ifdef __SANITIZE_ADDRESS__
 #define HISTORIES 1 /* each takes ten times as long */
 #else
-#define HISTORIES 12
+#define HISTORIES 10
 #endif
 #define STEPS 40
 
@@ -36,7 +37,7 @@ struct model_backend {
 };
 
 struct model_service {
-	bool present, pool, second_port, v6, sticky;
+	bool present, pool, second_port, v6, sticky, protect, paused;
 	unsigned int vips; /* bit mask */
 	unsigned int min, max;
 	unsigned int algorithm, forwarding; /* indexes of names below */
@@ -52,7 +53,7 @@ static const char *const hooks[] = { "auto", "xdp", "xdp_generic", "tc" };
 
 struct model {
 	unsigned int hook;
-	bool second_uplink;
+	bool second_uplink, allow_empty;
 	struct model_service services[SERVICES];
 };
 
@@ -80,6 +81,8 @@ static unsigned int pick_max(void)
 	return sizes[pick(ARRAY_SIZE(sizes))];
 }
 
+static const size_t pooled[] = { 0, 3, 5 };
+
 static bool may_pool(size_t i)
 {
 	return i == 0 || i == 5 || i == 3;
@@ -95,6 +98,8 @@ static void random_service(size_t i, struct model_service *s)
 	s->min = 1 + pick(2);
 	s->max = pick_max();
 	s->sticky = pick(2);
+	s->protect = pick(5) == 0;
+	s->paused = pick(8) == 0;
 	s->algorithm = pick(ARRAY_SIZE(algorithms));
 	s->forwarding = pick(3) ? 0 : pick(ARRAY_SIZE(forwardings));
 	for (size_t k = 0; k < BACKENDS; k++)
@@ -150,6 +155,8 @@ static void print_service(const struct model_service *s, size_t i,
 	if (i == 3)
 		buf_addf(out, "    udp: %s\n",
 			 s->sticky ? "sticky" : "stateless");
+	buf_addf(out, "    protect: %s\n    paused: %s\n",
+		 s->protect ? "true" : "false", s->paused ? "true" : "false");
 	buf_addf(out, "    ports: [80%s]\n",
 		 !s->second_port ? ""
 		 : is_direct(s)	 ? ", 443"
@@ -163,31 +170,215 @@ static void print_service(const struct model_service *s, size_t i,
 			 s->min, s->max);
 }
 
-static struct spec *model_spec(const struct model *m)
+/* To be freed; the buffer is empty then. */
+static char *text_of(struct buf *b)
+{
+	char *text = mem_dup(buf_str(b));
+
+	buf_release(b);
+	return text;
+}
+
+static char *model_text(const struct model *m)
 {
 	struct buf out = BUF_INIT;
-	struct spec *spec;
 	bool any = false;
 
 	buf_addf(
 		&out,
 		"version: 1\nnode:\n  interfaces: [{name: eth0, hook: %s}%s]\n",
 		hooks[m->hook], m->second_uplink ? ", eth1" : "");
-	buf_adds(&out,
+	buf_addf(&out,
 		 "hypervisors: [{name: local, uri: \"test:///default\"}]\n"
-		 "safety: {allow_empty: true}\n"
-		 "templates:\n  - name: t\n    image: /x.img\n"
-		 "    memory: 64MiB\n    network:\n      bridge: br0\n"
-		 "      addresses: [10.2.0.10-10.2.0.30/8, "
-		 "\"fd00:2::10-fd00:2::30/16\"]\n");
+		 "safety: {max_vm_deletes: {count: 2, per: 5s}, "
+		 "max_service_removals: 25%%, allow_empty: %s}\n",
+		 m->allow_empty ? "true" : "false");
+	buf_adds(&out, "templates:\n  - name: t\n    image: /x.img\n"
+		       "    memory: 64MiB\n    network:\n      bridge: br0\n"
+		       "      addresses: [10.2.0.10-10.2.0.30/8, "
+		       "\"fd00:2::10-fd00:2::30/16\"]\n");
 	for (size_t i = 0; i < SERVICES; i++)
 		any |= m->services[i].present;
 	buf_adds(&out, any ? "services:\n" : "services: []\n");
 	for (size_t i = 0; i < SERVICES; i++)
 		if (m->services[i].present)
 			print_service(&m->services[i], i, &out);
-	spec = steps_try_parse(buf_str(&out), true);
-	buf_release(&out);
+	return text_of(&out);
+}
+
+/* ---- files come into force: see file.c and keeping.c ---- */
+
+/* What a service was when its file came into force. */
+struct remembered {
+	char *text; /* NULL: it wasn't */
+	bool protect;
+};
+
+struct history {
+	struct fake *f;
+	struct model m, good; /* to be saved; in force */
+	char *in_force; /* the file's text, or NULL */
+	struct remembered services[SERVICES];
+};
+
+static bool is_named(const char (*list)[64], size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(list[i], name))
+			return true;
+	return false;
+}
+
+static bool operator_pauses(const struct fake *f, const char *name)
+{
+	return is_named(f->pauses, f->pause_count, name);
+}
+
+static enum kept_why stays_without_block(const struct history *h, size_t i)
+{
+	const struct fake *f = h->f;
+
+	if (operator_pauses(f, names[i]))
+		return KEPT_PAUSED;
+	return h->services[i].protect &&
+			       !is_named(f->unprotected, f->unprotected_count,
+					 names[i])
+		       ? KEPT_PROTECTED
+		       : KEPT_NOT;
+}
+
+static bool says_the_same(const struct service_spec *s, const char *text)
+{
+	AUTO_BUF struct buf now = BUF_INIT;
+
+	keep_print(s, &now);
+	return !strcmp(buf_str(&now), text);
+}
+
+static void keep(struct spec *spec, const char *name, const char *text,
+		 enum kept_why why)
+{
+	const char *conflict = keep_insert(spec, name, text, why);
+	struct conflict *c;
+
+	if (!conflict)
+		return;
+	c = ARENA_PUSH(spec->arena, spec->conflicts, spec->conflict_count);
+	*c = (struct conflict){ .service = name, .kept = why, .why = conflict };
+}
+
+static void merge_kept(const struct history *h, struct spec *spec)
+{
+	for (size_t i = 0; i < SERVICES; i++) {
+		const struct service_spec *s =
+			spec_find_service(spec, names[i]);
+		const char *text = h->services[i].text;
+		enum kept_why why = KEPT_NOT;
+
+		if (!text)
+			continue;
+		if (!s)
+			why = stays_without_block(h, i);
+		else if ((s->paused || operator_pauses(h->f, names[i])) &&
+			 !says_the_same(s, text))
+			why = KEPT_PAUSED;
+		if (why != KEPT_NOT)
+			keep(spec, names[i], text, why);
+	}
+}
+
+static void remember(struct history *h, const struct spec *spec)
+{
+	for (size_t i = 0; i < SERVICES; i++) {
+		const struct service_spec *s =
+			spec_find_service(spec, names[i]);
+		struct remembered *r = &h->services[i];
+		struct buf text = BUF_INIT;
+
+		if (s && s->kept != KEPT_NOT)
+			continue;
+		free(r->text);
+		*r = (struct remembered){ 0 };
+		if (!s)
+			continue;
+		keep_print(s, &text);
+		r->text = text_of(&text);
+		r->protect = s->protect;
+	}
+}
+
+/* Nothing, or a guard or an error that keeps it from coming into force. */
+static bool is_held(struct history *h, const struct spec *spec, bool accepted)
+{
+	struct arena *arena = arena_new();
+	struct world *w = fake_observe(h->f, spec, arena);
+	struct plan *p;
+	bool held;
+
+	w->accepted = accepted;
+	p = plan_make(spec, w);
+	p->world_arena = arena;
+	plan_guard(p, spec, w);
+	held = p->diags.errors || p->held;
+	plan_free(p);
+	return held;
+}
+
+static void approve(struct history *h, bool approved)
+{
+	h->f->approved = h->f->watch.approved = approved;
+}
+
+/* One that is new may be approved by an operator, now and then. */
+static bool may_come(struct history *h, const struct spec *spec, bool is_new)
+{
+	if (is_new)
+		approve(h, false);
+	if (!is_held(h, spec, !is_new))
+		return true;
+	if (!is_new || pick(4))
+		return false;
+	approve(h, true);
+	if (!is_held(h, spec, false))
+		return true;
+	approve(h, false);
+	return false;
+}
+
+static void comes_into_force(struct history *h, const struct spec *spec,
+			     char *text)
+{
+	struct arena *arena = arena_new();
+
+	assert_int_equal(watch_file(&h->f->watch, spec,
+				    fake_observe(h->f, spec, arena)),
+			 0);
+	arena_free(arena);
+	free(h->in_force);
+	h->in_force = text;
+}
+
+/* The file, with what stays beside it; NULL: refused, the old one goes on. */
+static struct spec *read_file(struct history *h)
+{
+	char *text = model_text(&h->m);
+	struct spec *spec = steps_try_parse(text, true);
+	bool is_new = !h->in_force || strcmp(text, h->in_force) != 0;
+
+	if (spec)
+		merge_kept(h, spec);
+	if (!spec || !may_come(h, spec, is_new)) {
+		spec_free(spec);
+		free(text);
+		h->m = h->good;
+		return NULL;
+	}
+	if (is_new)
+		comes_into_force(h, spec, text);
+	else
+		free(text);
+	h->good = h->m;
+	remember(h, spec);
 	return spec;
 }
 
@@ -199,7 +390,16 @@ static void edit(struct model *m)
 	struct model_service *s = &m->services[i];
 	struct model_backend *b = &s->backends[pick(BACKENDS)];
 
-	switch (pick(15)) {
+	switch (pick(18)) {
+	case 17:
+		m->allow_empty = !m->allow_empty;
+		break;
+	case 16:
+		s->protect = !s->protect;
+		break;
+	case 15:
+		s->paused = !s->paused;
+		break;
 	case 14:
 		m->second_uplink = !m->second_uplink;
 		break;
@@ -235,6 +435,8 @@ static void edit(struct model *m)
 		break;
 	case 4:
 		s->pool = may_pool(i) && !s->pool;
+		s->min = 1 + pick(4);
+		s->protect |= pick(2);
 		break;
 	case 5:
 		b->drain = !b->drain;
@@ -351,7 +553,7 @@ static void drift(struct fake *f)
 	}
 }
 
-static void operator_acts(struct fake *f)
+static void drains(struct fake *f)
 {
 	if (f->drain_count && pick(2)) {
 		f->drain_count--;
@@ -360,6 +562,70 @@ static void operator_acts(struct fake *f)
 	if (f->drain_count < 3)
 		snprintf(f->drains[f->drain_count++], sizeof(f->drains[0]),
 			 "%s/b%u", names[pick(SERVICES)], pick(BACKENDS));
+}
+
+/* Resumed, what the file says of it comes through. */
+static void pauses(struct history *h)
+{
+	struct fake *f = h->f;
+	size_t i = pick(SERVICES);
+
+	if (f->pause_count && pick(3)) {
+		watch_release(&f->watch, f->pauses[--f->pause_count]);
+		return;
+	}
+	if (f->pause_count < 2 && !operator_pauses(f, names[i]))
+		snprintf(f->pauses[f->pause_count++], sizeof(f->pauses[0]),
+			 "%s", names[i]);
+}
+
+/* Of one that stays for nothing else. */
+static void unprotects(struct history *h)
+{
+	struct fake *f = h->f;
+	size_t i = pick(SERVICES);
+
+	if (!h->services[i].protect || h->good.services[i].present ||
+	    f->unprotected_count == ARRAY_SIZE(f->unprotected))
+		return;
+	h->services[i].protect = false;
+	snprintf(f->unprotected[f->unprotected_count++],
+		 sizeof(f->unprotected[0]), "%s", names[i]);
+	watch_release(&f->watch, names[i]);
+}
+
+/* It is over with the service, or with its return. */
+static void forget_unprotected(struct history *h, const struct spec *spec)
+{
+	struct fake *f = h->f;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < f->unprotected_count; i++) {
+		const char *name = f->unprotected[i];
+		bool runs = false;
+
+		for (uint32_t id = 1; id < XLB_SERVICES; id++)
+			runs |= !strcmp(f->services[id].name, name);
+		if (runs && !spec_find_service(spec, name))
+			memmove(f->unprotected[kept++], name,
+				sizeof(f->unprotected[0]));
+	}
+	f->unprotected_count = kept;
+}
+
+static void operator_acts(struct history *h)
+{
+	switch (pick(4)) {
+	case 0:
+		pauses(h);
+		break;
+	case 1:
+		unprotects(h);
+		break;
+	default:
+		drains(h->f);
+		break;
+	}
 }
 
 /* Every flow of before has spoken: old ones are found as new ones are. */
@@ -379,16 +645,24 @@ static void clock_jumps(struct fake *f)
 	f->now += (uint64_t)(1 + pick(100000)) * 1000000000;
 }
 
-static void something_happens(struct fake *f, struct model *m)
+static void something_happens(struct history *h)
 {
-	switch (pick(11)) {
-	case 10:
+	struct fake *f = h->f;
+
+	switch (pick(14)) {
+	case 13:
 		clock_jumps(f);
+		break;
+	case 10:
+	case 11:
+	case 12:
+	case 7:
+		fake_want(f, names[pooled[pick(3)]], 1 + pick(8));
 		break;
 	case 0:
 	case 1:
 	case 2:
-		edit(m);
+		edit(&h->m);
 		f->settled = false;
 		break;
 	case 3:
@@ -401,10 +675,7 @@ static void something_happens(struct fake *f, struct model *m)
 		drift(f);
 		break;
 	case 6:
-		operator_acts(f);
-		break;
-	case 7:
-		fake_want(f, names[pick(2) ? 0 : 5], 1 + pick(4));
+		operator_acts(h);
 		break;
 	case 8:
 		end_changes(f);
@@ -471,14 +742,48 @@ static void check_pools(const struct fake *f, const struct spec *spec)
 		const struct service_spec *s = &spec->services[i];
 		uint32_t count = 0, wanted = s->pool.min;
 
+		if (s->paused || operator_pauses(f, s->name) ||
+		    (s->protect && !s->pool.template))
+			continue; /* they stay as they were */
 		for (size_t k = 0; k < f->vm_count; k++)
 			count += !strcmp(f->vms[k].service, s->name);
 		for (size_t k = 0; k < f->wanted_count; k++)
 			if (!strcmp(f->wanted[k].service, s->name) &&
 			    f->wanted[k].count > wanted)
 				wanted = f->wanted[k].count;
+		if (wanted > s->pool.max)
+			wanted = s->pool.max;
 		assert_int_equal(count, s->pool.template ? wanted : 0);
 	}
+}
+
+/* When more may be done; 0: now, UINT64_MAX: nothing is left. */
+static uint64_t next_at(struct fake *f, const struct spec *spec)
+{
+	struct plan *p = steps_plan(f, spec);
+	uint64_t at = plan_is_empty(p) ? UINT64_MAX : 0;
+
+	for (size_t i = 0; at && i < p->guard_count; i++)
+		if (!strcmp(p->guards[i]->guard, "max_vm_deletes"))
+			at = (uint64_t)p->guards[i]->until_ms * 1000000;
+	plan_free(p);
+	return at;
+}
+
+/* Until nothing is left to do, also of what may go only later. */
+static void settle(struct fake *f, const struct spec *spec)
+{
+	uint64_t at;
+
+	for (int i = 0; i < 40; i++) {
+		assert_true(steps_converge(f, spec) > 0);
+		at = next_at(f, spec);
+		if (at == UINT64_MAX)
+			return;
+		assert_true(!at || at > f->now);
+		f->now = at ? at : f->now;
+	}
+	fail_msg("held back for ever");
 }
 
 /* Killed after n changes, a new process gets to the same end. */
@@ -493,7 +798,7 @@ static void check_crash(const struct fake *before, const struct spec *spec,
 	assert_int_equal(steps_apply(f, spec, p, n), 0);
 	plan_free(p);
 	fake_crash(f, pick(1000));
-	assert_true(steps_converge(f, spec) > 0);
+	settle(f, spec);
 	assert_true(fake_is_clean(f, spec));
 	/* Which VMs stay, and under which addresses, may depend on when. */
 	if (!after->vm_count && !before->vm_count && !after->truth_count &&
@@ -507,90 +812,116 @@ static void check_crash(const struct fake *before, const struct spec *spec,
 	fake_free(f);
 }
 
-static bool is_refused(struct fake *f, const struct spec *spec)
-{
-	struct plan *p = steps_plan(f, spec);
-	bool refused = p->diags.errors > 0;
-
-	plan_free(p);
-	return refused;
-}
-
 /*
  * Things happen while others are under way: some of a plan is carried out,
  * time may pass, the process may die.  What must hold after every change is
  * checked by steps_apply(); to look at a refused file changes nothing.
  */
-static void storm(struct fake *f, struct model *m, struct model *good)
+static void storm(struct history *h)
 {
 	for (uint32_t i = 1 + pick(6); i; i--) {
 		struct spec *spec;
 		struct plan *p;
 
-		something_happens(f, m);
-		spec = model_spec(m);
-		if (!spec || is_refused(f, spec)) {
-			spec_free(spec);
-			*m = *good;
+		something_happens(h);
+		spec = read_file(h);
+		if (!spec)
 			continue;
-		}
-		*good = *m;
-		p = steps_plan(f, spec);
-		assert_int_equal(steps_apply(f, spec, p,
+		p = steps_plan(h->f, spec);
+		assert_int_equal(steps_apply(h->f, spec, p,
 					     pick((uint32_t)p->count + 2)),
 				 0);
 		plan_free(p);
 		if (pick(2))
-			fake_tick(f, spec);
+			fake_tick(h->f, spec);
+		forget_unprotected(h, spec);
 		spec_free(spec);
 	}
 	/* Events that a resync would have made up for. */
-	f->verify = true;
+	h->f->verify = true;
 }
 
-static void one_step(struct fake *f, const struct spec *spec)
+static void one_step(struct history *h, const struct spec *spec)
 {
-	struct fake *before;
+	struct fake *f = h->f, *before;
 
 	check_same_plan(f, spec);
 	before = fake_copy(f);
-	assert_true(steps_converge(f, spec) > 0);
+	settle(f, spec);
 	assert_true(fake_is_clean(f, spec));
 	check_foreign(f);
 	check_pools(f, spec);
 	check_crash(before, spec, f);
 	fake_free(before);
+	forget_unprotected(h, spec);
+}
+
+static uint32_t checked[WATCH_PROMISES];
+
+static void end_history(struct history *h)
+{
+	for (size_t i = 0; i < WATCH_PROMISES; i++)
+		checked[i] += h->f->watch.checked[i];
+	for (size_t i = 0; i < SERVICES; i++)
+		free(h->services[i].text);
+	free(h->in_force);
+	fake_free(h->f);
+}
+
+/* What else comes too seldom: pools go that are protected, services at once. */
+static void ask_guards(struct model *m, int step)
+{
+	struct model_service *s =
+		&m->services[pooled[pick(ARRAY_SIZE(pooled))]];
+
+	m->allow_empty &= step != STEPS - 3;
+	if (step == STEPS / 3)
+		s->present = s->pool = true;
+	else if (step == STEPS / 2)
+		s->protect = true;
+	if (step == STEPS / 2)
+		s->pool = false;
+	for (int i = 0; step == STEPS * 3 / 4 && i < 3; i++)
+		m->services[pick(SERVICES)].present = false;
+	for (int i = 0; step == STEPS - 3 && i < SERVICES; i++)
+		m->services[i].present = m->services[i].protect = false;
 }
 
 static void one_history(uint32_t number)
 {
-	struct model m = { 0 }, good = { 0 };
-	struct fake *f = fake_new();
+	struct history h = { .f = fake_new(), .m = { .allow_empty = true } };
 	int parsed = 0;
 
 	random_state = (seed + number) * 2654435761u | 1;
 	print_message("# history %u: XLB_SEED=%u\n", number, seed + number);
+	h.f->guarded = h.f->watch.on = true;
 	for (size_t i = 0; i < SERVICES; i++)
-		random_service(i, &m.services[i]);
+		random_service(i, &h.m.services[i]);
 	for (int step = 0; step < STEPS; step++) {
-		struct spec *spec = model_spec(&m);
+		struct spec *spec = read_file(&h);
 
-		if (spec && !is_refused(f, spec)) {
-			one_step(f, spec);
-			good = m;
+		if (spec) {
+			one_step(&h, spec);
 			parsed++;
-		} else {
-			m = good; /* as the reconciler does: it goes on */
 		}
 		spec_free(spec);
+		ask_guards(&h.m, step);
 		if (pick(3))
-			something_happens(f, &m);
+			something_happens(&h);
 		else
-			storm(f, &m, &good);
+			storm(&h);
 	}
 	/* A history of refused files proves nothing. */
 	assert_true(parsed > STEPS / 3);
-	fake_free(f);
+	end_history(&h);
+}
+
+static bool all_checked(void)
+{
+	for (size_t i = 0; i < WATCH_PROMISES; i++)
+		if (!checked[i])
+			return false;
+	return true;
 }
 
 static void histories(void **state)
@@ -598,8 +929,15 @@ static void histories(void **state)
 	uint32_t count = HISTORIES * (getenv("XLB_SOAK") ? 50 : 1);
 
 	(void)state;
-	for (uint32_t i = 0; i < count; i++)
+	for (uint32_t i = 0;
+	     i < count || (HISTORIES > 1 && !all_checked() && i < 4 * count);
+	     i++)
 		one_history(i);
+	for (size_t i = 0; i < WATCH_PROMISES; i++)
+		print_message("# guards: promise %zu was put to the test %u "
+			      "times\n",
+			      i, checked[i]);
+	assert_true(HISTORIES == 1 || all_checked());
 }
 
 /* ---- single promises ---- */
