@@ -10,14 +10,21 @@
 /* Room to grow into without another load; 256 KiB. */
 #define LEAST_SLOTS (1u << 16)
 
-/* Twice what is needed: a table that grows needs both its regions. */
+#define MOST_SLOTS (1u << 28)
+/* Several of the largest tables: one that grows needs both its regions. */
+#define SPARE_SLOTS (4 * LEAST_SLOTS)
+
+/* Twice what is needed, but among many tables only few grow at a time. */
 static uint32_t room_for(uint32_t slots)
 {
-	uint32_t room = LEAST_SLOTS;
+	uint32_t spare = slots / 4 > SPARE_SLOTS ? slots / 4
+			 : slots < SPARE_SLOTS	 ? slots
+						 : SPARE_SLOTS;
+	uint32_t room = (slots + spare + LEAST_SLOTS - 1) & ~(LEAST_SLOTS - 1);
 
-	while (room / 2 < slots && room < 1u << 28)
-		room *= 2;
-	return room;
+	if (room > MOST_SLOTS)
+		return MOST_SLOTS;
+	return room ? room : LEAST_SLOTS;
 }
 
 static int load(struct reconciler *r, const struct change *c,

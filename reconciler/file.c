@@ -122,18 +122,6 @@ static bool stays_true(const struct reconciler *r, const struct spec *spec)
 }
 
 /*
- * Probes and drains go over from the old spec to the new one.  No pass: what
- * has just been done is only seen once the network's events are read.
- */
-static void follow_spec(struct reconciler *r)
-{
-	struct arena *arena = arena_new();
-
-	observe(r, r->spec, arena);
-	arena_free(arena);
-}
-
-/*
  * One group of records, so that the disk is waited for once, and only when
  * the kernel has been given everything.
  */
@@ -166,7 +154,8 @@ static void adopt_spec(struct reconciler *r, struct spec *spec,
 	loop_arm_in(r->resync, spec->node.resync);
 	if (use_draft) {
 		carry_out(r, draft);
-		follow_spec(r);
+		/* Where probes and drains go over to the new spec. */
+		reconcile_soon(r);
 	} else {
 		reconcile_pass(r);
 	}
@@ -233,31 +222,36 @@ static bool may_be_half(const struct reconciler *r, const struct spec *spec)
 	return !spec || (r->cache && spec_cache_shorter(r->cache));
 }
 
+static void back_to_what_runs(struct reconciler *r)
+{
+	diag_list_release(&r->file_diags);
+	r->held = r->file_waits = false;
+	r->saved_at = 0;
+	reconcile_soon(r);
+}
+
 void read_again(void *arg)
 {
 	static const uint64_t delays[] = { 20, 50, 100 };
 	struct reconciler *r = arg;
 	struct diag_list diags = { 0 };
 	char sha[65] = "";
-	struct spec *spec = spec_read(r->opt->file, r->cache, &diags, sha);
+	const char *runs = r->spec && !r->reread ? r->spec->sha256 : NULL;
+	struct spec *spec =
+		spec_read_other(r->opt->file, runs, r->cache, &diags, sha);
 	struct draft draft;
 	int64_t before;
 
+	if (runs && !strcmp(sha, runs)) {
+		back_to_what_runs(r);
+		goto out;
+	}
 	if (may_be_half(r, spec) && r->read_tries < ARRAY_SIZE(delays)) {
 		/* Look again before it is said, or done. */
 		spec_free(spec);
 		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
 		diag_list_release(&diags);
 		return;
-	}
-	if (spec && r->spec && !r->reread && !strcmp(sha, r->spec->sha256)) {
-		/* Back to what runs. */
-		diag_list_release(&r->file_diags);
-		r->held = r->file_waits = false;
-		spec_free(spec);
-		r->saved_at = 0;
-		reconcile_soon(r);
-		goto out;
 	}
 	if (!spec && !strcmp(sha, r->file_sha256) && r->file_diags.errors)
 		goto out; /* said already */

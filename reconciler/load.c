@@ -477,7 +477,7 @@ void scaling_update(struct reconciler *r, const struct spec *spec)
 /* All VMs of the last action are ready (or have failed): cooldown starts. */
 void scaling_check_done(struct reconciler *r, struct service_run *s)
 {
-	const struct service_spec *spec = live_spec(s);
+	const struct service_spec *spec = s->action_open ? live_spec(s) : NULL;
 	uint64_t now = clock_ns();
 	uint32_t ready = 0, pending = 0;
 	struct vm_run *v;
@@ -493,8 +493,7 @@ void scaling_check_done(struct reconciler *r, struct service_run *s)
 		ready += phase == PHASE_READY;
 		pending += phase != PHASE_READY && phase != PHASE_FAILED;
 	}
-	if (!s->action_open || pending ||
-	    (ready != s->wanted && !s->create_failures))
+	if (pending || (ready != s->wanted && !s->create_failures))
 		return;
 	s->action_open = false;
 	s->cause[0] = '\0';

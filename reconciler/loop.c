@@ -244,6 +244,24 @@ bool loop_armed(const struct loop_source *s)
 	return s->heap_index != NOT_ARMED;
 }
 
+/* What is below one that isn't due is due later still. */
+static void see_due(const struct loop *l, size_t i, loop_fn fn, uint64_t now,
+		    void (*see)(void *with, void *arg), void *with)
+{
+	if (i >= l->heap_count || l->heap[i]->due > now)
+		return;
+	if (l->heap[i]->timer_fn == fn)
+		see(with, l->heap[i]->arg);
+	see_due(l, i * 2 + 1, fn, now, see, with);
+	see_due(l, i * 2 + 2, fn, now, see, with);
+}
+
+void loop_each_due(const struct loop *l, loop_fn fn, uint64_t now,
+		   void (*see)(void *with, void *arg), void *with)
+{
+	see_due(l, 0, fn, now, see, with);
+}
+
 void loop_remove(struct loop_source *s)
 {
 	if (!s || s->dead)

@@ -42,6 +42,9 @@ void loop_arm(struct loop_source *s, uint64_t due);
 void loop_arm_in(struct loop_source *s, uint64_t delay);
 void loop_disarm(struct loop_source *s);
 bool loop_armed(const struct loop_source *s);
+/* Armed timers of fn that are due at `now`, in no order; must change none. */
+void loop_each_due(const struct loop *l, loop_fn fn, uint64_t now,
+		   void (*see)(void *with, void *arg), void *with);
 
 /* Safe inside its own callback and inside others'. NULL is fine. */
 void loop_remove(struct loop_source *s);

@@ -32,18 +32,42 @@ struct gather {
 	 * by_service[first_owner[S]] up to by_service[first_owner[S + 1] - 1]. */
 	struct world_owner **by_service;
 	uint32_t *first_owner;
+	size_t owner_room;
 	bool *owner_used; /* by index in w->kernel.owners */
+	int last_added; /* of w->interfaces: most backends are behind one */
 	struct strmap names; /* of services, to struct world_service */
+	/* The same: the file's as they stand there, sorted, then others. */
+	struct world_service **order;
+	size_t order_count;
 };
+
+/*
+ * For `least` items, and for twice as many when there turn out to be more;
+ * most often it is known how many there are.
+ */
+static void *make_room(struct gather *g, const void *items, size_t count,
+		       size_t least, size_t size, size_t *room)
+{
+	size_t more = count * 2 > least ? count * 2 : least;
+	void *p = arena_alloc(g->arena, (more + 1) * size);
+
+	if (count)
+		memcpy(p, items, count * size);
+	*room = more + 1;
+	return p;
+}
 
 static void add_owner(void *arg, uint32_t id, const struct xlb_owner *owner)
 {
 	struct gather *g = arg;
 	struct world_kernel *k = &g->w->kernel;
-	struct world_owner *owners = (struct world_owner *)k->owners;
-	struct world_owner *o = ARENA_PUSH(g->arena, owners, k->owner_count);
+	struct world_owner *o;
 
-	k->owners = owners;
+	if (k->owner_count == g->owner_room)
+		k->owners = make_room(g, k->owners, k->owner_count,
+				      datapath_owner_count(g->r->dp),
+				      sizeof(*o), &g->owner_room);
+	o = (struct world_owner *)&k->owners[k->owner_count++];
 	o->id = id;
 	o->owner = *owner;
 	o->owner.name[XLB_NAME_MAX - 1] = '\0';
@@ -145,6 +169,7 @@ static struct world_service *service_of(struct gather *g, const char *name)
 	s = arena_alloc(g->arena, sizeof(*s));
 	s->name = arena_dup(g->arena, name);
 	strmap_put(&g->names, s->name, s);
+	*ARENA_PUSH(g->arena, g->order, g->order_count) = s;
 	return s;
 }
 
@@ -198,31 +223,41 @@ static void ask_for(const struct gather *g, const struct ip *a,
 	net_resolve(g->r->net, a);
 }
 
+/* The file knows better than nobody. */
+static void declared_mac(const struct gather *g,
+			 const struct backend_spec *fixed,
+			 struct net_path *path)
+{
+	const struct net_link *port;
+
+	if (!path->port_ifindex)
+		path->port_ifindex = path->route_ifindex;
+	port = net_link(g->r->net, path->port_ifindex);
+	if (!port)
+		return;
+	memcpy(path->dst_mac, fixed->mac, 6);
+	path->stack = !port->xdp_target;
+	path->known = true;
+}
+
 static void host_path(const struct gather *g, const struct ip *a,
 		      const struct backend_spec *fixed, uint64_t *asked_at,
 		      struct world_path *ret)
 {
-	struct net_path path = { 0 };
-	const struct net_link *port;
-	int err = net_path(g->r->net, a, &path);
+	struct net_path path;
 
-	if (err)
+	if (net_path(g->r->net, a, &path))
 		return;
 	ret->route_ifindex = path.route_ifindex;
-	if (!path.known && fixed && fixed->has_mac) {
-		memcpy(path.dst_mac, fixed->mac, 6);
-		path.known = path.port_ifindex != 0 || path.route_ifindex != 0;
-		if (!path.port_ifindex)
-			path.port_ifindex = path.route_ifindex;
-	}
+	if (!path.known && fixed && fixed->has_mac)
+		declared_mac(g, fixed, &path);
 	if (!path.known)
 		ask_for(g, a, asked_at);
-	port = path.known ? net_link(g->r->net, path.port_ifindex) : NULL;
-	if (!port)
+	if (!path.known)
 		return;
 	ret->known = true;
 	ret->on_link = path.on_link;
-	ret->stack = !port->xdp_target;
+	ret->stack = path.stack;
 	ret->port_ifindex = path.port_ifindex;
 	memcpy(ret->dst_mac, path.dst_mac, 6);
 	memcpy(ret->src_mac, path.src_mac, 6);
@@ -248,7 +283,7 @@ static void gather_paths(struct gather *g, struct world_member *m,
 
 static bool line_is_of(const struct xlb_backend *line, const struct ip a[2])
 {
-	return !memcmp(&line->addr4, a[0].bytes, 4) &&
+	return line->addr4 == a[0].words[0] &&
 	       !memcmp(line->addr6, a[1].bytes, 16);
 }
 
@@ -261,8 +296,9 @@ static uint32_t owner_id(struct gather *g, const struct world_service *s,
 	     i++) {
 		const struct world_owner *o = g->by_service[i];
 
-		if (strcmp(o->owner.name, name) != 0 ||
-		    !line_is_of(&g->view->backends[o->id], addresses))
+		/* The cheaper of the two first: most are others. */
+		if (!line_is_of(&g->view->backends[o->id], addresses) ||
+		    strcmp(o->owner.name, name) != 0)
 			continue;
 		g->owner_used[o - g->w->kernel.owners] = true;
 		return o->id;
@@ -435,9 +471,13 @@ static void update_drain(struct gather *g, const struct world_service *s,
 static struct world_member *
 add_member(struct gather *g, struct world_service *s, const char *name)
 {
-	struct world_member *m =
-		ARENA_PUSH(g->arena, s->members, s->member_count);
+	size_t least = s->spec ? service_fixed_count(s->spec) : 0;
+	struct world_member *m;
 
+	if (s->member_count == s->member_room)
+		s->members = make_room(g, s->members, s->member_count, least,
+				       sizeof(*m), &s->member_room);
+	m = &s->members[s->member_count++];
 	m->name = name;
 	return m;
 }
@@ -693,30 +733,39 @@ static int by_name(const void *a, const void *b)
 		      ((const struct world_service *)b)->name);
 }
 
+static void sort_services(struct world *w)
+{
+	for (size_t i = 1; i < w->service_count; i++) {
+		if (by_name(&w->services[i - 1], &w->services[i]) <= 0)
+			continue;
+		qsort(w->services, w->service_count, sizeof(*w->services),
+		      by_name);
+		return;
+	}
+}
+
 static void gather_services(struct gather *g)
 {
-	struct world_service *s;
+	struct world *w = g->w;
 	struct vm_run *v;
 	size_t i = 0;
 
-	while ((s = strmap_next(&g->names, &i))) {
-		if (s->spec)
-			gather_fixed(g, s);
+	for (size_t k = 0; k < g->order_count; k++) {
+		if (g->order[k]->spec)
+			gather_fixed(g, g->order[k]);
 		if (g->r->prober)
 			prober_turn(g->r->prober);
 	}
-	i = 0;
 	while ((v = strmap_next(&g->r->vms, &i)))
 		gather_vm(g, v);
-	i = 0;
-	while ((s = strmap_next(&g->names, &i))) {
-		gather_ghosts(g, s);
-		sort_members(s);
-		*ARENA_PUSH(g->arena, g->w->services, g->w->service_count) = *s;
+	w->services = arena_alloc(g->arena,
+				  (g->order_count + 1) * sizeof(*w->services));
+	for (size_t k = 0; k < g->order_count; k++) {
+		gather_ghosts(g, g->order[k]);
+		sort_members(g->order[k]);
+		w->services[w->service_count++] = *g->order[k];
 	}
-	if (g->w->service_count)
-		qsort(g->w->services, g->w->service_count,
-		      sizeof(*g->w->services), by_name);
+	sort_services(w);
 	if (g->w->vm_count)
 		qsort(g->w->vms, g->w->vm_count, sizeof(*g->w->vms),
 		      by_vm_name);
@@ -870,9 +919,12 @@ static void add_linked(void *arg, const char *ifname)
 
 static void add_interface_index(struct gather *g, int ifindex)
 {
-	const struct net_link *l =
-		ifindex ? net_link(g->r->net, ifindex) : NULL;
+	const struct net_link *l;
 
+	if (!ifindex || ifindex == g->last_added)
+		return;
+	g->last_added = ifindex;
+	l = net_link(g->r->net, ifindex);
 	if (l)
 		add_interface(g, l->name);
 }

@@ -5,10 +5,13 @@
  * pass, dead only when all are.  Behind tunnels that is every family it has.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "reconcile.h"
+
+#define REASON_MAX 160
 
 static enum health_state target_state(const struct member_run *run, int f)
 {
@@ -68,31 +71,40 @@ static void say_reason(const struct probe_report *report, char *out,
 		 more ? ": " : "", more ? report->detail : "");
 }
 
+static void forget_reason(struct member_run *run, int f)
+{
+	free(run->reason[f]);
+	run->reason[f] = NULL;
+}
+
 /* Why it isn't up, for status. */
 static void keep_reason(struct member_run *run, int f,
 			const struct probe_report *report)
 {
-	char *out = run->reason[f], said[sizeof(run->reason[0])];
+	char said[REASON_MAX];
 
 	if (report->result == PROBE_PASS) {
-		out[0] = '\0';
+		forget_reason(run, f);
 		return;
 	}
 	snprintf(said, sizeof(said), "%s%s%s",
 		 probe_result_name(report->result), *report->detail ? ": " : "",
 		 report->detail);
 	/* It says nothing of the backend, so nothing else would tell. */
-	if (report->result == PROBE_LOCAL_ERROR && strcmp(out, said) != 0)
+	if (run->reason[f] && !strcmp(run->reason[f], said))
+		return;
+	if (report->result == PROBE_LOCAL_ERROR)
 		log_warn("probe", "service=%s backend=%s reason=\"%s\"",
 			 run->service, run->name, said);
-	memcpy(out, said, sizeof(said));
+	forget_reason(run, f);
+	run->reason[f] = mem_dup(said);
 }
 
 void probing_result(void *arg, struct probe_target *t, const struct health *h,
 		    const struct probe_report *report)
 {
 	struct member_run *run = probe_target_user(t);
-	char reason[sizeof(run->reason[0])];
+	char reason[REASON_MAX];
 
 	(void)h;
 	keep_reason(run, t == run->targets[1], report);
@@ -108,7 +120,7 @@ void probing_stop(struct member_run *run)
 	for (int f = 0; f < 2; f++) {
 		probe_target_remove(run->targets[f]);
 		run->targets[f] = NULL;
-		run->reason[f][0] = '\0';
+		forget_reason(run, f);
 	}
 }
 

@@ -490,6 +490,18 @@ void carry_out(struct reconciler *r, const struct draft *d)
 	after_pass(r, d->world, d->plan, err);
 }
 
+/*
+ * Worlds and plans come and go by the megabyte.  After the last pass of a
+ * resync, so that there is nothing left of them until something happens.
+ */
+static void trim(struct reconciler *r)
+{
+	if (!r->trims || r->verify_at != SIZE_MAX)
+		return;
+	r->trims = false;
+	malloc_trim(0);
+}
+
 void reconcile_pass(void *arg)
 {
 	struct reconciler *r = arg;
@@ -506,6 +518,7 @@ void reconcile_pass(void *arg)
 	draft_plan(r, &d, r->spec);
 	carry_out(r, &d);
 	draft_release(&d);
+	trim(r);
 }
 
 void reconciler_refresh(struct reconciler *r)
@@ -549,7 +562,7 @@ static void resync(void *arg)
 			r->store, clock_wall_ms(),
 			(int64_t)(r->spec->history_retention / NS_PER_MS));
 	vms_tick(r);
-	malloc_trim(0); /* worlds and plans come and go by the megabyte */
+	r->trims = true;
 	reconcile_soon(r);
 	if (r->spec)
 		loop_arm_in(r->resync, r->spec->node.resync);
@@ -601,6 +614,15 @@ static int open_kernel(struct reconciler *r, struct diag_list *diags)
 	return datapath_open(&cfg, &r->dp, diags);
 }
 
+static void on_keep(void *arg)
+{
+	struct reconciler *r = arg;
+
+	applied_keep(r);
+	r->trims = true;
+	trim(r);
+}
+
 static void on_thaw(void *arg)
 {
 	reconcile_soon(arg);
@@ -636,7 +658,7 @@ int reconciler_open(struct reconciler *r, const struct options *opt,
 	r->retry_read = loop_add_timer(loop, read_again, r);
 	r->expiry = loop_add_timer(loop, on_expiry, r);
 	r->thaw = loop_add_timer(loop, on_thaw, r);
-	r->keep = loop_add_timer(loop, applied_keep, r);
+	r->keep = loop_add_timer(loop, on_keep, r);
 	if (!read_only)
 		r->prober = prober_new(loop, probing_result, r);
 	if (!read_only)

@@ -132,7 +132,7 @@ struct member_run {
 	bool vm;
 	bool used; /* mark and sweep */
 	enum health_state state; /* as last recorded */
-	char reason[2][160]; /* of the last probe that failed; "" it passed */
+	char *reason[2]; /* of the last probe that failed; NULL: it passed */
 	bool leaving;
 	bool finished;
 	uint64_t leaving_since;
@@ -198,6 +198,7 @@ struct reconciler {
 	bool settled;
 	bool verify; /* the next pass reads everything again */
 	size_t verify_at; /* whose slots a pass looks through next */
+	bool trims; /* give memory back when nothing is verified any more */
 	char failing[320]; /* the first change that failed in the last pass */
 	bool converged; /* the last plan was empty and nothing is under way */
 	double applied_ms; /* from the save to its tables, last revision */

@@ -397,6 +397,11 @@ static bool note_owner(struct datapath *d, uint32_t id,
 	return found;
 }
 
+size_t datapath_owner_count(const struct datapath *d)
+{
+	return d->owners.count;
+}
+
 int datapath_owners(struct datapath *d,
 		    void (*fn)(void *arg, uint32_t id,
 			       const struct xlb_owner *owner),

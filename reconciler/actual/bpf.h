@@ -76,6 +76,7 @@ int datapath_owners(struct datapath *d,
 		    void (*fn)(void *arg, uint32_t id,
 			       const struct xlb_owner *owner),
 		    void *arg);
+size_t datapath_owner_count(const struct datapath *d); /* as last read */
 int datapath_set_owner(struct datapath *d, uint32_t id,
 		       const struct xlb_owner *owner); /* NULL: remove */
 

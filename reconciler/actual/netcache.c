@@ -223,6 +223,7 @@ bool netcache_features(struct netcache *c, int ifindex, uint64_t features)
 	before = l->link;
 	l->features = features;
 	apply_features(l);
+	c->generation++;
 	return before.xdp_target != l->link.xdp_target ||
 	       before.xdp_native != l->link.xdp_native;
 }
@@ -365,7 +366,7 @@ static unsigned int ingress_message(const struct nlmsghdr *h)
 		       : 0;
 }
 
-unsigned int netcache_message(struct netcache *c, const struct nlmsghdr *h)
+static unsigned int take_message(struct netcache *c, const struct nlmsghdr *h)
 {
 	switch (h->nlmsg_type) {
 	case RTM_NEWLINK:
@@ -392,4 +393,14 @@ unsigned int netcache_message(struct netcache *c, const struct nlmsghdr *h)
 	default:
 		return 0;
 	}
+}
+
+unsigned int netcache_message(struct netcache *c, const struct nlmsghdr *h)
+{
+	unsigned int did = take_message(c, h);
+
+	/* A link that is gone takes more with it than itself. */
+	if (did || h->nlmsg_type == RTM_DELLINK)
+		c->generation++;
+	return did;
 }

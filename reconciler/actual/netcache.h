@@ -49,6 +49,7 @@ struct netcache {
 	struct netmap fdb;
 	struct net_address *addresses;
 	size_t address_count;
+	uint64_t generation; /* another one: something of it may be different */
 };
 
 /*

@@ -117,6 +117,7 @@ int net_refresh(struct net *n)
 		netcache_release(&fresh);
 		return error;
 	}
+	fresh.generation += n->cache.generation + 1;
 	netcache_release(&n->cache);
 	n->cache = fresh;
 	netmap_release(&n->routes->map);
@@ -398,9 +399,9 @@ static uint16_t smallest_mtu(uint32_t a, uint32_t b, uint32_t c)
 	return (uint16_t)least;
 }
 
-int net_path(const struct net *n, const struct ip *to, struct net_path *ret)
+static int find_path(const struct net *n, const struct ip *to,
+		     const struct netroute *r, struct net_path *ret)
 {
-	const struct netroute *r = netroute_find(n->routes, to);
 	const struct net_link *out, *port;
 	const struct netcache_neigh *next;
 	struct netmap_key key;
@@ -425,6 +426,20 @@ int net_path(const struct net *n, const struct ip *to, struct net_path *ret)
 		return 0;
 	ret->port_ifindex = port->ifindex;
 	ret->mtu = smallest_mtu(r->mtu, out->mtu, port->mtu);
+	ret->stack = !port->xdp_target;
 	ret->known = true;
 	return 0;
+}
+
+/* A route is forgotten with all that was found by it. */
+int net_path(const struct net *n, const struct ip *to, struct net_path *ret)
+{
+	struct netroute *r = netroute_find(n->routes, to);
+
+	if (r->generation != n->cache.generation) {
+		r->path_error = find_path(n, to, r, &r->path);
+		r->generation = n->cache.generation;
+	}
+	*ret = r->path;
+	return r->path_error;
 }

@@ -92,6 +92,7 @@ struct net_path {
 	uint8_t src_mac[6];
 	uint16_t mtu;
 	bool on_link; /* no gateway between */
+	bool stack; /* the port takes no redirected frames */
 };
 /*
  * 0, also when not known; else -errno: -EADDRNOTAVAIL an address of this very

@@ -50,6 +50,10 @@ struct netroute {
 	int ifindex;
 	struct ip next; /* gateway, or the address itself */
 	uint32_t mtu; /* of the route; 0: the interface's */
+	/* What net_path() found with the cache of that generation. */
+	uint64_t generation;
+	int path_error;
+	struct net_path path;
 };
 
 /* Everything that is remembered, apart so that const readers may add to it. */
@@ -58,7 +62,7 @@ struct netroutes {
 	struct netmap map;
 };
 
-const struct netroute *netroute_find(struct netroutes *r, const struct ip *to);
+struct netroute *netroute_find(struct netroutes *r, const struct ip *to);
 
 struct net {
 	struct loop *loop;

@@ -25,15 +25,22 @@ struct netmap_key netmap_key_mac(int ifindex, const uint8_t mac[6])
 	return key;
 }
 
-/* FNV-1a: keys come from the local network's administrator and the kernel. */
+/*
+ * By words: a multiplication carries upwards only, so the upper half comes
+ * down after each.  Keys come from the local network's administrator and the
+ * kernel: they are no attack.
+ */
 static size_t bucket_of(const struct netmap *m, const struct netmap_key *key)
 {
-	const uint8_t *p = (const uint8_t *)key;
-	uint64_t h = 0xcbf29ce484222325ULL;
+	uint64_t words[3], h = 0;
 
-	for (size_t i = 0; i < sizeof(*key); i++)
-		h = (h ^ p[i]) * 0x100000001b3ULL;
-	return (size_t)(h ^ h >> 32) & (m->size - 1);
+	_Static_assert(sizeof(words) == sizeof(*key), "words of a key");
+	memcpy(words, key, sizeof(words));
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+		h = (h ^ words[i]) * 0x9e3779b97f4a7c15ULL;
+		h ^= h >> 32;
+	}
+	return (size_t)h & (m->size - 1);
 }
 
 static bool same_key(const struct netmap_key *a, const struct netmap_key *b)

@@ -82,8 +82,7 @@ static void look_up(struct netroutes *routes, const struct ip *to,
 		r->error = -ENETUNREACH;
 }
 
-const struct netroute *netroute_find(struct netroutes *routes,
-				     const struct ip *to)
+struct netroute *netroute_find(struct netroutes *routes, const struct ip *to)
 {
 	struct netmap_key key = netmap_key(0, to);
 	struct netroute *r = netmap_find(&routes->map, &key);

@@ -91,7 +91,7 @@ static void add_reason(const struct reconciler *r, const char *service,
 	if (m->health == HEALTH_UP || !run)
 		return;
 	for (int f = 0; f < 2; f++)
-		if (run->reason[f][0])
+		if (run->reason[f])
 			json_object_set_new(j, "reason",
 					    json_string(run->reason[f]));
 }

@@ -491,6 +491,16 @@ struct spec *spec_parse_again(struct spec_cache *c, const char *path,
 			      const struct spec_text *texts, size_t count,
 			      struct diag_list *diags)
 {
+	char sha256[65];
+
+	texts_sha256(texts, count, sha256);
+	return spec_parse_hashed(c, path, texts, count, sha256, diags);
+}
+
+struct spec *spec_parse_hashed(struct spec_cache *c, const char *path,
+			       const struct spec_text *texts, size_t count,
+			       const char *sha256, struct diag_list *diags)
+{
 	struct reading *readings = mem_array(count, sizeof(*readings));
 	struct file_model *models = mem_array(count, sizeof(*models));
 	size_t before = diags->errors, first = diags->count;
@@ -511,7 +521,7 @@ struct spec *spec_parse_again(struct spec_cache *c, const char *path,
 	if (readable)
 		s = merge_files(path, models, count, before, diags);
 	if (s)
-		texts_sha256(texts, count, s->sha256);
+		memcpy(s->sha256, sha256, sizeof(s->sha256));
 	if (s && c)
 		keep_files(c, readings, count);
 	for (size_t i = 0; i < count; i++)

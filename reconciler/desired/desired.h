@@ -58,6 +58,13 @@ struct spec *spec_parse_again(struct spec_cache *c, const char *path,
  */
 struct spec *spec_read(const char *path, struct spec_cache *cache,
 		       struct diag_list *diags, char ret_sha256[65]);
+/*
+ * The same, but for bytes whose content hash is `known` (NULL: none is), which
+ * aren't parsed: NULL without a diag.
+ */
+struct spec *spec_read_other(const char *path, const char *known,
+			     struct spec_cache *cache, struct diag_list *diags,
+			     char ret_sha256[65]);
 
 /* Canonical form, with defaults filled in; parses back to the same spec. */
 void spec_print(const struct spec *s, struct buf *out);

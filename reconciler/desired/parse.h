@@ -51,6 +51,10 @@ void check_spec(const struct spec *s, bool complete, struct diag_list *diags);
 void check_addresses(const struct spec *s, bool complete,
 		     struct diag_list *diags);
 
+/* spec_parse_again() of texts whose hash is known already. */
+struct spec *spec_parse_hashed(struct spec_cache *c, const char *path,
+			       const struct spec_text *texts, size_t count,
+			       const char *sha256, struct diag_list *diags);
 /* SHA-256 over the bytes of all texts, in order. */
 void texts_sha256(const struct spec_text *texts, size_t count, char ret[65]);
 

@@ -195,6 +195,16 @@ static void check_files(const struct spec *s, struct diag_list *diags)
 struct spec *spec_read(const char *path, struct spec_cache *cache,
 		       struct diag_list *diags, char ret_sha256[65])
 {
+	char sha256[65];
+
+	return spec_read_other(path, NULL, cache, diags,
+			       ret_sha256 ? ret_sha256 : sha256);
+}
+
+struct spec *spec_read_other(const char *path, const char *known,
+			     struct spec_cache *cache, struct diag_list *diags,
+			     char ret_sha256[65])
+{
 	struct files f = { 0 };
 	size_t before = diags->errors;
 	struct spec *s = NULL;
@@ -206,12 +216,12 @@ struct spec *spec_read(const char *path, struct spec_cache *cache,
 		add_folder(&f, path, dir, diags);
 	else
 		add_file(&f, mem_dup(path), dir, diags);
-	if (ret_sha256)
-		ret_sha256[0] = '\0';
-	if (ret_sha256 && diags->errors == before)
-		texts_sha256(f.texts, f.count, ret_sha256);
+	ret_sha256[0] = '\0';
 	if (diags->errors == before)
-		s = spec_parse_again(cache, path, f.texts, f.count, diags);
+		texts_sha256(f.texts, f.count, ret_sha256);
+	if (diags->errors == before && !(known && !strcmp(known, ret_sha256)))
+		s = spec_parse_hashed(cache, path, f.texts, f.count, ret_sha256,
+				      diags);
 	if (s)
 		check_files(s, diags);
 	release_files(&f);

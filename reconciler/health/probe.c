@@ -380,6 +380,24 @@ static void on_timer(void *arg)
 		start(t);
 }
 
+static void add_due(void *with, void *arg)
+{
+	struct probe_target *t = arg;
+	struct prober *p = with;
+
+	/* What is under way may have been answered: the loop knows. */
+	if (t->prober == p && t->phase == PHASE_IDLE && t->due)
+		*MEM_PUSH(p->due, p->due_count) =
+			(struct due_target){ t, t->index };
+}
+
+/* By where it was: a target may have gone with the start of another. */
+static bool is_still_due(const struct prober *p, const struct due_target *d)
+{
+	return d->index < p->count && p->targets[d->index] == d->target &&
+	       d->target->phase == PHASE_IDLE && d->target->due;
+}
+
 void prober_turn(struct prober *p)
 {
 	uint64_t now = clock_ns();
@@ -387,11 +405,12 @@ void prober_turn(struct prober *p)
 	if (now - p->turned < TURN_EVERY)
 		return;
 	p->turned = now;
-	for (size_t i = p->count; i--;) {
-		struct probe_target *t = p->targets[i];
+	p->due_count = 0;
+	loop_each_due(p->loop, on_timer, now, add_due, p);
+	for (size_t i = 0; i < p->due_count; i++) {
+		struct probe_target *t = p->due[i].target;
 
-		/* What is under way may have been answered: the loop knows. */
-		if (t->phase != PHASE_IDLE || !t->due || t->due > now)
+		if (!is_still_due(p, &p->due[i]))
 			continue;
 		loop_disarm(t->timer);
 		on_timer(t);
@@ -433,6 +452,7 @@ void prober_free(struct prober *p)
 	}
 	leave_spec(p->last);
 	free(p->targets);
+	free(p->due);
 	free(p);
 }
 

@@ -97,7 +97,12 @@ struct prober {
 	struct shared_spec *last; /* most targets have that of the one before */
 	struct web *web; /* web.c; NULL until first needed */
 	LIST_HEAD(, command_run) runs; /* command.c */
-	uint64_t turned; /* when prober_turn() last looked */
+	uint64_t turned; /* when prober_turn() last looked, */
+	struct due_target {
+		struct probe_target *target;
+		size_t index;
+	} * due; /* and what it found */
+	size_t due_count;
 	uint64_t sent, results[PROBE_RESULTS];
 	struct lateness late[2]; /* of the span under way, and of the last */
 };

@@ -20,7 +20,7 @@ static void set_next_hop(__u64 words[2], const struct world_path *path)
 	memcpy(b + 12, &ifindex, 4);
 }
 
-static bool is_uplink_index(const struct planning *p, int ifindex)
+static bool find_uplink(const struct planning *p, int ifindex)
 {
 	const struct world_interface *in = world_interface(p->world, ifindex);
 
@@ -28,6 +28,16 @@ static bool is_uplink_index(const struct planning *p, int ifindex)
 		if (!strcmp(in->name, p->spec->node.interfaces[i].name))
 			return true;
 	return false;
+}
+
+/* Most backends are behind the same port. */
+static bool is_uplink_index(struct planning *p, int ifindex)
+{
+	if (!ifindex || ifindex != p->asked_ifindex) {
+		p->asked_ifindex = ifindex;
+		p->asked_uplink = find_uplink(p, ifindex);
+	}
+	return p->asked_uplink;
 }
 
 /* Who it is; where it is reached is still missing. */

@@ -32,6 +32,8 @@ struct planning {
 	bool spaces_found;
 	struct ip sources[2]; /* outer ones; node.c */
 	bool *wants_reply; /* by index in world->interfaces */
+	int asked_ifindex; /* the last one that was asked about, */
+	bool asked_uplink; /* and whether it is an uplink */
 	const struct vip_spec **vips; /* all declared addresses, sorted */
 	size_t vip_count;
 	struct ip *used; /* addresses that no new VM may get, sorted */

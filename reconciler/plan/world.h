@@ -149,6 +149,7 @@ struct world_service {
 	bool verify; /* hold every slot against its table, not just the changed */
 	struct world_member *members; /* sorted by name */
 	size_t member_count;
+	size_t member_room; /* of the array; for whoever fills it */
 	struct world_pool pool;
 };
 

@@ -9,11 +9,18 @@
 /* An older SYN was never answered: nobody's connection. */
 #define HALF_OPEN_TICKS 2
 
+/* Slots of which the last round found no such memory: few ever are. */
+#define CLEAN_SLOTS 4096
+struct clean {
+	uint32_t count;
+	uint16_t next[CLEAN_SLOTS]; /* cur + 1, or 0 */
+};
+
 struct sweep {
 	struct sweep_input in;
 	uint8_t flow_log2;
-	uint8_t *dirty; /* by slot: a memory of another backend than cur */
-	uint16_t *clean; /* by slot: cur + 1 when the last round found none */
+	uint8_t *dirty; /* a bit a slot: a memory of another backend than cur */
+	struct clean **clean; /* CLEAN_SLOTS each; NULL: none of them */
 	uint32_t slot_count;
 	size_t kept;
 	uint32_t active[XLB_BACKENDS];
@@ -28,13 +35,25 @@ struct sweep *sweep_new(void)
 	return mem_alloc(sizeof(struct sweep));
 }
 
+static uint32_t clean_blocks(uint32_t slots)
+{
+	return (slots + CLEAN_SLOTS - 1) / CLEAN_SLOTS;
+}
+
 void sweep_free(struct sweep *s)
 {
 	if (!s)
 		return;
+	for (uint32_t i = 0; i < clean_blocks(s->slot_count); i++)
+		free(s->clean[i]);
 	free(s->dirty);
 	free(s->clean);
 	free(s);
+}
+
+static size_t dirty_bytes(uint32_t slots)
+{
+	return (size_t)slots / 8 + 1;
 }
 
 void sweep_begin(struct sweep *s, const struct sweep_input *in)
@@ -42,17 +61,20 @@ void sweep_begin(struct sweep *s, const struct sweep_input *in)
 	s->in = *in;
 	s->flow_log2 = (uint8_t)__builtin_ctz(in->flow_lines);
 	if (s->slot_count < in->slot_count) {
-		uint16_t *clean = mem_array(in->slot_count, sizeof(*clean));
+		struct clean **clean = mem_array(clean_blocks(in->slot_count),
+						 sizeof(struct clean *));
 
 		if (s->slot_count)
-			memcpy(clean, s->clean, s->slot_count * sizeof(*clean));
+			memcpy(clean, s->clean,
+			       clean_blocks(s->slot_count) *
+				       sizeof(struct clean *));
 		free(s->clean);
 		free(s->dirty);
 		s->clean = clean;
-		s->dirty = mem_alloc(in->slot_count);
+		s->dirty = mem_alloc(dirty_bytes(in->slot_count));
 		s->slot_count = in->slot_count;
 	}
-	memset(s->dirty, 0, s->slot_count);
+	memset(s->dirty, 0, dirty_bytes(s->slot_count));
 	memset(s->active, 0, sizeof(s->active));
 	memset(s->saw, 0, sizeof(s->saw));
 	memset(s->found, 0, sizeof(s->found));
@@ -75,7 +97,7 @@ static void mark_slot(struct sweep *s, uint32_t slot, uint32_t backend)
 
 	if (XLB_SLOT_STATE(word) == XLB_SETTLED &&
 	    XLB_SLOT_CUR(word) != backend)
-		s->dirty[slot] = 1;
+		s->dirty[slot / 8] |= (uint8_t)(1u << slot % 8);
 }
 
 /* The slots whose flows may be remembered in this line. */
@@ -146,9 +168,41 @@ static bool is_dirty(const struct sweep *s, const struct sweep_service *sv,
 	uint32_t one = s->found[sv - s->in.services].one;
 
 	if (!sv->by_client)
-		return s->dirty[slot];
+		return s->dirty[slot / 8] & 1u << slot % 8;
 	return s->found[sv - s->in.services].more ||
 	       (one && one != XLB_SLOT_CUR(s->in.slots[slot]));
+}
+
+static bool is_clean(const struct sweep *s, uint32_t slot, uint32_t cur)
+{
+	const struct clean *c = s->clean[slot / CLEAN_SLOTS];
+
+	return c && c->next[slot % CLEAN_SLOTS] == cur + 1;
+}
+
+static void set_clean(struct sweep *s, uint32_t slot, uint32_t cur)
+{
+	struct clean **c = &s->clean[slot / CLEAN_SLOTS];
+	uint16_t *next;
+
+	if (!*c)
+		*c = mem_alloc(sizeof(**c));
+	next = &(*c)->next[slot % CLEAN_SLOTS];
+	(*c)->count += !*next;
+	*next = (uint16_t)(cur + 1);
+}
+
+static void not_clean(struct sweep *s, uint32_t slot)
+{
+	struct clean **c = &s->clean[slot / CLEAN_SLOTS];
+
+	if (!*c || !(*c)->next[slot % CLEAN_SLOTS])
+		return;
+	(*c)->next[slot % CLEAN_SLOTS] = 0;
+	if (--(*c)->count)
+		return;
+	free(*c);
+	*c = NULL;
 }
 
 static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
@@ -157,14 +211,14 @@ static uint32_t next_settled(struct sweep *s, const struct sweep_service *sv,
 	uint32_t cur = XLB_SLOT_CUR(word);
 
 	if (!sv->rests || is_dirty(s, sv, slot)) {
-		s->clean[slot] = 0;
+		not_clean(s, slot);
 		return word;
 	}
-	if (s->clean[slot] == cur + 1) {
-		s->clean[slot] = 0;
+	if (is_clean(s, slot, cur)) {
+		not_clean(s, slot);
 		return XLB_SLOT(cur, cur, XLB_REST);
 	}
-	s->clean[slot] = (uint16_t)(cur + 1);
+	set_clean(s, slot, cur);
 	return word;
 }
 
@@ -190,7 +244,7 @@ static uint32_t next_word(struct sweep *s, const struct sweep_service *sv,
 	case XLB_SETTLED:
 		return next_settled(s, sv, slot, word);
 	}
-	s->clean[slot] = 0;
+	not_clean(s, slot);
 	return word;
 }
 
@@ -221,11 +275,8 @@ uint32_t sweep_words(struct sweep *s, uint32_t service, uint32_t *words,
 
 void sweep_touch(struct sweep *s, uint32_t base, uint32_t count)
 {
-	if (base < s->slot_count)
-		memset(s->clean + base, 0,
-		       (count < s->slot_count - base ? count
-						     : s->slot_count - base) *
-			       sizeof(*s->clean));
+	for (uint32_t i = 0; i < count && base + i < s->slot_count; i++)
+		not_clean(s, base + i);
 }
 
 size_t sweep_kept(const struct sweep *s)

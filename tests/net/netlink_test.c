@@ -94,12 +94,24 @@ static bool mac_is(const uint8_t mac[6], const char *text)
 	return strcmp(have, text) == 0;
 }
 
+/* What is remembered is what would be found. */
+static int same_path(const struct ip *to, struct net_path *ret)
+{
+	struct net_path again;
+	int error = net_path(net, to, ret);
+
+	net->cache.generation++;
+	assert_int_equal(net_path(net, to, &again), error);
+	assert_memory_equal(&again, ret, sizeof(again));
+	return error;
+}
+
 static bool path_matches(const struct expected *e, uint16_t vlan)
 {
 	struct ip to = ip(e->to);
 	struct net_path p;
 
-	if (net_path(net, &to, &p))
+	if (same_path(&to, &p))
 		return false;
 	if (!e->port)
 		return !p.known && p.route_ifindex == ifindex(e->route);
@@ -126,7 +138,7 @@ static int path_error(const char *to)
 	struct ip a = ip(to);
 	struct net_path p;
 
-	return net_path(net, &a, &p);
+	return same_path(&a, &p);
 }
 
 static pid_t namespace_of_its_own(void)
@@ -714,7 +726,7 @@ static bool path_unknown(const void *arg)
 	struct ip to = ip(arg);
 	struct net_path p;
 
-	return net_path(net, &to, &p) == 0 && !p.known;
+	return same_path(&to, &p) == 0 && !p.known;
 }
 
 static void keep(const char *to)

@@ -487,6 +487,36 @@ static void read_file(void **state)
 	assert_int_equal(chdir("/"), 0);
 }
 
+static void read_what_is_known(void **state)
+{
+	struct diag_list diags = { 0 };
+	char *path = mem_printf("%s/a.yaml", (char *)*state), sha[65];
+	char known[65];
+	struct spec *s;
+
+	put(*state, "a.yaml", "version: 1\nservices: []\n");
+	s = spec_read(path, NULL, &diags, known);
+	assert_non_null(s);
+	spec_free(s);
+	assert_null(spec_read_other(path, known, NULL, &diags, sha));
+	assert_string_equal(sha, known);
+	assert_int_equal(diags.count, 0);
+
+	put(*state, "a.yaml", "version: 1\nservices: []\n# more\n");
+	s = spec_read_other(path, known, NULL, &diags, sha);
+	assert_non_null(s);
+	assert_string_equal(s->sha256, sha);
+	assert_string_not_equal(sha, known);
+	spec_free(s);
+
+	assert_int_equal(unlink(path), 0);
+	assert_null(spec_read_other(path, known, NULL, &diags, sha));
+	assert_true(mentions(&diags, "No such file"));
+	assert_string_equal(sha, "");
+	diag_list_release(&diags);
+	free(path);
+}
+
 /* properties */
 
 static uint32_t rng;
@@ -686,6 +716,8 @@ int main(void)
 		cmocka_unit_test(several_files),
 		cmocka_unit_test(caps),
 		cmocka_unit_test_setup_teardown(read_folder, make_folder,
+						remove_folder),
+		cmocka_unit_test_setup_teardown(read_what_is_known, make_folder,
 						remove_folder),
 		cmocka_unit_test_setup_teardown(read_file, make_folder,
 						remove_folder),

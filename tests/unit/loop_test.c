@@ -214,10 +214,68 @@ static void test_worker_retires_with_an_answer_posted(void **state)
 	work_end(&w);
 }
 
+#define TIMERS 200
+
+struct seen {
+	unsigned int count[TIMERS];
+};
+
+static void never(void *arg)
+{
+	(void)arg;
+	fail();
+}
+
+static void other(void *arg)
+{
+	(void)arg;
+	fail_msg("not asked for either");
+}
+
+static void see(void *with, void *arg)
+{
+	struct seen *s = with;
+
+	s->count[(size_t)arg]++;
+}
+
+/* Those of one function that are due, each once, whatever the heap is like. */
+static void test_each_due(void **state)
+{
+	struct loop_source *timers[TIMERS];
+	uint64_t due[TIMERS];
+	uint32_t random = 1;
+	struct loop *l;
+
+	(void)state;
+	assert_int_equal(loop_new(&l), 0);
+	for (size_t i = 0; i < TIMERS; i++)
+		timers[i] = loop_add_timer(l, i % 3 ? never : other, (void *)i);
+	for (int round = 0; round < 50; round++) {
+		struct seen s = { 0 };
+
+		for (size_t i = 0; i < TIMERS; i++) {
+			random = random * 1664525 + 1013904223;
+			due[i] = random >> 16 & 7 ? 1 + (random >> 20) : 0;
+			loop_disarm(timers[i]);
+			if (due[i])
+				loop_arm(timers[i], due[i]);
+		}
+		loop_each_due(l, never, 2048, see, &s);
+		for (size_t i = 0; i < TIMERS; i++)
+			assert_int_equal(s.count[i],
+					 i % 3 && due[i] && due[i] <= 2048);
+	}
+	for (size_t i = 0; i < TIMERS; i++)
+		loop_remove(timers[i]);
+	loop_free(l);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_timer_starves_nothing),
+		cmocka_unit_test(test_each_due),
 		cmocka_unit_test(test_due_timers_run),
 		cmocka_unit_test(test_worker_in_order),
 		cmocka_unit_test(test_worker_retires),

@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "desired/keep.h"
+#include "plan/internal.h"
 #include "tests/lib/plan_steps.h"
 
 #define SERVICES 6
@@ -1676,6 +1677,28 @@ static void names_may_interleave(void **state)
 }
 
 /* The lowest free index and address, and no fixed backend's name. */
+/* With and without gaps: as one by one would find them. */
+static void owners_are_found(void **state)
+{
+	static struct world_owner owners[300];
+	struct world w = { .kernel = { .owners = owners } };
+
+	(void)state;
+	for (int round = 0; round < 200; round++) {
+		uint32_t id = 0, gap = pick(4), count = pick(300);
+		const struct world_owner *by_id[2000] = { NULL };
+
+		for (uint32_t i = 0; i < count; i++) {
+			id += 1 + (pick(10) ? 0 : pick(gap + 1));
+			owners[i].id = id;
+			by_id[id] = &owners[i];
+		}
+		w.kernel.owner_count = count;
+		for (id = 0; id < ARRAY_SIZE(by_id); id++)
+			assert_ptr_equal(owner_find(&w, id), by_id[id]);
+	}
+}
+
 static void takes_the_lowest(void **state)
 {
 	struct spec *spec =
@@ -1772,6 +1795,7 @@ int main(void)
 		cmocka_unit_test(leaving_keeps_its_line),
 		cmocka_unit_test(restart_without_next_hops),
 		cmocka_unit_test(names_may_interleave),
+		cmocka_unit_test(owners_are_found),
 		cmocka_unit_test(takes_the_lowest),
 		cmocka_unit_test(addresses_move),
 		cmocka_unit_test(unfinished_ids_are_cleared),
