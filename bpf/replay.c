@@ -233,7 +233,7 @@ static void put_transport(const struct replay_packet *p, uint8_t *at,
 			      .doff = sizeof(tcp) / 4 };
 	struct udphdr udp = { .source = p->sport,
 			      .dest = p->dport,
-			      .len = bpf_htons(length) };
+			      .len = (__be16)bpf_htons(length) };
 
 	if (p->proto == IPPROTO_UDP) {
 		memcpy(at, &udp, sizeof(udp));
@@ -247,7 +247,7 @@ static void put_v4(const struct replay_packet *p, uint8_t *at)
 {
 	struct iphdr ip = { .version = 4,
 			    .ihl = 5,
-			    .tot_len = bpf_htons(p->length),
+			    .tot_len = (__be16)bpf_htons(p->length),
 			    .frag_off = bpf_htons(IP_DF),
 			    .ttl = p->ttl,
 			    .protocol = p->proto,
@@ -262,7 +262,7 @@ static void put_v6(const struct replay_packet *p, uint8_t *at)
 {
 	uint16_t length = (uint16_t)(p->length - sizeof(struct ipv6hdr));
 	struct ipv6hdr ip = { .version = 6,
-			      .payload_len = bpf_htons(length),
+			      .payload_len = (__be16)bpf_htons(length),
 			      .nexthdr = p->proto,
 			      .hop_limit = p->ttl };
 

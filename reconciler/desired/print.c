@@ -19,8 +19,8 @@ static void print_ip(struct buf *out, const struct ip *a)
 		 ip_format(a, text));
 }
 
-/* "[a, b]" of those that are there. */
-static void print_pair(struct buf *out, const struct ip pair[2])
+/* "[a, b]" of those of the two that are there. */
+static void print_pair(struct buf *out, const struct ip *pair)
 {
 	const char *sep = "";
 

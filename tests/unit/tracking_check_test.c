@@ -460,8 +460,7 @@ static void step_syn(struct search *s, const struct world *from, size_t i,
 	struct world w = *from;
 	struct connection *c = &w.flows[i];
 	bool again = c->phase == HALF;
-	uint8_t number =
-		again ? c->number : (uint8_t)((c->number + 1) % CONNECTIONS);
+	uint8_t number = (uint8_t)((c->number + !again) % CONNECTIONS);
 	struct sent sent = send_syn(s->set, &w, i, number, tokens);
 
 	/*
@@ -612,7 +611,7 @@ static void step_change(struct search *s, const struct world *from, size_t slot)
 
 			if (want && !lives(from, want))
 				continue;
-			w.leaving = leave ? 0xe & ~(1u << want) : 0;
+			w.leaving = (uint8_t)(leave ? 0xe & ~(1u << want) : 0);
 			set_word(&w, slot,
 				 next_word(s->set, &w, w.words[slot], want,
 					   leave));
