@@ -623,8 +623,8 @@ static void disband(struct pool_plan *pp)
 }
 
 /*
- * A paused service keeps its VMs, also of a pool that went.  One that was found off after a reboot is
- * started all the same: it is one of them.
+ * A paused service keeps its VMs, also of a pool that went.  One that was found
+ * off after a reboot is started all the same: it is one of them.
  */
 static void freeze(struct pool_plan *pp)
 {
