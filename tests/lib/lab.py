@@ -32,6 +32,7 @@ BUILD = Path(os.environ.get("XLB_BUILD", ROOT / "build")).resolve()
 VIP4, VIP6 = "192.0.2.10", "2001:db8::10"
 CLIENT4, CLIENT6 = "192.0.2.100", "2001:db8::100"
 GATEWAY4, GATEWAY6 = "10.77.0.1", "fd00:77::1"
+BRIDGE_MAC = "02:00:00:77:00:01"
 
 
 class Timeout(AssertionError):
@@ -279,7 +280,9 @@ class Lab:
     def _wire(self, client_addresses):
         self.lb.ip(f"link add uplink numrxqueues 1 numtxqueues 1 type veth peer name eth0 "
                    f"netns {self.client.path} numrxqueues 1 numtxqueues 1",
-                   "link add br0 type bridge forward_delay 0 mcast_snooping 0",
+                   # One that it took from its ports would change as these come and go.
+                   f"link add br0 address {BRIDGE_MAC} type bridge forward_delay 0 "
+                   "mcast_snooping 0",
                    "address add 192.0.2.1/24 dev uplink",
                    "address add 2001:db8::1/64 dev uplink nodad",
                    f"address add {GATEWAY4}/24 dev br0",
