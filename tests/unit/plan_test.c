@@ -384,27 +384,33 @@ static struct spec *read_file(struct history *h)
 
 /* ---- what happens ---- */
 
-static void edit(struct model *m)
+static void edit_node(struct model *m)
+{
+	switch (pick(3)) {
+	case 0:
+		m->allow_empty = !m->allow_empty;
+		break;
+	case 1:
+		m->second_uplink = !m->second_uplink;
+		break;
+	default:
+		m->hook = pick(ARRAY_SIZE(hooks));
+		break;
+	}
+}
+
+static void edit_service(struct model *m)
 {
 	size_t i = pick(SERVICES);
 	struct model_service *s = &m->services[i];
 	struct model_backend *b = &s->backends[pick(BACKENDS)];
 
-	switch (pick(18)) {
-	case 17:
-		m->allow_empty = !m->allow_empty;
-		break;
-	case 16:
+	switch (pick(15)) {
+	case 14:
 		s->protect = !s->protect;
 		break;
-	case 15:
-		s->paused = !s->paused;
-		break;
-	case 14:
-		m->second_uplink = !m->second_uplink;
-		break;
 	case 13:
-		m->hook = pick(ARRAY_SIZE(hooks));
+		s->paused = !s->paused;
 		break;
 	case 12:
 		s->sticky = !s->sticky;
@@ -448,6 +454,14 @@ static void edit(struct model *m)
 		b->weight = pick(4);
 		break;
 	}
+}
+
+static void edit(struct model *m)
+{
+	if (pick(6))
+		edit_service(m);
+	else
+		edit_node(m);
 }
 
 static struct ip backend_address(size_t service, size_t backend)
