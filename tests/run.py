@@ -439,16 +439,28 @@ def prepare_sandbox(cleanup):
         sandbox.mount("bpf", "/sys/fs/bpf", "bpf")
 
 
+def default_seed():
+    """A commit's own, so that it is tested alike wherever it is checked out;
+    another each time for a tree that has been edited."""
+    told = [subprocess.run(["git", "-C", ROOT, *asked], capture_output=True, text=True, check=False)
+            for asked in (["rev-parse", "HEAD"], ["status", "--porcelain"])]
+    if any(t.returncode for t in told) or told[1].stdout:
+        return random.SystemRandom().getrandbits(31)
+    return int(told[0].stdout[:8], 16) & 0x7fffffff
+
+
 def parse_options():
     parser = argparse.ArgumentParser(description="Runs the tests.")
     parser.add_argument("--only", metavar="PATTERN", help="group/name contains it, or matches")
     parser.add_argument("--soak", action="store_true", help="the long forms")
     parser.add_argument("--fuzz", action="store_true", help="the fuzz targets, half an hour each")
     parser.add_argument("-v", "--verbose", action="store_true", help="show all output")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
+    parser.add_argument("--seed", type=int, help="else the commit's, or any in an edited tree")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", help=argparse.SUPPRESS)
     parser.add_argument("--limit", type=float, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.seed is None:
+        options.seed = default_seed()
     if options.soak:
         os.environ["XLB_SOAK"] = "1"
     return options
