@@ -345,7 +345,7 @@ static __always_inline __u64 select_other(const struct xlb_vip *vip,
 			     class_after(vip, segment, m.known));
 		return XLB_FLOW_BACKEND(m.known);
 	}
-	if (!c.moving)
+	if (!c.moving || memory_refuses(line, tag))
 		return c.fallback;
 	return ANSWER(c.fallback, c.fallback, XLB_FLOW_SIGHTED);
 }
@@ -399,6 +399,28 @@ __noinline __u64 select_tracked(const struct xlb_vip *vip,
 }
 
 /*
+ * The backend of a packet of an established flow, or of one that nobody knows
+ * and that can't be remembered now.  0: look closer.
+ */
+static __always_inline __u32 select_passing(const struct xlb_flow_line *line,
+					    __u64 key, __u32 word, __u32 seq)
+{
+	__u32 id = memory_at_home(line, key, seq);
+	struct choices c = choices_of(word);
+	__u64 entry;
+
+	if (likely(id))
+		return id;
+	entry = memory_tagged(line, memory_tag(key));
+	if (entry)
+		return memory_current(line, entry, key, seq);
+	if (!memory_without_half(line, key, seq) ||
+	    (c.moving && !memory_refuses(line, memory_tag(key))))
+		return 0;
+	return c.fallback;
+}
+
+/*
  * What most TCP packets of a slot under change get, without a call.  0: not
  * so simple; ask select_tracked().  Under a flood of SYNs that is past the
  * rate a SYN of nobody that is known costs no more than this.
@@ -411,7 +433,7 @@ static __always_inline __u32 select_simple(const struct xlb_vip *vip,
 	if (by_client(vip))
 		return 0;
 	if (likely(!(flags & (TCP_SYN | TCP_FIN | TCP_RST))))
-		return memory_at_home(line, key, seq);
+		return select_passing(line, key, word, seq);
 	if (!is_syn(flags) || !memory_without(line, memory_tag(key),
 					      memory_seq_tag(key, seq + 1)))
 		return 0;

@@ -20,6 +20,7 @@ const volatile __u32 flow_shift = 32; /* - log2 of the flows map's lines */
 #define MIX_B 0xD6E8FEB86659FD93ULL
 
 #define CLASS_QUOTA 3 /* half-open, and sighted, entries of a line */
+#define TURNS 8 /* ticks in which each flow may once look for a place */
 #define CLOSING_TICKS 8 /* then a flow that was closed makes room */
 #define TOKENS_MAX 131072 /* half-open entries in one burst, a CPU */
 #define TOKEN_NS 15259 /* 65,536 a second */
@@ -180,36 +181,157 @@ static __always_inline bool memory_without(const struct xlb_flow_line *line,
 	return true;
 }
 
+/* Has nothing in the line this sequence number of the flow? */
+static __always_inline bool
+memory_without_half(const struct xlb_flow_line *line, __u64 key, __u32 seq)
+{
+	__u64 any = 0;
+	__u32 tag;
+
+	KEEP(line);
+#pragma unroll
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
+		any |= memory_read(line, i);
+	if (!(any & HALF_OR_CLOSING))
+		return true;
+	tag = memory_seq_tag(key, seq);
+	return memory_without(line, tag, tag);
+}
+
 /*
- * The backend of an established flow, in one look: its entry stands at home
- * and is of this tick, and nothing in the line has this packet's sequence
- * number.  0: that isn't so; look closer.
+ * The backend of this entry, if it is of an established flow and of this tick,
+ * and nothing in the line has this packet's sequence number.  0: that isn't so;
+ * look closer.
  */
+static __always_inline __u32 memory_current(const struct xlb_flow_line *line,
+					    __u64 entry, __u64 key, __u32 seq)
+{
+	__u64 want = XLB_FLOW(memory_tag(key), memory_now(), 0,
+			      XLB_FLOW_ESTABLISHED, 0);
+
+	if (((entry ^ want) & ~XLB_FLOW(0, 0, 0xff, 0, 0x7fff)) ||
+	    backend_generation(XLB_FLOW_BACKEND(entry)) !=
+		    XLB_FLOW_GENERATION(entry) ||
+	    !memory_without_half(line, key, seq))
+		return 0;
+	return XLB_FLOW_BACKEND(entry);
+}
+
+/* The same of the entry that stands at home, without a search. */
 static __always_inline __u32 memory_at_home(const struct xlb_flow_line *line,
 					    __u64 key, __u32 seq)
 {
 	__u64 entry =
 		*(const volatile __u64 *)&line
 			 ->entry[MASK(memory_home(key), XLB_FLOW_WAYS - 1)];
-	__u64 want = XLB_FLOW(memory_tag(key), memory_now(), 0,
-			      XLB_FLOW_ESTABLISHED, 0);
-	__u64 any = 0;
 
-	if (((entry ^ want) & ~XLB_FLOW(0, 0, 0xff, 0, 0x7fff)) ||
-	    backend_generation(XLB_FLOW_BACKEND(entry)) !=
-		    XLB_FLOW_GENERATION(entry))
-		return 0;
+	return memory_current(line, entry, key, seq);
+}
+
+/* The first entry with this tag; 0: there is none. */
+static __always_inline __u64 memory_tagged(const struct xlb_flow_line *line,
+					   __u32 tag)
+{
+	KEEP(line);
+#pragma unroll
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++) {
+		__u64 entry = memory_read(line, i);
+
+		if (unlikely(XLB_FLOW_TAG(entry) == tag))
+			return entry;
+	}
+	return 0;
+}
+
+static __always_inline void count_events(enum xlb_event event, __u32 count)
+{
+	__u32 key = event;
+	__u64 *n = bpf_map_lookup_elem(&events, &key);
+
+	if (n)
+		*n += count;
+}
+
+/*
+ * 1 or 0 by arithmetic: branches would have the verifier follow every line
+ * that there can be.  x, a and b are below 2^63.
+ */
+static __always_inline __u64 is_zero(__u64 x)
+{
+	asm volatile("" : "+r"(x));
+	return (x - 1) >> 63;
+}
+
+static __always_inline __u64 is_less(__u64 a, __u64 b)
+{
+	asm volatile("" : "+r"(a));
+	return (a - b) >> 63;
+}
+
+static __always_inline bool memory_full(const struct xlb_flow_line *line)
+{
 	KEEP(line);
 #pragma unroll
 	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
-		any |= memory_read(line, i);
-	if (any & HALF_OR_CLOSING) {
-		__u32 tag = memory_seq_tag(key, seq);
+		if (!memory_read(line, i))
+			return false;
+	return true;
+}
 
-		if (!memory_without(line, tag, tag))
-			return 0;
+/* In which of these bits does any entry differ from an established one of now? */
+static __always_inline __u64 memory_other(const struct xlb_flow_line *line)
+{
+	__u64 now = (__u64)memory_now() << TIME_SHIFT, other = 0;
+
+	KEEP(line);
+#pragma unroll
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
+		other |= memory_read(line, i) ^ now;
+	return other & (TIME_BITS | CLASS_BITS);
+}
+
+/* Flows seen for the first time in this tick. */
+static __always_inline __u64 memory_new(const struct xlb_flow_line *line)
+{
+	__u64 want = XLB_FLOW(0, memory_now(), 0, XLB_FLOW_SIGHTED, 0);
+	__u64 count = 0;
+
+	KEEP(line);
+	/* By arithmetic: of which class the next one is can't be foreseen. */
+#pragma unroll
+	for (__u32 i = 0; i < XLB_FLOW_WAYS; i++)
+		count += is_zero((memory_read(line, i) ^ want) &
+				 (TIME_BITS | CLASS_BITS));
+	return count;
+}
+
+/* By more of the tag than what says where its home is. */
+static __always_inline bool memory_turn(__u32 tag)
+{
+	__u8 now = memory_now();
+
+	return !(((tag >> (3 + (now >> 4))) + now) & (TURNS - 1));
+}
+
+/*
+ * Is there nothing to be had for a flow that is seen for the first time?  Where
+ * a line is full of flows of this tick, or has its share of new ones, only
+ * every eighth flow may take another's place, and others in each tick: all
+ * together would do so before anyone is seen again.
+ */
+static __always_inline bool memory_refuses(const struct xlb_flow_line *line,
+					   __u32 tag)
+{
+	if (memory_full(line)) {
+		__u64 other = memory_other(line);
+
+		if ((other & TIME_BITS) || (other && memory_turn(tag)))
+			return false;
+	} else if (memory_new(line) < CLASS_QUOTA || memory_turn(tag)) {
+		return false;
 	}
-	return XLB_FLOW_BACKEND(entry);
+	count_events(XLB_EVENT_NO_ROOM, 1);
+	return true;
 }
 
 /* Young again, and of this class.  Losing the race is harmless. */
@@ -253,15 +375,6 @@ static __always_inline void memory_promote(struct xlb_flow_line *line,
 					    m->known, 0);
 }
 
-static __always_inline void count_events(enum xlb_event event, __u32 count)
-{
-	__u32 key = event;
-	__u64 *n = bpf_map_lookup_elem(&events, &key);
-
-	if (n)
-		*n += count;
-}
-
 /* Nobody's any more, though it may still read as someone's. */
 static __always_inline bool memory_outdated(__u64 entry)
 {
@@ -270,22 +383,6 @@ static __always_inline bool memory_outdated(__u64 entry)
 	return age > XLB_FLOW_STALE ||
 	       (age > CLOSING_TICKS &&
 		XLB_FLOW_CLASS(entry) == XLB_FLOW_CLOSING);
-}
-
-/*
- * 1 or 0 by arithmetic: branches would have the verifier follow every line
- * that there can be.  x, a and b are below 2^63.
- */
-static __always_inline __u64 is_zero(__u64 x)
-{
-	asm volatile("" : "+r"(x));
-	return (x - 1) >> 63;
-}
-
-static __always_inline __u64 is_less(__u64 a, __u64 b)
-{
-	asm volatile("" : "+r"(a));
-	return (a - b) >> 63;
 }
 
 /* Whose place a new entry may take when there is no other: a backend, or */

@@ -1637,6 +1637,7 @@ def dead_memories_make_room():
     check(len(memories(None, 1)) > 7500)
     fill("moves", 3, 2, "moving")
     set_backend(1, generation=2)
+    lab("now", 1)  # whose memories are of this tick is taken to live
     try:
         for _ in range(2):
             many_flows("A", 2500, 0x0d000000)
@@ -1647,6 +1648,23 @@ def dead_memories_make_room():
         same(flow.first_ack(), 3)
     finally:
         set_backend(1)
+        lab("now", 0)
+    forget_all()
+
+
+@test
+def more_flows_than_there_is_room_for_are_remembered_as_far_as_it_goes():
+    """Not one for another: all of them together would forget each other."""
+    forget_all()
+    fill("moves", 2, 1, "moving")
+    try:
+        for tick in range(8):
+            lab("now", tick)
+            many_flows("A", 12000, 0x0c000000)
+    finally:
+        lab("now", 0)
+    known = len(memories(ESTABLISHED, 1))
+    check(known > 7000, f"{known} of {8 * 1024}")
     forget_all()
 
 

@@ -343,6 +343,40 @@ static bool refused(struct step *s, const struct model_line *line,
 	return false;
 }
 
+/* Ticks in which a flow may once look for a place where it is crowded. */
+#define TURNS 8
+
+static bool has_turn(const struct step *s)
+{
+	unsigned int now = (uint8_t)s->m->now;
+
+	return ((tag_of(s->m, &s->key) >> (3 + now / 16)) + now) % TURNS == 0;
+}
+
+/*
+ * May a flow that was seen for the first time look for a place?  Only in its
+ * turn where all are taken in this tick, whatever became of their backends, or
+ * as many as may be by flows that were first seen in it; and not at all where
+ * all are of established flows.
+ */
+static bool may_look(const struct step *s, const struct model_line *line)
+{
+	unsigned int spoke = 0, new = 0, taken = 0, known = 0;
+
+	for (int i = 0; i < XLB_FLOW_WAYS; i++) {
+		const struct model_memory *e = &line->way[i];
+		bool now = e->backend && e->time == (uint8_t)s->m->now;
+
+		taken += e->backend != 0;
+		spoke += now;
+		known += now && e->class == XLB_FLOW_ESTABLISHED;
+		new += now && e->class == XLB_FLOW_SIGHTED;
+	}
+	if (spoke == XLB_FLOW_WAYS)
+		return known < spoke && has_turn(s);
+	return taken == XLB_FLOW_WAYS || new < QUOTA || has_turn(s);
+}
+
 static struct model_key half_key(const struct step *s, uint32_t seq)
 {
 	struct model_key key = s->key;
@@ -670,9 +704,13 @@ static uint32_t tcp_other(struct step *s, struct model_line *line)
 	}
 	if (known)
 		return heard(s, known);
-	if (!s->looks_only && is_moving(s) && XLB_SLOT_PREV(s->word))
+	if (s->looks_only || !is_moving(s) || !XLB_SLOT_PREV(s->word))
+		return by_slot(s);
+	if (may_look(s, line))
 		remember(s, line, &s->key, XLB_FLOW_SIGHTED, by_slot(s),
 			 by_slot(s));
+	else
+		s->m->events[XLB_EVENT_NO_ROOM]++;
 	return by_slot(s);
 }
 
