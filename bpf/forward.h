@@ -208,7 +208,8 @@ static __always_inline int forward_later_v4(struct context *ctx,
 		if (hop_spent(be, ip->ttl))
 			return drop(XLB_DROP_TTL);
 		r.addr = &be->addr4;
-		r.delta = csum_words(&be->addr4, 1) + (__u32)~ip->daddr;
+		r.delta = csum_fold(csum_words(&be->addr4, 1) +
+				    (__u32)~ip->daddr);
 		rewrite_v4(ctx, ip, &r);
 	}
 	count_packet(id, p->bytes, false);

@@ -126,6 +126,16 @@ static __always_inline __u16 csum_add(__u16 old, __u64 delta)
 	return (__u16)~csum_fold((__u16)~old + delta);
 }
 
+/* The same, cheaper, for a delta that is a sum of few 16-bit numbers. */
+static __always_inline __u16 csum_add_small(__u16 old, __u64 delta)
+{
+	__u64 sum = (__u16)~old + delta;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum += sum >> 16;
+	return (__u16)~sum;
+}
+
 static __always_inline __u64 csum_change16(__u16 old, __u16 new)
 {
 	return (__u64)(__u16)~old + new;

@@ -17,7 +17,7 @@
 /* What a packet for a service becomes. */
 struct rewrite {
 	const __u32 *addr; /* the backend's, 1 or 4 words */
-	__u64 delta; /* by how much the sum of the address changes */
+	__u64 delta; /* by how much the sum of the address changes; small */
 	struct ports *ports; /* NULL: there are none in this fragment */
 	__u16 *csum; /* of the transport header */
 	__be16 port;
@@ -128,9 +128,9 @@ static __always_inline void rewrite_transport(const struct rewrite *r)
 	old = *r->csum;
 	delta += csum_change16(r->ports->dest, r->port);
 	if (r->proto == IPPROTO_TCP) {
-		*r->csum = csum_add(old, delta);
+		*r->csum = csum_add_small(old, delta);
 	} else if (old) {
-		__u16 new = csum_add(old, delta);
+		__u16 new = csum_add_small(old, delta);
 
 		*r->csum = new ? new : 0xffff;
 	}
@@ -147,7 +147,7 @@ static __always_inline void rewrite_v4(struct context *ctx, struct iphdr *ip,
 		delta += TTL_DELTA;
 		ip->ttl--;
 	}
-	ip->check = csum_add(ip->check, delta);
+	ip->check = csum_add_small(ip->check, delta);
 	ip->daddr = r->addr[0];
 	rewrite_transport(r);
 }
