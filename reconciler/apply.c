@@ -176,9 +176,10 @@ static int set_direct(struct reconciler *r, const struct change *c)
 
 static int write_slots(struct reconciler *r, const struct change *c)
 {
-	datapath_write_slots(r->dp, &c->slots.write);
+	int changed = datapath_write_slots(r->dp, &c->slots.write);
+
 	sweep_forget(r, c->slots.write.base, c->slots.write.count);
-	return 0;
+	return changed < 0 ? changed : 0;
 }
 
 /* ---- the effects, each with the signature of the table below ---- */

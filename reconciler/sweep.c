@@ -9,6 +9,7 @@
  * be waited for.  The clock counts one tick a round at most: while this
  * process stood still nothing may have aged.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -205,6 +206,7 @@ static void write_words(struct sweeper *s)
 					.count = 1u << sv->slot_log2,
 					.from = UINT32_MAX };
 		uint32_t *words;
+		int changed = 0;
 		bool busy;
 
 		if (!sv->slot_log2)
@@ -212,7 +214,13 @@ static void write_words(struct sweeper *s)
 		words = mem_array(w.count, sizeof(*words));
 		w.words = words;
 		if (sweep_words(s->sweep, id, words, &busy))
-			settled += datapath_write_slots(s->r->dp, &w);
+			changed = datapath_write_slots(s->r->dp, &w);
+		if (changed < 0)
+			log_error("sweep", "what=slots id=%u err=%d", id,
+				  changed);
+		else
+			settled += (uint32_t)changed;
+		busy |= changed < 0;
 		s->busy |= busy;
 		/* A table that is at rest may become smaller. */
 		if (settled && !busy &&
@@ -333,19 +341,22 @@ static void one_round(struct sweeper *s)
 				  .backends = view->backends,
 				  .slots = view->slots,
 				  .slot_count = view->slot_count,
-				  .moved = view->moved,
+				  .moved = datapath_stamps(s->r->dp),
 				  .flow_lines = view->flow_lines,
 				  .now = (uint8_t)view->control->now };
 	int err;
 
 	in.since_no_room = since_no_room(s);
 	sweep_begin(s->sweep, &in);
-	err = datapath_sweep(s->r->dp, sweep_keep, s->sweep);
+	err = in.moved ? datapath_sweep(s->r->dp, sweep_keep, s->sweep)
+		       : -ENOMEM;
+	if (!err)
+		write_words(s);
+	datapath_stamps_drop(s->r->dp);
 	if (err) {
 		log_error("sweep", "what=memories err=%d", err);
 		return;
 	}
-	write_words(s);
 	for (uint32_t id = 1; id < XLB_SERVICES; id++)
 		end_change(s, id, in.since_no_room);
 	end_quarantine(s);

@@ -59,6 +59,42 @@ void mapping_drop(struct mapping *m)
 	*m = (struct mapping){ 0 };
 }
 
+int stamps_map(const struct datapath *d, int fd, uint32_t first, uint32_t count,
+	       struct stamps *ret)
+{
+	int prot = d->read_only ? PROT_READ : PROT_READ | PROT_WRITE;
+	uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE), skip = first % page;
+	size_t size = ((size_t)skip + count + page - 1) / page * page;
+	void *mem = mmap(NULL, size, prot, MAP_SHARED, fd, first - skip);
+
+	if (mem == MAP_FAILED)
+		return -errno;
+	*ret = (struct stamps){ .at = (uint8_t *)mem + skip,
+				.mem = mem,
+				.size = size };
+	return 0;
+}
+
+void stamps_drop(struct stamps *s)
+{
+	if (s->mem)
+		munmap(s->mem, s->size);
+	*s = (struct stamps){ 0 };
+}
+
+const uint8_t *datapath_stamps(struct datapath *d)
+{
+	if (!d->all_stamps.at && stamps_map(d, d->map_fd[MAP_MOVED], 0,
+					    d->view.slot_count, &d->all_stamps))
+		return NULL;
+	return d->all_stamps.at;
+}
+
+void datapath_stamps_drop(struct datapath *d)
+{
+	stamps_drop(&d->all_stamps);
+}
+
 /* The entries of the flows map, mapped for a moment; NULL with errno. */
 static uint64_t *map_flows(const struct datapath *d, size_t *ret_size)
 {
@@ -70,26 +106,26 @@ static uint64_t *map_flows(const struct datapath *d, size_t *ret_size)
 	return mem == MAP_FAILED ? NULL : mem;
 }
 
-static int find_flow_lines(struct datapath *d)
+int map_length(int fd, uint32_t *ret)
 {
 	struct bpf_map_info info = { 0 };
 	uint32_t len = sizeof(info);
 
-	if (bpf_obj_get_info_by_fd(d->map_fd[MAP_FLOWS], &info, &len))
+	if (bpf_obj_get_info_by_fd(fd, &info, &len))
 		return -errno;
-	d->view.flow_lines = info.max_entries;
+	*ret = info.max_entries;
 	return 0;
 }
 
 static int find_cpus(struct datapath *d)
 {
-	struct bpf_map_info info = { 0 };
-	uint32_t len = sizeof(info);
+	uint32_t entries = 0;
+	int err = map_length(d->map_fd[MAP_COUNTERS], &entries);
 
-	if (bpf_obj_get_info_by_fd(d->map_fd[MAP_COUNTERS], &info, &len))
-		return -errno;
-	d->view.cpus = info.max_entries / XLB_BACKENDS;
-	d->window_count = info.max_entries / WINDOW;
+	if (err)
+		return err;
+	d->view.cpus = entries / XLB_BACKENDS;
+	d->window_count = entries / WINDOW;
 	d->windows = mem_array(d->window_count, sizeof(*d->windows));
 	return 0;
 }
@@ -98,9 +134,8 @@ static int find_cpus(struct datapath *d)
 static uint32_t slots_there_are(const struct datapath *d)
 {
 	uint32_t slots = d->mapped[MAP_SLOTS].entries * XLB_LINE_SLOTS;
-	uint32_t stamps = d->mapped[MAP_MOVED].entries * XLB_MOVED_LINE;
 
-	return slots < stamps ? slots : stamps;
+	return slots < d->stamp_count ? slots : d->stamp_count;
 }
 
 void view_update(struct datapath *d)
@@ -114,12 +149,12 @@ void view_update(struct datapath *d)
 	d->view.loads = t->loads;
 	d->view.slots = d->mapped[MAP_SLOTS].mem;
 	d->view.slot_count = slots_there_are(d);
-	d->view.moved = d->mapped[MAP_MOVED].mem;
 	d->view.services = d->mapped[MAP_SERVICES].mem;
 }
 
 static int map_all(struct datapath *d)
 {
+	uint32_t lines = 0;
 	int err;
 
 	for (int i = 0; i < MAP_MAPPED; i++) {
@@ -128,8 +163,12 @@ static int map_all(struct datapath *d)
 		if (err)
 			return err;
 	}
+	err = map_length(d->map_fd[MAP_MOVED], &lines);
+	if (err)
+		return err;
+	d->stamp_count = lines * XLB_MOVED_LINE;
 	view_update(d);
-	err = find_flow_lines(d);
+	err = map_length(d->map_fd[MAP_FLOWS], &d->view.flow_lines);
 	return err ? err : find_cpus(d);
 }
 
@@ -282,6 +321,7 @@ void datapath_close(struct datapath *d)
 	grace_finish(d);
 	for (int i = 0; i < MAP_MAPPED; i++)
 		mapping_drop(&d->mapped[i]);
+	datapath_stamps_drop(d);
 	unmap_windows(d);
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (d->map_fd[i] >= 0)
@@ -498,40 +538,75 @@ static bool keeps_stamp(uint32_t old, uint32_t word)
 				   XLB_SLOT_STATE(word) == XLB_HELD);
 }
 
-static void stamp_slot(struct datapath *d, const struct slot_write *w,
-		       uint32_t i)
-{
-	uint8_t *moved = d->mapped[MAP_MOVED].mem;
-	const uint32_t *slots = d->mapped[MAP_SLOTS].mem;
-	uint32_t to = w->base + i;
-	uint32_t from = w->from == UINT32_MAX ? to : w->from + (i >> w->shift);
-	bool moves = keeps_stamp(slots[from], w->words[i]) &&
-		     (!w->fresh || w->from != UINT32_MAX);
+/* Few writes need stamps: each region's are mapped by the first slot that does. */
+struct stamping {
+	const struct slot_write *w;
+	uint32_t count; /* of w's, those that there are */
+	struct stamps to, from;
+};
 
-	if (!slot_moves(w->words[i]))
-		return;
-	moved[to] = moves ? moved[from] : (uint8_t)d->view.control->now;
+static uint8_t *stamps_need(const struct datapath *d, uint32_t first,
+			    uint32_t count, struct stamps *s)
+{
+	if (!s->at && stamps_map(d, d->map_fd[MAP_MOVED], first, count, s))
+		return NULL;
+	return s->at;
 }
 
-uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w)
+static int stamp_slot(const struct datapath *d, struct stamping *s, uint32_t i)
 {
+	const struct slot_write *w = s->w;
+	const uint32_t *slots = d->mapped[MAP_SLOTS].mem;
+	bool apart = w->from != UINT32_MAX, keeps;
+	uint32_t from = apart ? w->from + (i >> w->shift) : w->base + i;
+	uint8_t *to_at, *from_at = NULL;
+
+	keeps = (apart || !w->fresh) && keeps_stamp(slots[from], w->words[i]);
+	if (!slot_moves(w->words[i]) || (keeps && !apart))
+		return 0;
+	to_at = stamps_need(d, w->base, s->count, &s->to);
+	if (keeps)
+		from_at = stamps_need(
+			d, w->from, ((s->count - 1) >> w->shift) + 1, &s->from);
+	if (!to_at || (keeps && !from_at))
+		return -ENOMEM;
+	to_at[i] = from_at ? from_at[i >> w->shift]
+			   : (uint8_t)d->view.control->now;
+	return 0;
+}
+
+static uint32_t slots_within(const struct datapath *d,
+			     const struct slot_write *w)
+{
+	uint32_t room =
+		w->base < d->view.slot_count ? d->view.slot_count - w->base : 0;
+
+	return w->count < room ? w->count : room;
+}
+
+int datapath_write_slots(struct datapath *d, const struct slot_write *w)
+{
+	struct stamping s = { .w = w, .count = slots_within(d, w) };
 	uint32_t *slots = d->mapped[MAP_SLOTS].mem;
-	uint32_t changed = 0;
+	int changed = 0, err = 0;
 
 	seam_change("datapath_write_slots");
 	if (w->fresh)
 		grace_finish(d);
-	for (uint32_t i = 0; i < w->count && w->base + i < d->view.slot_count;
-	     i++) {
+	for (uint32_t i = 0; i < s.count; i++) {
 		uint32_t *slot = &slots[w->base + i];
 
 		if (!w->fresh && *slot == w->words[i])
 			continue;
+		err = stamp_slot(d, &s, i);
+		if (err)
+			break;
 		changed += *slot != w->words[i];
-		stamp_slot(d, w, i);
 		__atomic_store_n(slot, w->words[i], __ATOMIC_RELEASE);
 	}
-	return changed;
+	stamps_drop(&s.to);
+	stamps_drop(&s.from);
+	return err ? err : changed;
 }
 
 struct address_entry {
@@ -807,17 +882,24 @@ static int renew_flows(struct datapath *d)
 }
 
 /* Of slots that move, and of services whose way of hashing changes. */
-static void renew_stamps(struct datapath *d)
+static int renew_stamps(struct datapath *d)
 {
 	struct xlb_service *services = d->mapped[MAP_SERVICES].mem;
-	uint8_t *moved = d->mapped[MAP_MOVED].mem;
+	struct stamps all = { 0 };
+	int err = stamps_map(d, d->map_fd[MAP_MOVED], 0, d->view.slot_count,
+			     &all);
+
+	if (err)
+		return err;
 
 	for (uint32_t i = 0; i < XLB_SERVICES; i++)
 		if (services[i].name[0] && service_changes(&services[i]))
 			services[i].changed = (uint8_t)d->view.control->now;
 	for (uint32_t i = 0; i < d->view.slot_count; i++)
 		if (slot_moves(d->view.slots[i]))
-			moved[i] = (uint8_t)d->view.control->now;
+			all.at[i] = (uint8_t)d->view.control->now;
+	stamps_drop(&all);
+	return 0;
 }
 
 /* The longer tick must not be in force while anything has its old age. */
@@ -832,9 +914,10 @@ int datapath_set_tick(struct datapath *d, uint32_t seconds)
 	if (control->tick == seconds)
 		return 0;
 	err = renew_flows(d);
+	if (!err)
+		err = renew_stamps(d);
 	if (err)
 		return err;
-	renew_stamps(d);
 	__atomic_store_n(&control->tick, seconds, __ATOMIC_RELEASE);
 	return 0;
 }

@@ -38,16 +38,15 @@ void datapath_close(struct datapath *d); /* pins stay */
  * Make the programs have these features too, and room for at least so many
  * slots: loads them anew and swaps them in everywhere, no packet lost.
  * Nothing to do: 0 at once.  Else it takes some 100 ms, and when it returns
- * no packet is under way in the old programs.  With more slots, slots and
- * moved of the view are elsewhere afterwards.  0 or -errno with a diag; what
- * ran goes on.
+ * no packet is under way in the old programs.  With more slots, the view's
+ * slots are elsewhere afterwards.  0 or -errno with a diag; what ran goes on.
  */
 int datapath_reload(struct datapath *d, uint32_t features, uint32_t slots,
 		    struct diag_list *diags);
 
 /*
  * Mapped tables.  Read freely; write by the calls below.  The struct is valid
- * until close; so is what it points to, but for slots and moved, which
+ * until close; so is what it points to, but for slots, which
  * datapath_reload() may replace.
  */
 struct datapath_view {
@@ -58,12 +57,17 @@ struct datapath_view {
 	const uint32_t *slots; /* slot_count words */
 	uint32_t slot_count;
 	const struct xlb_service *services; /* XLB_SERVICES */
-	const uint8_t *moved; /* slot_count; when each slot began to move */
 	const struct xlb_load *loads; /* XLB_BACKENDS */
 	uint32_t flow_lines;
 	uint32_t cpus;
 };
 const struct datapath_view *datapath_view(const struct datapath *d);
+/*
+ * When each slot began to move (control.now, as a byte), of slot_count slots:
+ * mapped until datapath_stamps_drop() or datapath_reload().  NULL: no memory.
+ */
+const uint8_t *datapath_stamps(struct datapath *d);
+void datapath_stamps_drop(struct datapath *d);
 
 /* Sum of a backend's counters over all CPUs. */
 struct xlb_counter datapath_count(struct datapath *d, uint32_t backend);
@@ -87,7 +91,8 @@ int datapath_set_service(struct datapath *d, uint32_t id,
 int datapath_set_backend(struct datapath *d, uint32_t id,
 			 const struct xlb_backend *line);
 /*
- * words[i] -> slot base + i, where they differ; returns how many differed.
+ * words[i] -> slot base + i, where they differ; returns how many differed, or
+ * -errno: there was no memory to stamp the next one, the rest is as it was.
  * A slot that begins to move is stamped with control.now.  A region that no
  * packet reads yet (fresh) is written as a whole, after the grace period of
  * the last flip; from: where its slots were before, or UINT32_MAX: slot i
@@ -101,7 +106,7 @@ struct slot_write {
 	uint32_t from;
 	uint8_t shift;
 };
-uint32_t datapath_write_slots(struct datapath *d, const struct slot_write *w);
+int datapath_write_slots(struct datapath *d, const struct slot_write *w);
 /*
  * Copy into the spare and flip.  Waits for the grace period of the flip
  * before this one where it has not passed yet. 0 or -errno.

@@ -14,8 +14,8 @@
 enum map_index {
 	MAP_TABLES,
 	MAP_SLOTS,
-	MAP_SERVICES,
-	MAP_MOVED, /* up to here: mapped into memory as a whole */
+	MAP_SERVICES, /* up to here: mapped into memory as a whole */
+	MAP_MOVED, /* only what is read or written, see stamps_map() */
 	MAP_FLOWS, /* only while it is swept */
 	MAP_COUNTERS, /* in windows, see datapath_count() */
 	MAP_CURSORS,
@@ -28,7 +28,7 @@ enum map_index {
 	MAP_DIRECT,
 	MAP_OWNERS,
 	MAP_COUNT,
-	MAP_MAPPED = MAP_FLOWS,
+	MAP_MAPPED = MAP_MOVED,
 };
 
 enum prog_index { PROG_XDP, PROG_TC, PROG_REPLY, PROG_COUNT };
@@ -47,6 +47,13 @@ struct mapping {
 	void *mem; /* NULL: not mapped */
 	size_t size; /* bytes, whole pages */
 	uint32_t entries;
+};
+
+/* When slots began to move, of so many of them, in memory for a while. */
+struct stamps {
+	uint8_t *at; /* of the first; NULL: not mapped */
+	void *mem;
+	size_t size; /* bytes, whole pages */
 };
 
 /* Interfaces with our balancer in tc; apart so that const readers may find them. */
@@ -69,6 +76,8 @@ struct datapath {
 	bool read_only;
 	int map_fd[MAP_COUNT];
 	struct mapping mapped[MAP_MAPPED];
+	uint32_t stamp_count; /* entries of MAP_MOVED * XLB_MOVED_LINE */
+	struct stamps all_stamps; /* from datapath_stamps() until _drop() */
 	const struct xlb_counter **windows; /* NULL: not mapped yet */
 	size_t window_count;
 	int samples; /* ring buffer of programs that trace; -1: none */
@@ -101,6 +110,11 @@ int pins_each(const struct datapath *d, const char *prefix,
 /* bpf.c: map and unmap memory; the view of what d->mapped holds. */
 int mapping_make(const struct datapath *d, int fd, struct mapping *ret);
 void mapping_drop(struct mapping *m);
+int map_length(int fd, uint32_t *ret); /* 0 or -errno */
+/* The stamps of slots first to first + count - 1 in the map fd. 0 or -errno. */
+int stamps_map(const struct datapath *d, int fd, uint32_t first, uint32_t count,
+	       struct stamps *ret);
+void stamps_drop(struct stamps *s);
 void view_update(struct datapath *d);
 
 /* bpf_load.c: maps and programs, from pins or made. */

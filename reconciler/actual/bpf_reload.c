@@ -38,7 +38,8 @@ struct successor {
 	uint32_t features;
 	bool grows;
 	int map_fd[MAP_COUNT]; /* ours, or, of those that grow, the new one */
-	struct mapping mapped[GROWN];
+	struct mapping slots;
+	uint32_t stamp_count;
 };
 
 static struct xlb_control *control_of(const struct datapath *d)
@@ -58,31 +59,53 @@ static int complain(const struct datapath *d, int err, const char *what,
 	return err;
 }
 
+static int copy_slots(const struct datapath *d, struct successor *s)
+{
+	const struct mapping *old = &d->mapped[MAP_SLOTS];
+	int err = mapping_make(d, s->map_fd[MAP_SLOTS], &s->slots);
+
+	if (!err)
+		memcpy(s->slots.mem, old->mem,
+		       old->size < s->slots.size ? old->size : s->slots.size);
+	return err;
+}
+
+/* There may be fewer slots than stamps, and those grow, too. */
+static int copy_stamps(const struct datapath *d, struct successor *s)
+{
+	uint32_t count = d->stamp_count < s->stamp_count ? d->stamp_count
+							 : s->stamp_count;
+	struct stamps from = { 0 }, to = { 0 };
+	int err = stamps_map(d, d->map_fd[MAP_MOVED], 0, count, &from);
+
+	if (!err)
+		err = stamps_map(d, s->map_fd[MAP_MOVED], 0, count, &to);
+	if (!err)
+		memcpy(to.at, from.at, count);
+	stamps_drop(&from);
+	stamps_drop(&to);
+	return err;
+}
+
 /* New maps with the contents of the old. */
 static int grow(const struct datapath *d, struct successor *s, uint32_t slots)
 {
 	const uint32_t per_entry[GROWN] = { XLB_MOVED_LINE, XLB_LINE_SLOTS };
+	int err;
 
 	if (slots > SLOTS_MAX)
 		return -E2BIG;
 	s->grows = true;
 	for (int k = 0; k < GROWN; k++) {
-		enum map_index i = grown[k];
-		const struct mapping *old = &d->mapped[i];
-		int fd = map_like(d, i, slots / per_entry[k] + 1);
-		int err;
+		int fd = map_like(d, grown[k], slots / per_entry[k] + 1);
 
-		s->map_fd[i] = fd;
+		s->map_fd[grown[k]] = fd;
 		if (fd < 0)
 			return fd;
-		err = mapping_make(d, fd, &s->mapped[k]);
-		if (err)
-			return err;
-		memcpy(s->mapped[k].mem, old->mem,
-		       old->size < s->mapped[k].size ? old->size
-						     : s->mapped[k].size);
 	}
-	return 0;
+	s->stamp_count = (slots / XLB_MOVED_LINE + 1) * XLB_MOVED_LINE;
+	err = copy_stamps(d, s);
+	return err ? err : copy_slots(d, s);
 }
 
 static int stage(const struct datapath *d, const struct successor *s)
@@ -158,13 +181,18 @@ static void adopt(struct datapath *d, struct successor *s)
 	d->programs = s->programs;
 	s->programs = old;
 	for (int k = 0; k < GROWN && s->grows; k++) {
-		struct mapping mapped = d->mapped[grown[k]];
 		int fd = d->map_fd[grown[k]];
 
-		d->mapped[grown[k]] = s->mapped[k];
-		s->mapped[k] = mapped;
 		d->map_fd[grown[k]] = s->map_fd[grown[k]];
 		s->map_fd[grown[k]] = fd;
+	}
+	if (s->grows) {
+		struct mapping slots = d->mapped[MAP_SLOTS];
+
+		d->mapped[MAP_SLOTS] = s->slots;
+		s->slots = slots;
+		d->stamp_count = s->stamp_count;
+		datapath_stamps_drop(d);
 	}
 	view_update(d);
 	__atomic_store_n(&control_of(d)->features, s->features,
@@ -175,12 +203,11 @@ static void adopt(struct datapath *d, struct successor *s)
 static void successor_release(struct datapath *d, struct successor *s)
 {
 	programs_release(&s->programs);
-	for (int k = 0; k < GROWN && s->grows; k++) {
-		mapping_drop(&s->mapped[k]);
+	mapping_drop(&s->slots);
+	for (int k = 0; k < GROWN && s->grows; k++)
 		if (s->map_fd[grown[k]] >= 0 &&
 		    s->map_fd[grown[k]] != d->map_fd[grown[k]])
 			close(s->map_fd[grown[k]]);
-	}
 	pins_unstage(d);
 }
 

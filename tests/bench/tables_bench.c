@@ -148,10 +148,12 @@ static uint32_t write_timed(const struct fake *f, bool fresh, struct timer *t)
 					.words = f->slots + s->slot_base,
 					.fresh = fresh,
 					.from = UINT32_MAX };
+		int changed;
 
 		if (!s->name[0])
 			continue;
-		written += datapath_write_slots(datapath, &w);
+		changed = datapath_write_slots(datapath, &w);
+		written += changed < 0 ? 0 : (uint32_t)changed;
 		datapath_set_service(datapath, id, s);
 	}
 	timer_stop(t);

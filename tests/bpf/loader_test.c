@@ -541,7 +541,7 @@ static void slots_grow(void **state)
 	attach(DATAPATH_TC, "up1");
 	v = datapath_view(dp);
 	fill(2 << LOG2, 2, XLB_MOVING);
-	((uint8_t *)v->moved)[2 << LOG2] = 77;
+	((uint8_t *)datapath_stamps(dp))[2 << LOG2] = 77;
 	old = v->slot_count;
 	reload(0, SLOTS + 1024);
 	assert_true(v->slot_count >= SLOTS + 1024);
@@ -552,7 +552,7 @@ static void slots_grow(void **state)
 
 		assert_int_equal(v->slots[i], word);
 	}
-	assert_int_equal(v->moved[2 << LOG2], 77);
+	assert_int_equal(datapath_stamps(dp)[2 << LOG2], 77);
 	assert_true(base >= old);
 	fill(base, 2, XLB_REST);
 	set_vip(base);
@@ -1261,7 +1261,7 @@ static void another_tick(const uint64_t *flows)
 	fill(4 << LOG2, 2, XLB_HELD);
 	fill(5 << LOG2, 2, XLB_SETTLED);
 	tick(10);
-	assert_int_equal(datapath_view(dp)->moved[3 << LOG2], 300 & 0xff);
+	assert_int_equal(datapath_stamps(dp)[3 << LOG2], 300 & 0xff);
 	/* The tick that there is changes nothing. */
 	assert_int_equal(
 		datapath_set_tick(dp, datapath_view(dp)->control->tick), 0);
@@ -1273,9 +1273,9 @@ static void another_tick(const uint64_t *flows)
 		      now_ms() - start);
 	assert_int_equal(datapath_view(dp)->control->tick, 23);
 	flows_are_of(flows, 310);
-	assert_int_equal(datapath_view(dp)->moved[3 << LOG2], 310 & 0xff);
-	assert_int_equal(datapath_view(dp)->moved[4 << LOG2], 310 & 0xff);
-	assert_int_equal(datapath_view(dp)->moved[5 << LOG2], 0);
+	assert_int_equal(datapath_stamps(dp)[3 << LOG2], 310 & 0xff);
+	assert_int_equal(datapath_stamps(dp)[4 << LOG2], 310 & 0xff);
+	assert_int_equal(datapath_stamps(dp)[5 << LOG2], 0);
 }
 
 static void sweeps(const uint64_t *flows, size_t found)
@@ -1312,6 +1312,51 @@ static void ticks_and_sweeps(void **state)
 	another_tick(flows);
 	sweeps(flows, found);
 	munmap(flows, FLOW_LINES * sizeof(struct xlb_flow_line));
+}
+
+#define WIDE (2 << LOG2)
+#define ACROSS (SLOTS - 100) /* over the end of a page of stamps */
+
+static void write_moving(uint32_t base, uint32_t from)
+{
+	uint32_t words[WIDE];
+
+	for (size_t i = 0; i < WIDE; i++)
+		words[i] = XLB_SLOT(2, 1, XLB_MOVING);
+	assert_int_equal(
+		datapath_write_slots(dp, &(struct slot_write){ .base = base,
+							       .count = WIDE,
+							       .words = words,
+							       .fresh = true,
+							       .from = from,
+							       .shift = 1 }),
+		WIDE);
+}
+
+/* Two slots take over the stamp of one; those beside them stay as they are. */
+static void stamps_go_along(void **state)
+{
+	const uint8_t *stamps;
+
+	(void)state;
+	open_service();
+	reload(0, 3 * SLOTS);
+	stamps = datapath_stamps(dp);
+	tick(20);
+	fill(5 << LOG2, 2, XLB_MOVING);
+	((uint8_t *)stamps)[(5 << LOG2) + 3] = 7;
+	tick(20);
+	write_moving(ACROSS, 5 << LOG2);
+	for (uint32_t i = 0; i < WIDE; i++)
+		assert_int_equal(stamps[ACROSS + i], i / 2 == 3 ? 7 : 20);
+	assert_int_equal(stamps[ACROSS - 1], 0);
+	assert_int_equal(stamps[ACROSS + WIDE], 0);
+	assert_int_equal(stamps[(6 << LOG2) - 1], 20);
+	write_moving(2 * SLOTS, UINT32_MAX);
+	assert_int_equal(stamps[2 * SLOTS], 40);
+	assert_int_equal(stamps[2 * SLOTS + WIDE - 1], 40);
+	datapath_stamps_drop(dp);
+	assert_int_equal(datapath_stamps(dp)[ACROSS], 20);
 }
 
 static void note_owner(void *arg, uint32_t id, const struct xlb_owner *owner)
@@ -1406,6 +1451,7 @@ int main(void)
 		TEST(killed_while_slots_grow),
 		TEST(killed_while_features_grow),
 		TEST(ticks_and_sweeps),
+		TEST(stamps_go_along),
 		TEST(owners_in_quarantine),
 		TEST(native_by_device),
 	};

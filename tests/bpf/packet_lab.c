@@ -303,7 +303,7 @@ static int do_fill(struct lab *lab, const struct command *c)
 
 	for (uint32_t i = 0; i < count; i++)
 		words[i] = slot;
-	printf("ok %u\n", datapath_write_slots(lab->d, &w));
+	printf("ok %d\n", datapath_write_slots(lab->d, &w));
 	return 0;
 }
 

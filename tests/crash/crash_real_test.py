@@ -51,7 +51,8 @@ HARMLESS = re.compile(
     r"|sqlite3_(?!step|exec)\w+"
     r"|datapath_(attached|close|count|drops|events|links|owner_count|owners|remembered"
     r"|reply_attached|reread|sets|unpinned|view|vips_whole|grace|open|destroy|attach|detach|reply_attach|reply_detach|repin"
-    r"|reload|set_owner|set_replies|set_direct|sweep|flow_line|trace_start|trace_stop)"
+    r"|reload|set_owner|set_replies|set_direct"
+    r"|stamps|stamps_drop|sweep|flow_line|trace_start|trace_stop)"
     r"|net_(addresses|attributes|close|link|link_by_name|links|nested|open|path|refresh|source"
     r"|native|find_address|resolve|keep|catch_up)"
     r"|sysctl_read)$")

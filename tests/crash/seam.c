@@ -229,8 +229,8 @@ SEAM(int, datapath_set_backend,
 SEAM(int, datapath_set_vips, (struct datapath * d, const struct vip_table *t),
      (d, t), -EIO)
 SEAM(int, datapath_set_tick, (struct datapath * d, uint32_t s), (d, s), -EIO)
-SEAM(uint32_t, datapath_write_slots,
-     (struct datapath * d, const struct slot_write *w), (d, w), 0)
+SEAM(int, datapath_write_slots,
+     (struct datapath * d, const struct slot_write *w), (d, w), -EIO)
 SEAM(uint32_t, datapath_forget_flows, (struct datapath * d, uint32_t b), (d, b),
      0)
 SEAM_VOID(datapath_set_load,
