@@ -40,6 +40,7 @@ struct spec_cache {
 	struct kept *files;
 	size_t count;
 	size_t parsed; /* bytes, by the last reading */
+	uint64_t clean; /* see check_addresses_again() */
 	bool shorter; /* a file was the beginning of what it had been */
 };
 
@@ -504,6 +505,7 @@ struct spec *spec_parse_hashed(struct spec_cache *c, const char *path,
 	struct reading *readings = mem_array(count, sizeof(*readings));
 	struct file_model *models = mem_array(count, sizeof(*models));
 	size_t before = diags->errors, first = diags->count;
+	uint64_t once = 0;
 	bool readable = true;
 	struct spec *s = NULL;
 
@@ -519,7 +521,8 @@ struct spec *spec_parse_hashed(struct spec_cache *c, const char *path,
 				    parsed_of(&readings[i], &texts[i]);
 	}
 	if (readable)
-		s = merge_files(path, models, count, before, diags);
+		s = merge_files(path, models, count, before,
+				c ? &c->clean : &once, diags);
 	if (s)
 		memcpy(s->sha256, sha256, sizeof(s->sha256));
 	if (s && c)

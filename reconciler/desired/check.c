@@ -34,11 +34,20 @@ static int compare_named(const void *a, const void *b)
 	return order ? order : compare_places(x->src, y->src);
 }
 
+/* As names mostly stand, and then none is there twice. */
+static bool ascend(const struct named *names, size_t count)
+{
+	for (size_t i = 1; i < count; i++)
+		if (strcmp(names[i - 1].name, names[i].name) >= 0)
+			return false;
+	return true;
+}
+
 /* Sorts names; every one that repeats another is complained about. */
 static void check_names(struct named *names, size_t count, const char *what,
 			struct diag_list *diags)
 {
-	if (count < 2)
+	if (ascend(names, count))
 		return;
 	qsort(names, count, sizeof(*names), compare_named);
 	for (size_t i = 1; i < count; i++)

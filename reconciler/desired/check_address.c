@@ -595,6 +595,88 @@ static void check_service_addresses(const struct tables *t,
 	check_room(t, s);
 }
 
+/* What was clean stays so: a sum of all that is looked at here */
+
+static uint64_t add_word(uint64_t sum, uint64_t word)
+{
+	sum = (sum ^ word) * 0x9e3779b97f4a7c15ULL;
+	return sum ^ sum >> 29;
+}
+
+static uint64_t add_ip(uint64_t sum, const struct ip *a)
+{
+	uint64_t words[2] = { 0 };
+
+	memcpy(words, a->bytes, a->family == AF_INET6 ? 16 : 4);
+	return add_word(add_word(sum, words[0]) + (uint64_t)a->family,
+			words[1]);
+}
+
+static uint64_t add_template(uint64_t sum, const struct template_spec *m)
+{
+	sum = add_word(sum, m->network.range_count);
+	sum = add_word(sum, m->network.bridge != NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(m->network.gateways); i++)
+		sum = add_ip(sum, &m->network.gateways[i]);
+	for (size_t i = 0; i < m->network.range_count; i++) {
+		const struct address_range *a = &m->network.ranges[i];
+
+		sum = add_ip(add_ip(sum, &a->first), &a->last);
+		sum = add_word(sum, (uint64_t)a->prefix);
+	}
+	return sum;
+}
+
+static uint64_t add_service(uint64_t sum, const struct spec *spec,
+			    const struct service_spec *s)
+{
+	size_t template = s->pool.template
+				  ? (size_t)(s->pool.template - spec->templates)
+				  : SIZE_MAX;
+
+	sum = add_word(sum, s->protocol | (uint64_t)s->forwarding << 32);
+	sum = add_word(sum, template ^ (uint64_t)s->pool.max << 32);
+	sum = add_word(sum, s->port_count | (uint64_t)s->vip_count << 32);
+	for (size_t i = 0; i < s->port_count; i++)
+		sum = add_word(sum, s->ports[i].listen |
+					    (uint64_t)s->ports[i].target << 32);
+	for (size_t i = 0; i < s->vip_count; i++)
+		sum = add_ip(sum, &s->vips[i].address);
+	sum = add_word(sum, service_fixed_count(s));
+	for (size_t i = 0; i < service_fixed_count(s); i++) {
+		const struct backend_spec *b = service_fixed(s, i);
+
+		sum = add_ip(add_ip(sum, &b->addresses[0]), &b->addresses[1]);
+		sum = add_word(sum, b->port);
+	}
+	return sum;
+}
+
+/* Names aren't in it: they only say who is meant, and are of no two. */
+static uint64_t sum_of(const struct spec *s)
+{
+	uint64_t sum = add_word(s->service_count, s->template_count);
+
+	for (size_t i = 0; i < s->template_count; i++)
+		sum = add_template(sum, &s->templates[i]);
+	for (size_t i = 0; i < s->service_count; i++)
+		sum = add_service(sum, s, &s->services[i]);
+	return sum | 1;
+}
+
+void check_addresses_again(const struct spec *s, bool complete, uint64_t *clean,
+			   struct diag_list *diags)
+{
+	uint64_t sum = complete ? sum_of(s) : 0;
+	size_t before = diags->count;
+
+	if (complete && sum == *clean)
+		return;
+	check_addresses(s, complete, diags);
+	if (complete && diags->count == before)
+		*clean = sum;
+}
+
 void check_addresses(const struct spec *s, bool complete,
 		     struct diag_list *diags)
 {

@@ -158,7 +158,7 @@ static void require_services(struct reader *r)
 			 "no \"services\"");
 }
 
-static void finish(struct reader *r, size_t before)
+static void finish(struct reader *r, size_t before, uint64_t *clean)
 {
 	struct spec *s = r->spec;
 
@@ -168,7 +168,7 @@ static void finish(struct reader *r, size_t before)
 		qsort(s->services, s->service_count, sizeof(*s->services),
 		      compare_services);
 	check_spec(s, r->diags->errors == before, r->diags);
-	check_addresses(s, r->diags->errors == before, r->diags);
+	check_addresses_again(s, r->diags->errors == before, clean, r->diags);
 	for (size_t i = 0; i < s->template_count; i++)
 		template_hash(&s->templates[i]);
 }
@@ -200,7 +200,8 @@ static struct spec *new_spec(const char *path, const struct file_model *files,
 }
 
 struct spec *merge_files(const char *path, const struct file_model *files,
-			 size_t count, size_t before, struct diag_list *diags)
+			 size_t count, size_t before, uint64_t *clean,
+			 struct diag_list *diags)
 {
 	struct spec *s = new_spec(path, files, count);
 	struct reader r = { .arena = s->arena, .spec = s, .diags = diags };
@@ -217,7 +218,7 @@ struct spec *merge_files(const char *path, const struct file_model *files,
 			add_service(&r, &f->items[k]);
 		}
 	}
-	finish(&r, before);
+	finish(&r, before, clean);
 	if (diags->errors == before)
 		return s;
 	spec_free(s);

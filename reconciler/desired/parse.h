@@ -50,6 +50,12 @@ void resolve_pools(struct reader *r);
 void check_spec(const struct spec *s, bool complete, struct diag_list *diags);
 void check_addresses(const struct spec *s, bool complete,
 		     struct diag_list *diags);
+/*
+ * The same, of a spec like one that was clean: *clean, which is 0 at first, is
+ * of the last such one.
+ */
+void check_addresses_again(const struct spec *s, bool complete, uint64_t *clean,
+			   struct diag_list *diags);
 
 /* spec_parse_again() of texts whose hash is known already. */
 struct spec *spec_parse_hashed(struct spec_cache *c, const char *path,

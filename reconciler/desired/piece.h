@@ -53,9 +53,11 @@ struct piece *piece_parse_services(const struct spec_text *text, int line,
 
 /*
  * One spec of several files, checked; NULL when diags->errors > `before`,
- * which errors while they were read count for, too.
+ * which errors while they were read count for, too.  clean: see
+ * check_addresses_again().
  */
 struct spec *merge_files(const char *path, const struct file_model *files,
-			 size_t count, size_t before, struct diag_list *diags);
+			 size_t count, size_t before, uint64_t *clean,
+			 struct diag_list *diags);
 
 #endif

@@ -468,6 +468,63 @@ static size_t make_unique(struct planning *p, struct reply_set *set,
 	return n;
 }
 
+static size_t reply_hash(const struct xlb_reply_key *k)
+{
+	uint64_t sum = k->port | (uint64_t)k->proto << 16;
+
+	for (size_t i = 0; i < ARRAY_SIZE(k->addr); i++)
+		sum = (sum ^ k->addr[i]) * 0x9e3779b97f4a7c15ULL;
+	return (size_t)(sum >> 32);
+}
+
+/* Replies by their keys; room: a power of two, more than there are. */
+struct reply_index {
+	const struct reply_entry **items;
+	size_t mask;
+};
+
+/* Where it is, or would be: NULL there. */
+static const struct reply_entry **reply_place(const struct reply_index *index,
+					      const struct xlb_reply_key *key)
+{
+	size_t i = reply_hash(key) & index->mask;
+
+	while (index->items[i] &&
+	       memcmp(&index->items[i]->key, key, sizeof(*key)) != 0)
+		i = (i + 1) & index->mask;
+	return &index->items[i];
+}
+
+/*
+ * Is what is wanted, in any order and each once, what is there?  Mostly it is,
+ * and sorting would be a third of a plan.
+ */
+static bool same_replies(struct planning *p, const struct reply_set *set)
+{
+	const struct reply_entry *have = p->world->replies, **place;
+	size_t count = p->world->reply_count, room = 16;
+	struct reply_index index;
+
+	if (set->count != count)
+		return false;
+	while (room < 2 * count)
+		room *= 2;
+	index.mask = room - 1;
+	index.items = arena_alloc(p->arena, room * sizeof(*index.items));
+	for (size_t i = 0; i < count; i++) {
+		place = reply_place(&index, &set->items[i].entry.key);
+		if (*place)
+			return false; /* two want it */
+		*place = &set->items[i].entry;
+	}
+	for (size_t i = 0; i < count; i++) {
+		place = reply_place(&index, &have[i].key);
+		if (!*place || memcmp(*place, &have[i], sizeof(have[i])) != 0)
+			return false;
+	}
+	return true;
+}
+
 static void plan_replies(struct planning *p)
 {
 	struct reply_set set = { 0 };
@@ -483,6 +540,8 @@ static void plan_replies(struct planning *p)
 		else if (s->spec && s->spec->forwarding == FORWARDING_NAT)
 			service_replies(p, &set, i);
 	}
+	if (same_replies(p, &set))
+		return;
 	count = make_unique(p, &set, &items);
 	if (count == p->world->reply_count &&
 	    (!count ||

@@ -271,7 +271,7 @@ static void make(struct buf *b, int first, int count, int indent, bool top)
 			"node: {interfaces: [eth0]}\n"
 			"hypervisors: [{name: h, uri: \"test:///default\"}]\n"
 			"templates:\n"
-			"  - {name: t, image: a, network: {bridge: br0, addresses: [10.9.0.1-10.9.200.1/16]}}\n");
+			"  - {name: t, image: a, network: {bridge: br0, addresses: [10.9.0.1-10.9.90.1/16]}}\n");
 	buf_adds(b, "services:\n");
 	for (int i = first; i < first + count; i++) {
 		buf_addf(b, "%*s- name: s%d\n%*s  vips: [198.51.100.%d]\n",
@@ -326,6 +326,67 @@ static void edits_of_a_folder(void **state)
 	edit_all(b, 4);
 	for (int i = 0; i < 4; i++)
 		buf_release(&b[i]);
+}
+
+#define SHARED_ADDRESS                                             \
+	"  - name: x1\n    vips: [203.0.113.1]\n"                  \
+	"    ports: [{listen: 80, target: 7000}]\n"                \
+	"    backends: [{name: a, address: 10.0.8.1}]\n"           \
+	"  - name: y1\n    vips: [203.0.113.2]\n"                  \
+	"    ports: [{listen: 80, target: 7001}]\n"                \
+	"    backends: [{name: a, address: 10.0.8.1}]\n"           \
+	"  - name: z1\n    vips: [203.0.113.3]\n    ports: [80]\n" \
+	"    backends: [{name: a, address: 10.0.8.1, port: 7003}]\n"
+
+/* Each makes the file contradict itself, and alone so: nothing else changes. */
+static const struct {
+	const char *from, *to;
+} contradictions[] = {
+	{ "198.51.100.2]", "198.51.100.1]" },
+	{ "198.51.100.3]", "10.0.1.1]" },
+	{ "198.51.100.3]", "10.9.0.7]" },
+	{ "address: 10.0.1.1}", "address: 10.9.0.7}" },
+	{ "address: 10.0.1.1}", "address: 10.0.1.2}" },
+	{ "address: 10.0.1.1}", "address: 10.0.2.1}" },
+	{ "address: 10.0.1.1}", "address: 10.0.3.1, port: 80}" },
+	{ "198.51.100.2]", "198.51.100.2, 203.0.113.9]" },
+	{ "198.51.100.2]", "198.51.100.2, \"2001:db8::9\"]" },
+	{ "ports: [80]  # s1", "ports: [80, {listen: 81, target: 80}]" },
+	{ "10.9.0.1-10.9.90.1/16", "10.9.0.1-10.9.0.1/16" },
+	{ "10.9.0.1-10.9.90.1/16", "10.0.0.1-10.9.200.1/8" },
+	{ "bridge: br0,", "bridge: br0, gateway: [10.10.0.1]," },
+	{ "max: 2}", "max: 31000}" },
+	{ "target: 7001", "target: 7000" },
+	{ "port: 7003", "port: 7000" },
+	{ "target: 7001}", "target: 7001}, {listen: 81, target: 7000}" },
+};
+
+static void contradictions_of_what_was_clean(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(contradictions); i++) {
+		struct spec_cache *c = spec_cache_new();
+		struct spec_text text = { "a", NULL, 0, "/etc/xlb" };
+		struct buf b = BUF_INIT;
+		const char *at;
+
+		make(&b, 0, 6, 2, true);
+		buf_adds(&b, SHARED_ADDRESS);
+		text.data = b.data;
+		text.len = b.len;
+		assert_true(read_both(c, &text, 1));
+		at = strstr(buf_str(&b), contradictions[i].from);
+		assert_non_null(at);
+		replace(&b, (size_t)(at - b.data),
+			(size_t)(at - b.data) + strlen(contradictions[i].from),
+			contradictions[i].to, strlen(contradictions[i].to));
+		text.data = b.data;
+		text.len = b.len;
+		if (read_both(c, &text, 1))
+			fail_msg("%s is taken", contradictions[i].to);
+		buf_release(&b);
+		spec_cache_free(c);
+	}
 }
 
 /* what is parsed */
@@ -530,6 +591,7 @@ int main(void)
 		cmocka_unit_test(edits_of_one_file),
 		cmocka_unit_test(edits_of_the_example),
 		cmocka_unit_test(edits_of_a_folder),
+		cmocka_unit_test(contradictions_of_what_was_clean),
 		cmocka_unit_test(unchanged_files_are_not_parsed),
 		cmocka_unit_test(no_beginning_of_an_example),
 		cmocka_unit_test(cut_files),
