@@ -216,12 +216,6 @@ static void wait_with_file(struct reconciler *r, struct spec *spec,
 	reconcile_soon(r);
 }
 
-/* More of the file may be on its way. */
-static bool may_be_half(const struct reconciler *r, const struct spec *spec)
-{
-	return !spec || (r->cache && spec_cache_shorter(r->cache));
-}
-
 static void back_to_what_runs(struct reconciler *r)
 {
 	diag_list_release(&r->file_diags);
@@ -230,54 +224,94 @@ static void back_to_what_runs(struct reconciler *r)
 	reconcile_soon(r);
 }
 
+/* The file as it was read, and what would be done for it. */
+struct reading {
+	struct spec *spec; /* NULL: wrong, as diags say, or what runs */
+	struct diag_list diags;
+	char sha256[65];
+	bool runs; /* it is what runs already */
+	int64_t before; /* revision under which it was applied */
+	struct draft draft; /* arena NULL: none yet */
+};
+
+static void read_file(struct reconciler *r, struct reading *ret)
+{
+	const char *runs = r->spec && !r->reread ? r->spec->sha256 : NULL;
+
+	*ret = (struct reading){ 0 };
+	ret->spec = spec_read_other(r->opt->file, runs, r->cache, &ret->diags,
+				    ret->sha256);
+	ret->runs = runs && !strcmp(ret->sha256, runs);
+}
+
+static void reading_release(struct reading *f)
+{
+	if (f->draft.arena)
+		draft_release(&f->draft);
+	diag_list_release(&f->diags);
+}
+
+/* More of the file may be on its way. */
+static bool may_be_half(const struct reconciler *r, const struct reading *f)
+{
+	return !f->runs &&
+	       (!f->spec || (r->cache && spec_cache_shorter(r->cache)));
+}
+
+static void note_sha256(struct reconciler *r, const char *sha256)
+{
+	if (strcmp(sha256, r->file_sha256) != 0)
+		r->approved = r->opt->approved;
+	snprintf(r->file_sha256, sizeof(r->file_sha256), "%s", sha256);
+}
+
+static void draft_for(struct reconciler *r, struct reading *f)
+{
+	apply_flags(f->spec, r->opt);
+	keeping_merge(r, f->spec);
+	f->before = applied_before(r);
+	if (!r->spec && !f->before && !r->applied)
+		r->applied = applied_read(r);
+	f->draft.arena = arena_new();
+	f->draft.world = observe_as_if(r, f->spec, f->draft.arena);
+	f->draft.world->settled = f->draft.world->accepted = f->before != 0;
+	draft_plan(r, &f->draft, f->spec);
+}
+
+static void decide(struct reconciler *r, struct reading *f)
+{
+	if (f->before || may_adopt(r, f->sha256) || f->draft.plan->diags.errors)
+		take(r, f->spec, f->before, &f->draft);
+	else
+		wait_with_file(r, f->spec, f->draft.plan);
+}
+
 void read_again(void *arg)
 {
 	static const uint64_t delays[] = { 20, 50, 100 };
 	struct reconciler *r = arg;
-	struct diag_list diags = { 0 };
-	char sha[65] = "";
-	const char *runs = r->spec && !r->reread ? r->spec->sha256 : NULL;
-	struct spec *spec =
-		spec_read_other(r->opt->file, runs, r->cache, &diags, sha);
-	struct draft draft;
-	int64_t before;
+	struct reading f;
+	bool half;
 
-	if (runs && !strcmp(sha, runs)) {
+	read_file(r, &f);
+	half = may_be_half(r, &f) || (r->maybe_half && !f.runs);
+	r->maybe_half = false;
+	if (f.runs) {
 		back_to_what_runs(r);
-		goto out;
-	}
-	if (may_be_half(r, spec) && r->read_tries < ARRAY_SIZE(delays)) {
+	} else if (half && r->read_tries < ARRAY_SIZE(delays)) {
 		/* Look again before it is said, or done. */
-		spec_free(spec);
+		spec_free(f.spec);
 		loop_arm_in(r->retry_read, delays[r->read_tries++] * NS_PER_MS);
-		diag_list_release(&diags);
-		return;
+	} else if (f.spec) {
+		note_sha256(r, f.sha256);
+		draft_for(r, &f);
+		decide(r, &f);
+	} else if (strcmp(f.sha256, r->file_sha256) != 0 ||
+		   !r->file_diags.errors) { /* else it was said already */
+		note_sha256(r, f.sha256);
+		refuse(r, &f.diags, "invalid", EXIT_INVALID);
 	}
-	if (!spec && !strcmp(sha, r->file_sha256) && r->file_diags.errors)
-		goto out; /* said already */
-	if (strcmp(sha, r->file_sha256) != 0)
-		r->approved = r->opt->approved;
-	snprintf(r->file_sha256, sizeof(r->file_sha256), "%s", sha);
-	if (!spec) {
-		refuse(r, &diags, "invalid", EXIT_INVALID);
-		goto out;
-	}
-	apply_flags(spec, r->opt);
-	keeping_merge(r, spec);
-	before = applied_before(r);
-	if (!r->spec && !before && !r->applied)
-		r->applied = applied_read(r);
-	draft.arena = arena_new();
-	draft.world = observe_as_if(r, spec, draft.arena);
-	draft.world->settled = draft.world->accepted = before != 0;
-	draft_plan(r, &draft, spec);
-	if (before || may_adopt(r, sha) || draft.plan->diags.errors)
-		take(r, spec, before, &draft);
-	else
-		wait_with_file(r, spec, draft.plan);
-	draft_release(&draft);
-out:
-	diag_list_release(&diags);
+	reading_release(&f);
 }
 
 void reconciler_saved(void *arg)
@@ -290,6 +324,50 @@ void reconciler_saved(void *arg)
 	r->saved_at = clock_ns();
 	loop_disarm(r->retry_read);
 	read_again(r);
+}
+
+/* Is this a save like most: of a file that is as it should be, and runs? */
+static bool goes_on(const struct reconciler *r)
+{
+	return r->spec && r->cache && !r->reread && !r->opt->manual &&
+	       !r->held && !r->file_diags.errors && !loop_armed(r->retry_read);
+}
+
+/*
+ * While it is waited for more, what is there is read and planned for; should
+ * nothing more have come when that is done, it is done.  Else all of it is
+ * forgotten: the file will be read again.
+ */
+void reconciler_coming(void *arg)
+{
+	struct reconciler *r = arg;
+	uint64_t began = clock_ns();
+	bool approved = r->approved;
+	char sha256[65];
+	struct reading f;
+
+	if (!goes_on(r))
+		return;
+	memcpy(sha256, r->file_sha256, sizeof(sha256));
+	read_file(r, &f);
+	r->maybe_half = may_be_half(r, &f);
+	if (r->maybe_half || f.runs) {
+		spec_free(f.spec);
+		reading_release(&f);
+		return;
+	}
+	note_sha256(r, f.sha256);
+	draft_for(r, &f);
+	if (watch_take_saved(r->watch)) {
+		r->read_tries = 0;
+		r->saved_at = began;
+		decide(r, &f);
+	} else {
+		memcpy(r->file_sha256, sha256, sizeof(sha256));
+		r->approved = approved;
+		spec_free(f.spec);
+	}
+	reading_release(&f);
 }
 
 void reconciler_release(struct reconciler *r, const char *sha256, bool approved)

@@ -245,6 +245,7 @@ struct reconciler {
 	uint64_t watchdog_every; /* ns */
 	char told_status[96]; /* what the service manager was told last */
 	unsigned int read_tries;
+	bool maybe_half; /* so it looked when it was read while more might come */
 	unsigned int resyncs;
 	int64_t last_revision; /* recorded, applied or not */
 	struct worker *git; /* asks for commits; NULL until first needed */
@@ -262,6 +263,7 @@ void reconcile_soon(struct reconciler *r);
 struct plan *reconciler_plan(struct reconciler *r, const char *file,
 			     struct spec **ret_spec, struct diag_list *diags);
 void reconciler_saved(void *arg); /* the file was saved */
+void reconciler_coming(void *arg); /* it was, and more may be on its way */
 /*
  * What waits for the operator is carried out, from now on until all is as
  * declared: the file, if that is still what it holds, and what guards hold back

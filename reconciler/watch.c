@@ -39,6 +39,10 @@
 #define NAP NS_PER_MS
 /* A lock this old was probably left behind by a git that crashed. */
 #define LOCK_WARNING (10 * NS_PER_S)
+/* What the thread adds to its counter. */
+#define TOLD_COMING (1ULL << 32)
+#define TOLD_SAVED 1ULL
+#define TOLD_MORE 2ULL /* saved, and more had come since TOLD_COMING */
 #define EVENTS                                                      \
 	(IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE | \
 	 IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
@@ -63,6 +67,7 @@ enum news {
 struct watch {
 	struct loop_source *source;
 	int event_fd;
+	loop_fn coming;
 	loop_fn saved;
 	void *arg;
 	pthread_t thread;
@@ -266,7 +271,7 @@ static void may_be_cancelled(bool yes)
 
 static void nap(void)
 {
-	const struct timespec ts = { .tv_nsec = NAP };
+	static const struct timespec ts = { .tv_nsec = NAP };
 
 	may_be_cancelled(true);
 	nanosleep(&ts, NULL);
@@ -300,12 +305,18 @@ static enum news take_all(struct watch *w)
 	return most;
 }
 
-static void merge(struct watch *w)
+/* Did more come? */
+static bool merge(struct watch *w)
 {
 	uint64_t until = clock_ns() + MERGE;
+	enum news news, most = NEWS_NONE;
 
-	while (take_all(w) != NEWS_SAVED && clock_ns() < until)
+	do {
 		nap();
+		news = take_all(w);
+		most = news > most ? news : most;
+	} while (most != NEWS_SAVED && clock_ns() < until);
+	return most != NEWS_NONE;
 }
 
 static bool locked(const struct watch *w)
@@ -317,13 +328,14 @@ static bool locked(const struct watch *w)
 	return false;
 }
 
-static void wait_for_git(struct watch *w)
+static bool wait_for_git(struct watch *w)
 {
+	bool more = false;
 	uint64_t warn = clock_ns() + LOCK_WARNING;
 
 	while (locked(w)) {
 		nap();
-		take_all(w);
+		more |= take_all(w) != NEWS_NONE;
 		if (warn && clock_ns() > warn) {
 			log_warn("git_lock",
 				 "path=%s index.lock exists since "
@@ -332,15 +344,28 @@ static void wait_for_git(struct watch *w)
 			warn = 0;
 		}
 	}
+	return more;
 }
 
-static void tell(struct watch *w)
+static void tell(struct watch *w, uint64_t what)
 {
-	uint64_t one = 1;
-
 	/* Fails only when the counter is full, and then it wakes anyway. */
-	if (write(w->event_fd, &one, sizeof(one)) < 0)
-		return;
+	eventfd_write(w->event_fd, what);
+}
+
+static void tell_news(struct watch *w, enum news news)
+{
+	bool more = false;
+
+	/* What is there already came before it is looked at. */
+	if (news == NEWS_PART && take_all(w) != NEWS_SAVED) {
+		if (!locked(w))
+			tell(w, TOLD_COMING);
+		more |= merge(w);
+	}
+	more |= wait_for_git(w);
+	more |= take_all(w) != NEWS_NONE;
+	tell(w, more ? TOLD_MORE : TOLD_SAVED);
 }
 
 static void *watch_thread(void *arg)
@@ -357,11 +382,7 @@ static void *watch_thread(void *arg)
 		if (news == NEWS_NONE)
 			continue;
 		settle(w);
-		if (news == NEWS_PART)
-			merge(w);
-		wait_for_git(w);
-		take_all(w);
-		tell(w);
+		tell_news(w, news);
 	}
 	return NULL;
 }
@@ -374,8 +395,24 @@ static void on_told(void *arg, int fd, uint32_t events)
 	uint64_t count;
 
 	(void)events;
-	if (read(fd, &count, sizeof(count)) == sizeof(count))
+	if (read(fd, &count, sizeof(count)) != sizeof(count))
+		return;
+	if (count % TOLD_COMING)
 		w->saved(w->arg);
+	else if (w->coming)
+		w->coming(w->arg);
+}
+
+bool watch_take_saved(struct watch *w)
+{
+	uint64_t count = 0;
+
+	if (read(w->event_fd, &count, sizeof(count)) != sizeof(count))
+		return false;
+	if (count == TOLD_SAVED)
+		return true;
+	tell(w, count);
+	return false;
 }
 
 /*
@@ -425,8 +462,8 @@ static char *absolute(const char *path)
 	return mem_printf("%s/%s", here, path);
 }
 
-int watch_new(struct loop *l, const char *path, loop_fn saved, void *arg,
-	      struct watch **ret)
+int watch_new(struct loop *l, const char *path, loop_fn coming, loop_fn saved,
+	      void *arg, struct watch **ret)
 {
 	struct watch *w;
 	int error;
@@ -438,6 +475,7 @@ int watch_new(struct loop *l, const char *path, loop_fn saved, void *arg,
 		return error;
 	in_use = true;
 	w = mem_alloc(sizeof(*w));
+	w->coming = coming;
 	w->saved = saved;
 	w->arg = arg;
 	w->path = absolute(path);

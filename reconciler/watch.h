@@ -6,18 +6,28 @@
  * Complete saves (close after write, rename over, symlink replaced) are told
  * at once; a bare modify never.  Inside a git work tree it waits while
  * index.lock exists, then tells once.  Otherwise what arrives within 5 ms is
- * merged.
+ * merged; that it waits for more is told, too, so that the time can be used.
  */
 #ifndef WATCH_H
 #define WATCH_H
+
+#include <stdbool.h>
 
 #include "loop.h"
 
 struct watch;
 
-/* PATH: a file (its folder and its symlinks' folders are watched) or a folder. */
-int watch_new(struct loop *l, const char *path, loop_fn saved, void *arg,
-	      struct watch **ret); /* 0 or -errno */
+/*
+ * PATH: a file (its folder and its symlinks' folders are watched) or a folder.
+ * coming: something was saved, and more may be on its way; saved() follows.
+ */
+int watch_new(struct loop *l, const char *path, loop_fn coming, loop_fn saved,
+	      void *arg, struct watch **ret); /* 0 or -errno */
 void watch_free(struct watch *w);
+/*
+ * In coming(): is the wait over, and nothing came but what had come before?
+ * Then saved() isn't called.
+ */
+bool watch_take_saved(struct watch *w);
 
 #endif

@@ -133,8 +133,8 @@ static int serve(struct reconciler *r, const struct options *opt)
 	int err = control_open(r, &r->control);
 
 	if (!err && !opt->once)
-		err = watch_new(r->loop, opt->file, reconciler_saved, r,
-				&r->watch);
+		err = watch_new(r->loop, opt->file, reconciler_coming,
+				reconciler_saved, r, &r->watch);
 	if (err) {
 		fprintf(stderr, "error: %s can't be watched or %s served: %s\n",
 			opt->file, opt->state_dir, strerror(-err));

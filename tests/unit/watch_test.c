@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -52,7 +53,8 @@ static void sh(const char *command)
 
 static void start(const char *path)
 {
-	assert_int_equal(watch_new(loop, path, on_saved, NULL, &watch), 0);
+	assert_int_equal(watch_new(loop, path, NULL, on_saved, NULL, &watch),
+			 0);
 }
 
 static void quiet(void)
@@ -299,6 +301,83 @@ static void test_folder(void **state)
 	told_once();
 }
 
+/* ---- what is done while it is waited for more ---- */
+
+static const char *disturbance;
+static unsigned int coming, taken;
+
+static void on_coming(void *arg)
+{
+	const struct timespec longer = { .tv_nsec = 60 * 1000 * 1000 };
+
+	(void)arg;
+	coming++;
+	if (disturbance)
+		sh(disturbance);
+	nanosleep(&longer, NULL);
+	if (!watch_take_saved(watch))
+		return;
+	taken++;
+	loop_stop(loop);
+}
+
+static void start_early(const char *path)
+{
+	coming = taken = 0;
+	assert_int_equal(
+		watch_new(loop, path, on_coming, on_saved, NULL, &watch), 0);
+}
+
+static void test_coming(void **state)
+{
+	(void)state;
+	sh("mkdir d; echo 1 > d/1.yaml");
+	start_early("d");
+	sh("echo 2 > d/.new; mv d/.new d/1.yaml");
+	loop_arm_in(timer, LIMIT);
+	loop_run(loop);
+	assert_int_equal(coming, 1);
+	assert_int_equal(taken, 1);
+	quiet();
+}
+
+static void test_more_comes(void **state)
+{
+	(void)state;
+	sh("mkdir d; echo 1 > d/1.yaml");
+	start_early("d");
+	disturbance = "echo 3 > d/2.yaml";
+	sh("echo 2 > d/1.yaml");
+	told_some();
+	disturbance = NULL;
+	assert_true(coming > 0);
+	assert_int_equal(taken, 0);
+}
+
+/* Nothing is read that git is still writing. */
+static void test_not_under_a_lock(void **state)
+{
+	(void)state;
+	sh("git init -q . </dev/null; mkdir d; touch .git/index.lock");
+	start_early("d");
+	sh("echo 2 > d/1.yaml");
+	quiet();
+	assert_int_equal(coming, 0);
+	sh("rm .git/index.lock");
+	told_once();
+	assert_int_equal(taken, 0);
+}
+
+/* A file of its own is whole when it is saved: there is nothing to wait for. */
+static void test_nothing_comes(void **state)
+{
+	(void)state;
+	start_early("services.yaml");
+	sh("echo 2 > services.yaml");
+	told_once();
+	assert_int_equal(coming, 0);
+}
+
 #define GIT \
 	"git -c user.name=t -c user.email=t@example -c commit.gpgsign=false "
 
@@ -364,7 +443,8 @@ static void test_one_at_a_time(void **state)
 
 	(void)state;
 	start("services.yaml");
-	assert_int_equal(watch_new(loop, "x", on_saved, NULL, &second), -EBUSY);
+	assert_int_equal(watch_new(loop, "x", NULL, on_saved, NULL, &second),
+			 -EBUSY);
 }
 
 static void test_how_fast(void **state)
@@ -419,6 +499,10 @@ int main(void)
 		TEST(test_folder_deleted),
 		TEST(test_not_there_yet),
 		TEST(test_folder),
+		TEST(test_coming),
+		TEST(test_more_comes),
+		TEST(test_not_under_a_lock),
+		TEST(test_nothing_comes),
 		TEST(test_git),
 		TEST(test_freed_while_locked),
 		TEST(test_again_and_again),
