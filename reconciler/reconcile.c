@@ -492,10 +492,13 @@ void carry_out(struct reconciler *r, const struct draft *d)
 
 /*
  * Worlds and plans come and go by the megabyte.  After the last pass of a
- * resync, so that there is nothing left of them until something happens.
+ * resync, so that there is nothing left of them until something happens; after
+ * any other a moment later, as more may follow.
  */
 static void trim(struct reconciler *r)
 {
+	if (!r->trims && !loop_armed(r->keep))
+		loop_arm_in(r->keep, KEEP_AFTER);
 	if (!r->trims || r->verify_at != SIZE_MAX)
 		return;
 	r->trims = false;
