@@ -186,7 +186,8 @@ static int check_abi(struct datapath *d, const struct datapath_config *cfg,
 	if (control->abi == XLB_ABI)
 		return 0;
 	diag_add(diags, SEVERITY_ERROR, NULL,
-		 "use that version, or remove its pins: xlb-reconcile destroy",
+		 "go back to that version; to change, run that "
+		 "version's `xlb-reconcile destroy` first",
 		 "%s was made by another version of xlb (layout %u, ours %u)",
 		 d->dir, control->abi, XLB_ABI);
 	return -EPROTO;

@@ -301,8 +301,8 @@ static void map_complain(const struct datapath *d, int i, int err,
 		return;
 	if (err == -EPROTO)
 		diag_add(diags, SEVERITY_ERROR, NULL,
-			 "use that version, or remove its pins: "
-			 "xlb-reconcile destroy",
+			 "go back to that version; to change, run that "
+			 "version's `xlb-reconcile destroy` first",
 			 "%s/%s was made by another version of xlb", d->dir,
 			 map_names[i]);
 	else
