@@ -23,6 +23,7 @@ HANDLES = {
 }
 # They let go, read, or read anew into what this process remembers.
 LOOKS = set("""datapath_close datapath_count datapath_owners datapath_grace datapath_reread datapath_sets
+    datapath_stamps datapath_stamps_drop
     net_close net_refresh net_catch_up
     hypervisor_free hypervisor_refresh hypervisor_stats
     store_close store_last_applied store_load_scaler store_overrides store_history store_decisions
