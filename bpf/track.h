@@ -278,7 +278,7 @@ static __always_inline bool memory_full(const struct xlb_flow_line *line)
 	return true;
 }
 
-/* In which of these bits does any entry differ from an established one of now? */
+/* The bits of time and class in which any entry isn't established and of now. */
 static __always_inline __u64 memory_other(const struct xlb_flow_line *line)
 {
 	__u64 now = (__u64)memory_now() << TIME_SHIFT, other = 0;

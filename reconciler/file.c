@@ -334,9 +334,9 @@ static bool goes_on(const struct reconciler *r)
 }
 
 /*
- * While it is waited for more, what is there is read and planned for; should
- * nothing more have come when that is done, it is done.  Else all of it is
- * forgotten: the file will be read again.
+ * While it is waited for more, what is there is read and planned for, and, if
+ * nothing more came, carried out.  Else all of it is forgotten: the file will
+ * be read again.
  */
 void reconciler_coming(void *arg)
 {
@@ -359,6 +359,7 @@ void reconciler_coming(void *arg)
 	note_sha256(r, f.sha256);
 	draft_for(r, &f);
 	if (watch_take_saved(r->watch)) {
+		log_debug("planned_ahead", "path=%s", r->opt->file);
 		r->read_tries = 0;
 		r->saved_at = began;
 		decide(r, &f);

@@ -18,6 +18,7 @@
 #include <fnmatch.h>
 #include <inotifytools/inotifytools.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +38,7 @@
 
 #define MERGE (5 * NS_PER_MS)
 #define NAP NS_PER_MS
+#define PATIENCE_MS 10 /* for the rest of MERGE, and what it takes to say so */
 /* A lock this old was probably left behind by a git that crashed. */
 #define LOCK_WARNING (10 * NS_PER_S)
 /* What the thread adds to its counter. */
@@ -405,9 +407,11 @@ static void on_told(void *arg, int fd, uint32_t events)
 
 bool watch_take_saved(struct watch *w)
 {
+	struct pollfd told = { .fd = w->event_fd, .events = POLLIN };
 	uint64_t count = 0;
 
-	if (read(w->event_fd, &count, sizeof(count)) != sizeof(count))
+	if (poll(&told, 1, PATIENCE_MS) < 1 ||
+	    read(w->event_fd, &count, sizeof(count)) != sizeof(count))
 		return false;
 	if (count == TOLD_SAVED)
 		return true;

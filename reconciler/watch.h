@@ -25,8 +25,8 @@ int watch_new(struct loop *l, const char *path, loop_fn coming, loop_fn saved,
 	      void *arg, struct watch **ret); /* 0 or -errno */
 void watch_free(struct watch *w);
 /*
- * In coming(): is the wait over, and nothing came but what had come before?
- * Then saved() isn't called.
+ * In coming(): waits until nothing belongs to this save any more, 10 ms at most.
+ * True: nothing came but what had come before, and saved() isn't called.
  */
 bool watch_take_saved(struct watch *w);
 

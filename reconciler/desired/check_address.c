@@ -595,7 +595,10 @@ static void check_service_addresses(const struct tables *t,
 	check_room(t, s);
 }
 
-/* What was clean stays so: a sum of all that is looked at here */
+/*
+ * What was clean stays so: a sum of all that is looked at here.  What a new
+ * check looks at belongs in it.
+ */
 
 static uint64_t add_word(uint64_t sum, uint64_t word)
 {

@@ -51,8 +51,8 @@ void check_spec(const struct spec *s, bool complete, struct diag_list *diags);
 void check_addresses(const struct spec *s, bool complete,
 		     struct diag_list *diags);
 /*
- * The same, of a spec like one that was clean: *clean, which is 0 at first, is
- * of the last such one.
+ * The same, but not looked through again where nothing that it looks at differs
+ * from the last spec that was clean, of which *clean is a sum; at first 0.
  */
 void check_addresses_again(const struct spec *s, bool complete, uint64_t *clean,
 			   struct diag_list *diags);

@@ -477,10 +477,10 @@ static size_t reply_hash(const struct xlb_reply_key *k)
 	return (size_t)(sum >> 32);
 }
 
-/* Replies by their keys; room: a power of two, more than there are. */
+/* Replies by their keys, in an open hash table. */
 struct reply_index {
 	const struct reply_entry **items;
-	size_t mask;
+	size_t mask; /* places, a power of two and more than replies, less 1 */
 };
 
 /* Where it is, or would be: NULL there. */
@@ -497,7 +497,7 @@ static const struct reply_entry **reply_place(const struct reply_index *index,
 
 /*
  * Is what is wanted, in any order and each once, what is there?  Mostly it is,
- * and sorting would be a third of a plan.
+ * and sorting would be a quarter of a plan.
  */
 static bool same_replies(struct planning *p, const struct reply_set *set)
 {
@@ -544,8 +544,7 @@ static void plan_replies(struct planning *p)
 		return;
 	count = make_unique(p, &set, &items);
 	if (count == p->world->reply_count &&
-	    (!count ||
-	     !memcmp(items, p->world->replies, count * sizeof(*items))))
+	    !memcmp(items, p->world->replies, count * sizeof(*items)))
 		return;
 	c = planning_add(p, CHANGE_REPLIES, ACTION_CHANGE, "node/replies");
 	c->hidden = true;

@@ -153,7 +153,10 @@ static uint32_t write_timed(const struct fake *f, bool fresh, struct timer *t)
 		if (!s->name[0])
 			continue;
 		changed = datapath_write_slots(datapath, &w);
-		written += changed < 0 ? 0 : (uint32_t)changed;
+		errno = changed < 0 ? -changed : 0;
+		if (errno)
+			give_up("slots");
+		written += (uint32_t)changed;
 		datapath_set_service(datapath, id, s);
 	}
 	timer_stop(t);

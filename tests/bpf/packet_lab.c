@@ -300,10 +300,14 @@ static int do_fill(struct lab *lab, const struct command *c)
 				.count = count,
 				.words = words,
 				.from = UINT32_MAX };
+	int changed;
 
 	for (uint32_t i = 0; i < count; i++)
 		words[i] = slot;
-	printf("ok %d\n", datapath_write_slots(lab->d, &w));
+	changed = datapath_write_slots(lab->d, &w);
+	if (changed < 0)
+		return fail("fill", changed);
+	printf("ok %d\n", changed);
 	return 0;
 }
 

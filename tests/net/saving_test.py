@@ -354,6 +354,10 @@ def symlinks(made):
         applied(made, name, f"a flip of {link}")
 
 
+def planned_ahead(made):
+    return made.xlb.log.read_text(errors="replace").count("event=planned_ahead")
+
+
 @tap.test
 def folder(made):
     """a folder of files: one added, one removed"""
@@ -367,6 +371,7 @@ def folder(made):
         "more", ["192.0.2.30"], "tcp", "{listen: 81, target: 8080}", "nat",
         [(b.name, b.addr4, b.addr6) for b in mine], ())
     server = mine[0].ns.start([netlab.BACKEND, "-n", mine[0].name, "-p", "8080"], log="more")
+    before = planned_ahead(made)
     (place / "20-more.yaml").write_text(extra)
     wait_for(lambda: made.xlb.alive() and netlab.answers(made, "192.0.2.30:81").startswith("b"),
              "the added file to be applied", 30)
@@ -374,6 +379,8 @@ def folder(made):
     wait_for(lambda: "192.0.2.30" not in made.lb.out(["ip", "address", "show", "uplink"]),
              "the removed file's service to go", 90)
     assert serves(made, made.now)
+    # What else may belong to a save isn't waited for idly.
+    assert planned_ahead(made) > before, "both saves were planned for after the wait"
     server.terminate()
 
 

@@ -305,16 +305,15 @@ static void test_folder(void **state)
 
 static const char *disturbance;
 static unsigned int coming, taken;
+static struct timespec busy;
 
 static void on_coming(void *arg)
 {
-	const struct timespec longer = { .tv_nsec = 60 * 1000 * 1000 };
-
 	(void)arg;
 	coming++;
 	if (disturbance)
 		sh(disturbance);
-	nanosleep(&longer, NULL);
+	nanosleep(&busy, NULL);
 	if (!watch_take_saved(watch))
 		return;
 	taken++;
@@ -324,6 +323,7 @@ static void on_coming(void *arg)
 static void start_early(const char *path)
 {
 	coming = taken = 0;
+	busy.tv_nsec = 60 * 1000 * 1000;
 	assert_int_equal(
 		watch_new(loop, path, on_coming, on_saved, NULL, &watch), 0);
 }
@@ -338,6 +338,13 @@ static void test_coming(void **state)
 	loop_run(loop);
 	assert_int_equal(coming, 1);
 	assert_int_equal(taken, 1);
+	quiet();
+	busy.tv_nsec = 0; /* done before the wait is */
+	sh("echo 3 > d/.new; mv d/.new d/1.yaml");
+	loop_arm_in(timer, LIMIT);
+	loop_run(loop);
+	assert_int_equal(coming, 2);
+	assert_int_equal(taken, 2);
 	quiet();
 }
 
